@@ -1,0 +1,351 @@
+//! The cache as its users hold it: a file and its upkeep.
+
+use crate::error::{Error, Result};
+use crate::handle::Handle;
+use crate::memo::{self, Memoized, TryMemoized};
+use crate::options::OpenOptions;
+use crate::scope::Name;
+use crate::store::Store;
+use crate::store::compact::Compaction;
+use crate::store::expiry::{SharedView, View};
+use crate::store::stats::Stats;
+use crate::store::verify::Verification;
+use crate::table::Table;
+use crate::{CacheKey, CacheValue};
+use std::fmt;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A persistent cache: one file, shared by all processes of this user on this machine.
+///
+/// A handle is cheap to clone, and clones share their expiry. Opening the same cache twice gives two
+/// handles on one store.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let open = |name: &str| persist_cache::MmapCache::options().root(dir.path()).open(name);
+/// let cache = open("words")?; // MmapCache::open("words")
+/// let count = cache.memoize(|text: &str| text.split_whitespace().count() as u64);
+/// assert_eq!(*count.call("to be or not to be"), 6); // computed
+/// assert_eq!(*count.call("to be or not to be"), 6); // read from the file, by whichever process
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct MmapCache {
+    handle: Arc<Handle>,
+}
+
+impl MmapCache {
+    /// Opens the cache of this name in the default root (see [`OpenOptions::root`]), and creates it if
+    /// there is none. Any name will do.
+    ///
+    /// Costs some ten system calls, whatever the size of the cache, and waits for nobody. The first
+    /// opening after a reboot, or of a copied file, verifies it under the lock, from the last
+    /// [`sync`](MmapCache::sync) or [`compact`](MmapCache::compact) on.
+    ///
+    /// # Errors
+    /// If the file is no cache, is one of another layout or a newer format, or lies where others could
+    /// change it; or if the system refuses. Each [`Error`] says how to go on, and the file is left as
+    /// it is.
+    pub fn open(name: impl AsRef<str>) -> Result<MmapCache> {
+        MmapCache::options().open(name)
+    }
+
+    /// Opens the cache in this file, and creates it if there is none.
+    ///
+    /// # Errors
+    /// As [`open`](MmapCache::open).
+    pub fn open_at(path: impl AsRef<Path>) -> Result<MmapCache> {
+        MmapCache::options().open_at(path)
+    }
+
+    /// Options for opening a cache otherwise.
+    pub const fn options() -> OpenOptions {
+        OpenOptions::new()
+    }
+
+    /// A cache that always misses and stores nothing: for switching caching off.
+    ///
+    /// ```
+    /// let cache = persist_cache::MmapCache::disabled();
+    /// let double = cache.memoize(|n: &u64| n * 2);
+    /// assert_eq!(*double.call(&4), 8);
+    /// assert!(double.peek(&4).is_none());
+    /// ```
+    #[must_use]
+    pub fn disabled() -> MmapCache {
+        let view = SharedView::new(View::AsWritten);
+        MmapCache {
+            handle: Arc::new(Handle { store: None, view, totals: Arc::default(), name: None }),
+        }
+    }
+
+    /// Memoises a function: a result is computed once and then read from the file, in this process and
+    /// all others, now and after the next start.
+    ///
+    /// The function is known by its path; a closure by its path and its line and column, so an edit
+    /// above it loses its entries: give a name to what should last
+    /// ([`memoize_as`](MmapCache::memoize_as)). A closure pasted at the very place of another one
+    /// inherits its entries. An edit of the function itself is not seen: clear the cache, or change
+    /// the name.
+    ///
+    /// The argument is borrowed: for `fn slow(n: u64)` write `memoize(|n: &u64| slow(*n))`. For several
+    /// arguments take a tuple: `memoize(|(path, depth): &(String, u32)| ..)`. If the function returns a
+    /// `Result`, errors are stored too: see [`try_memoize`](MmapCache::try_memoize).
+    ///
+    /// A closure that captures something is refused by the compiler, since two of them with different
+    /// captures cannot be told apart:
+    ///
+    /// ```compile_fail
+    /// let factor = std::env::args().count() as u64;
+    /// let scaled = persist_cache::MmapCache::disabled().memoize(move |n: &u64| n * factor);
+    /// ```
+    ///
+    /// So is a function pointer. Put what is captured into the argument, or give a name:
+    ///
+    /// ```
+    /// let factor = std::env::args().count() as u64;
+    /// let cache = persist_cache::MmapCache::disabled();
+    /// let scaled = cache.memoize(|(n, factor): &(u64, u64)| n * factor);
+    /// let scaled = cache.memoize_as(&format!("scaled by {factor}"), move |n: &u64| n * factor);
+    /// ```
+    #[track_caller]
+    pub fn memoize<K, V, F>(&self, function: F) -> Memoized<K, V>
+    where
+        K: CacheKey + ?Sized,
+        V: CacheValue,
+        F: Fn(&K) -> V + Send + Sync + 'static,
+    {
+        let table = Table::new(&self.handle, &Name::of::<F>(Location::caller()));
+        Memoized::new(table, memo::as_pointer(function))
+    }
+
+    /// Memoises any function under a name. The name is your word: whatever is memoised under it in this
+    /// cache, with the same types, shares its entries.
+    pub fn memoize_as<K, V, F>(&self, name: &str, function: F) -> Memoized<K, V, F>
+    where
+        K: CacheKey + ?Sized,
+        V: CacheValue,
+        F: Fn(&K) -> V,
+    {
+        Memoized::new(self.table(name), function)
+    }
+
+    /// Memoises a function that can fail: `Ok` is stored, `Err` is returned and forgotten.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let parse = cache.try_memoize(|text: &str| text.parse::<u64>());
+    /// assert_eq!(parse.call("42").map(|n| n.to_native()), Ok(42));
+    /// assert!(parse.call("forty-two").is_err());
+    /// assert_eq!(cache.stats().entries, 1);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn try_memoize<K, V, E, F>(&self, function: F) -> TryMemoized<K, V, E>
+    where
+        K: CacheKey + ?Sized,
+        V: CacheValue,
+        F: Fn(&K) -> Result<V, E> + Send + Sync + 'static,
+    {
+        let table = Table::new(&self.handle, &Name::of::<F>(Location::caller()));
+        TryMemoized::new(table, memo::as_pointer(function))
+    }
+
+    /// Memoises any function that can fail, under a name, as [`memoize_as`](MmapCache::memoize_as)
+    /// does.
+    pub fn try_memoize_as<K, V, E, F>(&self, name: &str, function: F) -> TryMemoized<K, V, E, F>
+    where
+        K: CacheKey + ?Sized,
+        V: CacheValue,
+        F: Fn(&K) -> Result<V, E>,
+    {
+        TryMemoized::new(self.table(name), function)
+    }
+
+    /// A typed, named part of the cache, for entries by hand. It shares its entries with what is
+    /// memoised under its name with the same types.
+    #[must_use]
+    pub fn table<K: CacheKey + ?Sized, V: CacheValue>(&self, name: &str) -> Table<K, V> {
+        Table::new(&self.handle, &Name::Given(name))
+    }
+
+    /// Sets the expiry of this handle, of its clones, and of what is memoised from them. Entries as
+    /// old as this or older are misses, those that are there already too. `Duration::MAX`: nothing
+    /// expires. `None`: each entry expires as it was to when it was stored. No system call.
+    pub fn set_expiry(&self, expiry: impl Into<Option<Duration>>) {
+        self.handle.view.set(View::new(expiry.into()));
+    }
+
+    /// The expiry of this handle.
+    #[must_use]
+    pub fn expiry(&self) -> Option<Duration> {
+        self.handle.view.get().get()
+    }
+
+    /// Removes expired entries, as this handle judges them, and returns how many they were. (It writes
+    /// nothing out: that is [`sync`](MmapCache::sync).) Their space comes back with
+    /// [`compact`](MmapCache::compact). Reads the head of every record.
+    ///
+    /// # Errors
+    /// As [`Table::insert`].
+    #[doc(alias = "expire")]
+    pub fn flush(&self) -> Result<u64> {
+        self.with(0, |store| store.flush(self.handle.view.get()))
+    }
+
+    /// Removes all entries, of all functions and tables of this cache, at once and for all processes.
+    /// Values that are held stay valid; computations under way are not stored. The space comes back
+    /// with [`compact`](MmapCache::compact).
+    ///
+    /// # Errors
+    /// As [`Table::insert`].
+    pub fn clear(&self) -> Result<()> {
+        self.with((), Store::clear)
+    }
+
+    /// Removes the file. Values that are held stay valid. Whoever uses the cache afterwards creates it
+    /// anew.
+    ///
+    /// # Errors
+    /// As [`Table::insert`].
+    pub fn delete(&self) -> Result<()> {
+        self.with((), Store::delete)
+    }
+
+    /// Rewrites the file with its live entries alone, as this handle judges expiry, and lets it take
+    /// the old one's place. Readers and writers go on meanwhile, but for a moment at the end. Needs
+    /// disk space for the live entries; the old file's comes back when nobody holds a value in it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process is at it; else as [`Table::insert`].
+    pub fn compact(&self) -> Result<Compaction> {
+        self.with(Compaction::default(), |store| store.compact(self.handle.view.get()))
+    }
+
+    /// Brings all that is stored to the device: what is there now survives a power cut. Without it,
+    /// what a process stored survives the process, and the system writes it out in its own time. Also
+    /// makes the first opening after a reboot quick.
+    ///
+    /// # Errors
+    /// As [`Table::insert`].
+    pub fn sync(&self) -> Result<()> {
+        self.with((), Store::sync)
+    }
+
+    /// Reads the whole file and says what is wrong with it. Changes nothing; damaged entries are misses
+    /// in any case, and dropped by [`compact`](MmapCache::compact).
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn verify(&self) -> Result<Verification> {
+        self.with(Verification::default(), Store::verify)
+    }
+
+    /// Counts, of the file and of this process. Some system calls, no walk.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        match &self.handle.store {
+            Some(store) => store.stats(),
+            None => {
+                let misses = self.handle.totals.misses.load(Ordering::Relaxed);
+                Stats { misses, ..Stats::default() }
+            }
+        }
+    }
+
+    /// The file's path; empty for a disabled cache.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.handle.store.as_ref().map_or(Path::new(""), |store| &store.location.path)
+    }
+
+    /// The name that the cache was opened by, if it was.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.handle.name.as_deref()
+    }
+
+    fn with<T>(&self, disabled: T, work: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+        match &self.handle.store {
+            Some(store) => work(store),
+            None => Ok(disabled),
+        }
+    }
+}
+
+impl OpenOptions {
+    /// Opens the cache of this name, and creates it if there is none. Any name will do; it is the
+    /// file's name only in part.
+    ///
+    /// # Errors
+    /// As [`MmapCache::open`].
+    pub fn open(self, name: impl AsRef<str>) -> Result<MmapCache> {
+        let name = name.as_ref();
+        let path = self.locate(name)?;
+        self.finish(path, Some(name.to_owned()))
+    }
+
+    /// Opens the cache in this file, and creates it if there is none, in a directory that exists.
+    ///
+    /// # Errors
+    /// As [`MmapCache::open`].
+    pub fn open_at(self, path: impl AsRef<Path>) -> Result<MmapCache> {
+        let path = path.as_ref();
+        let path = std::path::absolute(path).map_err(Error::io("find", path))?;
+        self.finish(path, None)
+    }
+
+    fn finish(&self, path: PathBuf, name: Option<String>) -> Result<MmapCache> {
+        let store = Store::open(self.location(path))?;
+        let totals = Arc::clone(&store.totals);
+        let view = SharedView::new(self.view());
+        Ok(MmapCache { handle: Arc::new(Handle { store: Some(store), view, totals, name }) })
+    }
+}
+
+impl fmt::Debug for MmapCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let expiry = self.expiry();
+        f.debug_struct("MmapCache").field("path", &self.path()).field("expiry", &expiry).finish()
+    }
+}
+
+/// Removes the expired entries of a named cache, as [`MmapCache::flush`] does: those as old as
+/// `expiry`, or, given `None`, as they were to expire when they were stored. `0` if there is no such
+/// cache.
+///
+/// # Errors
+/// As [`MmapCache::open`] and [`MmapCache::flush`].
+pub fn flush(name: impl AsRef<str>, expiry: impl Into<Option<Duration>>) -> Result<u64> {
+    match OpenOptions::find(name.as_ref())? {
+        Some(path) => MmapCache::options().expiry(expiry).open_at(path)?.flush(),
+        None => Ok(0),
+    }
+}
+
+/// Removes all entries of a named cache, if there is one, as [`MmapCache::clear`] does.
+///
+/// # Errors
+/// As [`MmapCache::open`] and [`MmapCache::clear`].
+pub fn clear(name: impl AsRef<str>) -> Result<()> {
+    match OpenOptions::find(name.as_ref())? {
+        Some(path) => MmapCache::open_at(path)?.clear(),
+        None => Ok(()),
+    }
+}
+
+/// Removes the file of a named cache, if there is one, as [`MmapCache::delete`] does.
+///
+/// # Errors
+/// As [`MmapCache::open`] and [`MmapCache::delete`].
+pub fn delete(name: impl AsRef<str>) -> Result<()> {
+    match OpenOptions::find(name.as_ref())? {
+        Some(path) => MmapCache::open_at(path)?.delete(),
+        None => Ok(()),
+    }
+}

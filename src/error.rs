@@ -1,0 +1,163 @@
+//! What can go wrong, as plain values: which file, what was found, what was expected, and the way
+//! out. Stands on nothing of the crate. A memoised call never returns one of these for the cache's
+//! sake: it computes, and counts the trouble in [`Stats::store_errors`](crate::Stats).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The result of the store's own operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation of the store failed. Every variant names the file and says how to go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb: "open", "grow", ...
+        action: &'static str,
+        /// The file or directory it was done to.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The file is something else. It was left as it is.
+    #[error("{} is not a cache file: it begins with {found}; choose another path", path.display())]
+    NotACache {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes, in hexadecimal.
+        found: String,
+    },
+    /// The file was written in a newer format, or for another byte order or another width of rkyv's
+    /// pointers. It was left as it is.
+    #[error(
+        "{} has {what} {found}, this program needs {expected}; \
+         use another name or root for this program, or delete the file", path.display()
+    )]
+    Incompatible {
+        /// The file.
+        path: PathBuf,
+        /// Which of its properties does not fit.
+        what: &'static str,
+        /// Its value in the file.
+        found: u64,
+        /// The value that this program reads and writes.
+        expected: u64,
+    },
+    /// A part of the file without which nothing can be read fails its check.
+    #[error(
+        "{} is damaged: {what}; delete the file, the cache fills again", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The part that failed.
+        what: &'static str,
+    },
+    /// Someone other than this user could change the file under its readers.
+    #[error(
+        "{} {exposure}; mend that, choose another root (PERSIST_CACHE_DIR), read through \
+         OpenOptions::copy_reads, or vouch for the writers with OpenOptions::trust_writers",
+        path.display()
+    )]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// In which way.
+        exposure: Exposure,
+    },
+    /// Another process or thread held the lock until the deadline.
+    #[error(
+        "{} is locked by another writer for more than {waited:?}; is a process stopped while it \
+         writes? OpenOptions::lock_timeout sets the deadline", path.display()
+    )]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// How long this operation waited.
+        waited: Duration,
+    },
+    /// Another process is compacting or replacing the file.
+    #[error("{} is being rewritten by another process; try again later", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The cache was opened for reading, or the system allows no writing.
+    #[error("{} is read-only; open it from where it can be written", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The cache is disabled: there is no file.
+    #[error("the cache is disabled; open one with MmapCache::open")]
+    Disabled,
+    /// The file kept being replaced while it was opened.
+    #[error("{} was replaced again and again while it was opened; try again", path.display())]
+    Unstable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The value, the file or the index would pass the limit of the format.
+    #[error("{what} would take {size} bytes, the format allows {limit}; store less at once")]
+    TooLarge {
+        /// What grows too large.
+        what: &'static str,
+        /// The size asked for, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// There was no memory to encode a value in.
+    #[error("no memory to encode a value beyond {size} bytes; store it in parts")]
+    OutOfMemory {
+        /// How much was encoded before memory ran out, in bytes.
+        size: u64,
+    },
+    /// rkyv could not archive a value, or could not bring an archived one back.
+    #[error("rkyv cannot convert this value: {source}")]
+    Convert {
+        /// rkyv's reason.
+        source: rkyv::rancor::BoxedError,
+    },
+}
+
+/// In which way a file is open to other hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Exposure {
+    /// It is a symbolic link.
+    #[error("is a symbolic link")]
+    Symlink,
+    /// It is no regular file.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// It has more than one name.
+    #[error("has {0} hard links, so another program may hold it under another name")]
+    HardLinks(u64),
+    /// It belongs to another user.
+    #[error("belongs to user {owner}, this process runs as user {user}")]
+    ForeignOwner {
+        /// Who owns it.
+        owner: u32,
+        /// The effective user of this process.
+        user: u32,
+    },
+    /// Its mode lets others write.
+    #[error("can be written by others (mode {0:03o}; chmod go-w)")]
+    WritableByOthers(u32),
+    /// It lies on a network file system, or on one not known to be local.
+    #[error("lies on a file system not known to be local (type {0:#x}), where maps are not shared")]
+    NotLocal(u64),
+}
+
+impl Error {
+    /// For `map_err`: an [`Error::Io`] with its action and path.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io { action, path, source }
+    }
+}

@@ -1,0 +1,76 @@
+//! The bytes of a cache file: pure functions, the only place that knows layouts. `docs/format.md`
+//! draws them. Stands on nothing but checksums; reads and writes no file. Invariant: whatever bytes
+//! come in, decoding returns a value or `None`, and never panics.
+
+pub(crate) mod checkpoint;
+pub(crate) mod header;
+pub(crate) mod record;
+pub(crate) mod slot;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Records begin at multiples of this, and so do their payloads: what rkyv needs for 128-bit fields.
+pub(crate) const ALIGNMENT: u64 = 16;
+/// The largest file: a slot holds 36 bits of offset in units of [`ALIGNMENT`].
+pub(crate) const FILE_LIMIT: u64 = 1 << 40;
+/// The largest payload: a quarter of the file, so that a compaction has room for it.
+pub(crate) const PAYLOAD_LIMIT: u64 = FILE_LIMIT / 4;
+/// Offsets, counts and sequence numbers have 48 bits; the upper 16 of their words hold a check.
+pub(crate) const WORD_MASK: u64 = (1 << 48) - 1;
+
+/// Rounds up to where the next record may begin.
+pub(crate) const fn align(offset: u64) -> u64 {
+    (offset + ALIGNMENT - 1) & !(ALIGNMENT - 1)
+}
+
+/// The one checksum: xxh3, keyed, so that no payload can imitate a head and no chosen keys can crowd
+/// one part of the index without knowledge of the file's seed.
+#[inline]
+pub(crate) fn checksum(bytes: &[u8], key: u64) -> u64 {
+    xxh3_64_with_seed(bytes, key)
+}
+
+/// A small integer hash (the finaliser of splitmix64) for checks of single words.
+const fn mix(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+/// Puts a check of `value` and of the word's place above its 48 bits: a flipped tail would let
+/// appends overwrite healthy records.
+pub(crate) const fn seal(value: u64, place: u64) -> u64 {
+    value | mix(value ^ (place << 48) ^ 0x5ea1) >> 48 << 48
+}
+
+/// The value of a sealed word, if its check holds.
+pub(crate) const fn unseal(word: u64, place: u64) -> Option<u64> {
+    let value = word & WORD_MASK;
+    if seal(value, place) == word { Some(value) } else { None }
+}
+
+/// Little-endian fields of fixed places; indexing is checked by the callers' array types.
+macro_rules! field {
+    ($bytes:expr, $at:expr, $type:ty) => {
+        <$type>::from_le_bytes($bytes[$at..$at + size_of::<$type>()].try_into().expect("sized"))
+    };
+}
+pub(crate) use field;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_word_knows_its_value_and_its_place() {
+        for value in [0, 16, 8192, WORD_MASK] {
+            let word = seal(value, 640);
+            assert_eq!(unseal(word, 640), Some(value));
+            assert_eq!(unseal(word, 648), None);
+            for bit in 0..64 {
+                assert_eq!(unseal(word ^ (1 << bit), 640), None, "bit {bit} of {value}");
+            }
+        }
+        assert_eq!(unseal(0, 640), None, "a zeroed page is no tail");
+    }
+}

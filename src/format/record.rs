@@ -1,0 +1,326 @@
+//! The head of a record: 64 bytes that say what follows, for whom, since when and for how long.
+//! Two checks: the head's own, so that a walk trusts no unverified length, and the payload's. Both
+//! are keyed by the file's seed; the head's also by its offset, so that a head copied elsewhere is
+//! none. The kind stands outside the head check, since a pad becomes a value by one store, and inside
+//! the payload check, so that no flipped kind is believed.
+
+use super::{align, checksum, field};
+use std::time::Duration;
+
+/// Bytes of a head.
+pub(crate) const HEAD_SIZE: u64 = 64;
+/// Keys of up to this many bytes are kept as they are, behind 8 bytes of their scope.
+pub(crate) const INLINE_KEY: usize = 24;
+
+/// What a record is. A reader may skip unknown kinds that have the top bit set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind(pub(crate) u8);
+
+impl Kind {
+    /// A stored result.
+    pub(crate) const VALUE: Kind = Kind(1);
+    /// Its key has been removed.
+    pub(crate) const TOMBSTONE: Kind = Kind(2);
+    /// The offsets of records that a flush dropped.
+    pub(crate) const DEAD_LIST: Kind = Kind(3);
+    /// All before it is dead; its payload is the index from here on.
+    pub(crate) const CLEAR: Kind = Kind(4);
+    /// A table that the index grows into, or that recovery made.
+    pub(crate) const INDEX: Kind = Kind(5);
+    /// The offset of a large value that has been filled in since its space was reserved.
+    pub(crate) const FILLED: Kind = Kind(6);
+    /// Space that holds nothing, or a large value still being filled in.
+    pub(crate) const PAD: Kind = Kind(0x81);
+    /// What was durable when it was written, and the index as it was then.
+    pub(crate) const CHECKPOINT: Kind = Kind(0x82);
+    /// The name and types behind a scope.
+    pub(crate) const SCOPE: Kind = Kind(0x83);
+
+    /// Whether the payload is an index table: changing for ever, so outside the payload check.
+    pub(crate) const fn holds_table(self) -> bool {
+        matches!(self, Kind::CLEAR | Kind::INDEX)
+    }
+    /// Whether the record is found through the index by its identity.
+    pub(crate) const fn is_keyed(self) -> bool {
+        matches!(self, Kind::VALUE | Kind::TOMBSTONE | Kind::SCOPE)
+    }
+}
+
+/// Who a record belongs to: 32 bytes and the form they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Identity {
+    /// 8 bytes of scope and a short key, or a 32-byte hash.
+    pub(crate) bytes: [u8; 32],
+    /// The length of the inline key, or one of the constants below.
+    pub(crate) form: u8,
+}
+
+impl Identity {
+    /// The form of records that have no key.
+    pub(crate) const UNKEYED: u8 = 254;
+    /// The form of a scope's own record: its bytes are the scope.
+    pub(crate) const SCOPE: u8 = 253;
+    /// The form of a hashed key.
+    pub(crate) const HASHED: u8 = 255;
+    /// Nobody's.
+    pub(crate) const NONE: Identity = Identity { bytes: [0; 32], form: Identity::UNKEYED };
+
+    /// The hash that decides the slot.
+    #[inline]
+    pub(crate) fn hash(&self, seed: u64) -> u64 {
+        checksum(&self.bytes, seed ^ u64::from(self.form).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+/// A head, decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) kind: Kind,
+    pub(crate) flags: u8,
+    pub(crate) identity: Identity,
+    /// Bytes of payload, exactly: rkyv finds its root at the end.
+    pub(crate) len: u64,
+    /// The order of records; never their place, never their time.
+    pub(crate) seq: u64,
+    pub(crate) created: Stamp,
+    pub(crate) ttl: Ttl,
+    pub(crate) cost: Cost,
+    pub(crate) payload_check: u32,
+}
+
+// The places of the fields.
+const LEN: usize = 0;
+const KIND: usize = 5;
+const FORM: usize = 6;
+const FLAGS: usize = 7;
+const IDENTITY: usize = 8;
+const SEQ: usize = 40;
+const CREATED: usize = 46;
+const TTL: usize = 51;
+const COST: usize = 54;
+const PAYLOAD_CHECK: usize = 56;
+const HEAD_CHECK: usize = 60;
+const _: () = assert!(HEAD_CHECK + 4 == HEAD_SIZE as usize);
+
+/// The bytes of a head.
+pub(crate) type HeadBytes = [u8; HEAD_SIZE as usize];
+
+impl Head {
+    pub(crate) fn new(kind: Kind, identity: Identity, len: u64) -> Head {
+        Head {
+            kind,
+            flags: 0,
+            identity,
+            len,
+            seq: 0,
+            created: Stamp(0),
+            ttl: Ttl::NONE,
+            cost: Cost::default(),
+            payload_check: 0,
+        }
+    }
+
+    /// Where the record behind this one begins, if this one is at `offset`.
+    pub(crate) fn next(&self, offset: u64) -> u64 {
+        align(offset + HEAD_SIZE + self.len)
+    }
+
+    /// The first eight bytes as a word: what one store changes when a pad becomes a value.
+    pub(crate) fn first_word(&self) -> u64 {
+        self.len
+            | u64::from(self.kind.0) << 40
+            | u64::from(self.identity.form) << 48
+            | u64::from(self.flags) << 56
+    }
+
+    pub(crate) fn encode(&self, offset: u64, seed: u64) -> HeadBytes {
+        let mut bytes = [0; HEAD_SIZE as usize];
+        bytes[..8].copy_from_slice(&self.first_word().to_le_bytes());
+        bytes[IDENTITY..SEQ].copy_from_slice(&self.identity.bytes);
+        bytes[SEQ..CREATED].copy_from_slice(&self.seq.to_le_bytes()[..6]);
+        bytes[CREATED..TTL].copy_from_slice(&self.created.0.to_le_bytes()[..5]);
+        bytes[TTL..COST].copy_from_slice(&self.ttl.0.to_le_bytes()[..3]);
+        bytes[COST..PAYLOAD_CHECK].copy_from_slice(&self.cost.0.to_le_bytes());
+        bytes[PAYLOAD_CHECK..HEAD_CHECK].copy_from_slice(&self.payload_check.to_le_bytes());
+        let check = head_check(&bytes, offset, seed);
+        bytes[HEAD_CHECK..].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    /// The head at `offset`, if its check holds.
+    pub(crate) fn decode(bytes: &HeadBytes, offset: u64, seed: u64) -> Option<Head> {
+        if field!(bytes, HEAD_CHECK, u32) != head_check(bytes, offset, seed) {
+            return None;
+        }
+        Some(Head {
+            kind: Kind(bytes[KIND]),
+            flags: bytes[FLAGS],
+            identity: Identity {
+                bytes: bytes[IDENTITY..SEQ].try_into().expect("sized"),
+                form: bytes[FORM],
+            },
+            len: len(bytes),
+            seq: field!(bytes, SEQ, u64) & super::WORD_MASK,
+            created: created(bytes),
+            ttl: ttl(bytes),
+            cost: cost(bytes),
+            payload_check: field!(bytes, PAYLOAD_CHECK, u32),
+        })
+    }
+
+    /// The check that `payload` must have under this head.
+    pub(crate) fn check_of(&self, payload: &[u8], seed: u64) -> u32 {
+        payload_check(self.kind, payload, seed)
+    }
+}
+
+/// The check of a payload of `kind`. Of a table, which changes for ever, nothing is covered.
+pub(crate) fn payload_check(kind: Kind, payload: &[u8], seed: u64) -> u32 {
+    let covered = if kind.holds_table() { &[] } else { payload };
+    checksum(covered, seed.rotate_left(32) ^ u64::from(kind.0)) as u32
+}
+
+fn head_check(bytes: &HeadBytes, offset: u64, seed: u64) -> u32 {
+    let mut covered = *bytes;
+    covered[KIND] = 0;
+    checksum(&covered[..HEAD_CHECK], seed ^ offset.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as u32
+}
+
+// Single fields of a head that has been verified before: the hot path reads no more than it needs.
+
+/// Whether the record is `kind` and belongs to `identity`.
+#[inline]
+pub(crate) fn is(bytes: &HeadBytes, kind: Kind, identity: &Identity) -> bool {
+    bytes[KIND] == kind.0 && belongs_to(bytes, identity)
+}
+#[inline]
+pub(crate) fn belongs_to(bytes: &HeadBytes, identity: &Identity) -> bool {
+    bytes[FORM] == identity.form && bytes[IDENTITY..SEQ] == identity.bytes
+}
+#[inline]
+pub(crate) fn len(bytes: &HeadBytes) -> u64 {
+    field!(bytes, LEN, u64) & ((1 << 40) - 1)
+}
+#[inline]
+pub(crate) fn created(bytes: &HeadBytes) -> Stamp {
+    Stamp(field!(bytes, CREATED, u64) & ((1 << 40) - 1))
+}
+#[inline]
+pub(crate) fn ttl(bytes: &HeadBytes) -> Ttl {
+    Ttl(field!(bytes, TTL, u32) & Ttl::NONE.0)
+}
+#[inline]
+pub(crate) fn cost(bytes: &HeadBytes) -> Cost {
+    Cost(field!(bytes, COST, u16))
+}
+
+/// A point in time: units of 10 ms since 1970, in 40 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stamp(pub(crate) u64);
+
+impl Stamp {
+    /// From the time since 1970.
+    pub(crate) fn new(since_epoch: Duration) -> Stamp {
+        Stamp((since_epoch.as_millis() / 10).min((1 << 40) - 1) as u64)
+    }
+}
+
+/// A time to live: 19 bits of milliseconds, shifted left by 5 bits of exponent, rounded down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ttl(pub(crate) u32);
+
+impl Ttl {
+    /// None was given.
+    pub(crate) const NONE: Ttl = Ttl((1 << 24) - 1);
+
+    pub(crate) fn new(ttl: Duration) -> Ttl {
+        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let (mantissa, exponent) = shrink(millis, 19);
+        if exponent > 31 { Ttl::NONE } else { Ttl(mantissa as u32 | exponent << 19) }
+    }
+
+    pub(crate) fn get(self) -> Option<Duration> {
+        let millis = u64::from(self.0 & ((1 << 19) - 1)) << (self.0 >> 19);
+        (self != Ttl::NONE).then(|| Duration::from_millis(millis))
+    }
+}
+
+/// What a computation took: 11 bits of nanoseconds, shifted left by 5 bits of exponent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Cost(pub(crate) u16);
+
+impl Cost {
+    pub(crate) fn new(cost: Duration) -> Cost {
+        let nanos = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        let (mantissa, exponent) = shrink(nanos, 11);
+        if exponent > 31 { Cost(u16::MAX) } else { Cost(mantissa as u16 | (exponent as u16) << 11) }
+    }
+    /// In nanoseconds.
+    #[inline]
+    pub(crate) const fn nanos(self) -> u64 {
+        ((self.0 & 0x7ff) as u64) << (self.0 >> 11)
+    }
+}
+
+/// `value` as a mantissa of `bits` and the exponent that shifts it back, rounded down.
+const fn shrink(value: u64, bits: u32) -> (u64, u32) {
+    let exponent = (64 - value.leading_zeros()).saturating_sub(bits);
+    (value >> exponent, exponent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        let identity = Identity { bytes: [7; 32], form: 24 };
+        let mut head = Head::new(Kind::VALUE, identity, 123_456);
+        head.seq = 0x1234_5678_9abc;
+        head.created = Stamp(0x99_8877_6655);
+        head.ttl = Ttl::new(Duration::from_secs(3600));
+        head.cost = Cost::new(Duration::from_millis(3));
+        head.payload_check = 0xcafe_f00d;
+        head
+    }
+
+    #[test]
+    fn a_head_comes_back_and_no_flipped_bit_is_believed() {
+        let bytes = head().encode(8192, 99);
+        assert_eq!(Head::decode(&bytes, 8192, 99), Some(head()));
+        assert_eq!(Head::decode(&bytes, 8208, 99), None, "a head copied elsewhere");
+        assert_eq!(Head::decode(&bytes, 8192, 98), None, "a head of another file");
+        for bit in (0..512).filter(|bit| bit / 8 != KIND) {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Head::decode(&flipped, 8192, 99), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_kind_fails_the_payload_check() {
+        let kinds = [Kind::VALUE, Kind::TOMBSTONE, Kind::CLEAR, Kind::INDEX, Kind::PAD];
+        for (a, b) in kinds.iter().flat_map(|a| kinds.iter().map(move |b| (a, b))) {
+            assert_eq!(payload_check(*a, b"", 5) == payload_check(*b, b"", 5), a == b);
+        }
+    }
+
+    #[test]
+    fn times_to_live_round_down_and_never_overflow() {
+        for ttl in [0, 1, 999, 86_400_000, 31_536_000_000, 1 << 49] {
+            let ttl = Duration::from_millis(ttl);
+            let kept = Ttl::new(ttl).get().unwrap();
+            assert!(kept <= ttl && ttl - kept <= ttl / 100_000, "{ttl:?} became {kept:?}");
+        }
+        assert_eq!(Ttl::new(Duration::MAX).get(), None);
+        assert_eq!(Ttl::new(Duration::from_micros(10)).get(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn costs_are_near() {
+        for nanos in [0, 1, 2047, 1_000_000, 4_000_000_000_000] {
+            let kept = Cost::new(Duration::from_nanos(nanos)).nanos();
+            assert!(kept <= nanos && nanos - kept <= nanos / 1000, "{nanos} became {kept}");
+        }
+        assert_eq!(Cost::new(Duration::MAX).nanos(), 0x7ff << 31);
+    }
+}

@@ -1,0 +1,127 @@
+//! One index slot, and the word that names a table of them. A slot is one aligned 8-byte word, the
+//! largest thing that every machine publishes by one store. Its tag is the top of the key's hash and
+//! alone decides the bucket, in a table of any size: a growing index moves slots without reading a
+//! single record.
+
+use super::{ALIGNMENT, WORD_MASK};
+
+/// Slots of a bucket: one cache line.
+pub(crate) const BUCKET_SLOTS: u64 = 8;
+/// Bytes of a bucket.
+pub(crate) const BUCKET_SIZE: u64 = BUCKET_SLOTS * 8;
+const TAG_BITS: u32 = 28;
+const PLACE_BITS: u32 = 64 - TAG_BITS;
+/// The most buckets a tag can tell apart.
+pub(crate) const BUCKET_LIMIT: u64 = 1 << TAG_BITS;
+
+/// The upper bits of a key's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u64);
+
+impl Tag {
+    #[inline]
+    pub(crate) const fn of(hash: u64) -> Tag {
+        Tag(hash >> PLACE_BITS)
+    }
+
+    /// Where the search begins in a table of `buckets`: the bucket, and the slot within it. Rising
+    /// tags have rising buckets, whatever the size, so growth fills a new table from front to back.
+    #[inline]
+    pub(crate) const fn home(self, buckets: u64) -> (u64, u64) {
+        ((self.0 * buckets) >> TAG_BITS, self.0 % BUCKET_SLOTS)
+    }
+}
+
+/// A tag and the offset of a record, or empty. A slot never becomes empty again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(pub(crate) u64);
+
+impl Slot {
+    pub(crate) const EMPTY: Slot = Slot(0);
+
+    #[inline]
+    pub(crate) const fn new(tag: Tag, offset: u64) -> Slot {
+        Slot((tag.0 << PLACE_BITS) | (offset / ALIGNMENT))
+    }
+    #[inline]
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == Slot::EMPTY.0
+    }
+    #[inline]
+    pub(crate) const fn tag(self) -> Tag {
+        Tag(self.0 >> PLACE_BITS)
+    }
+    #[inline]
+    pub(crate) const fn offset(self) -> u64 {
+        (self.0 & ((1 << PLACE_BITS) - 1)) * ALIGNMENT
+    }
+}
+
+/// Names a table: its offset and its size in one word, so that one store switches tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Table(pub(crate) u64);
+
+const COUNT_BITS: u32 = 30;
+
+impl Table {
+    /// No table.
+    pub(crate) const NONE: Table = Table(0);
+
+    /// A table of `buckets` at `offset`, a multiple of [`BUCKET_SIZE`].
+    pub(crate) const fn new(offset: u64, buckets: u64) -> Table {
+        Table((offset / BUCKET_SIZE) << COUNT_BITS | buckets)
+    }
+    #[inline]
+    pub(crate) const fn offset(self) -> u64 {
+        (self.0 >> COUNT_BITS) * BUCKET_SIZE
+    }
+    #[inline]
+    pub(crate) const fn buckets(self) -> u64 {
+        self.0 & ((1 << COUNT_BITS) - 1)
+    }
+    pub(crate) const fn slots(self) -> u64 {
+        self.buckets() * BUCKET_SLOTS
+    }
+    pub(crate) const fn size(self) -> u64 {
+        self.buckets() * BUCKET_SIZE
+    }
+    /// The first byte behind the table.
+    pub(crate) const fn end(self) -> u64 {
+        self.offset() + self.size()
+    }
+    /// Whether the word can name a table at all.
+    pub(crate) const fn is_plausible(self) -> bool {
+        self.buckets() > 0
+            && self.buckets() <= BUCKET_LIMIT
+            && self.offset() >= super::header::HEADER_SIZE
+            && self.end() <= WORD_MASK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn homes_rise_with_tags_and_stay_inside() {
+        for buckets in [1, 3, 64, 1000, BUCKET_LIMIT] {
+            let mut last = 0;
+            for step in 0..=1000 {
+                let tag = Tag::of(u64::MAX / 1000 * step);
+                let (bucket, slot) = tag.home(buckets);
+                assert!(bucket < buckets && slot < BUCKET_SLOTS && bucket >= last);
+                last = bucket;
+            }
+        }
+    }
+
+    #[test]
+    fn words_keep_what_they_are_given() {
+        let tag = Tag::of(0xdead_beef_0000_0000);
+        let slot = Slot::new(tag, super::super::FILE_LIMIT - 16);
+        assert_eq!((slot.tag(), slot.offset()), (tag, super::super::FILE_LIMIT - 16));
+        let table = Table::new(4096, BUCKET_LIMIT);
+        assert_eq!((table.offset(), table.buckets()), (4096, BUCKET_LIMIT));
+        assert!(table.is_plausible() && !Table::NONE.is_plausible());
+    }
+}

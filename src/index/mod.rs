@@ -1,0 +1,257 @@
+//! The index: slots in tables, found by tag, over any [`Words`]. Readers take no lock: a slot is one
+//! word, stored after the record it names is published, and never becomes empty again, so a search
+//! may stop at the first empty slot. The index is derived from the log and can be built anew.
+
+pub(crate) mod grow;
+
+use crate::format::header::HEADER_SIZE;
+use crate::format::slot::{BUCKET_LIMIT, BUCKET_SIZE, BUCKET_SLOTS, Slot, Table, Tag};
+use crate::sys::Words;
+use std::cell::Cell;
+use std::io;
+
+/// Buckets that a search looks at. At a load of 3/4 not one in 10^20 keys lies this far from home; a
+/// writer that finds no seat makes the table grow.
+pub(crate) const PROBE_LIMIT: u64 = 32;
+
+/// The index grows when more than 11 in 16 of its slots are in use. Moving two buckets with each
+/// append, it has grown before 3/4 are.
+pub(crate) const fn is_crowded(used: u64, table: Table) -> bool {
+    used * 16 > table.slots() * 11
+}
+
+/// A table's buckets for `entries`: 3 in 5 of its slots will be in use.
+pub(crate) fn buckets_for(entries: u64) -> u64 {
+    let slots = entries * 5 / 3;
+    slots.div_ceil(BUCKET_SLOTS).clamp(crate::format::header::FIRST_BUCKETS, BUCKET_LIMIT)
+}
+
+/// The places that a key's slot may be in, in the order of search: the home bucket from the slot that
+/// the tag picks, around; then the buckets behind, likewise.
+#[inline]
+fn probe(table: Table, tag: Tag) -> impl Iterator<Item = u64> {
+    let buckets = table.buckets();
+    let (home, first) = tag.home(buckets);
+    (0..PROBE_LIMIT.min(buckets)).flat_map(move |step| {
+        let bucket = home + step;
+        let bucket = if bucket < buckets { bucket } else { bucket - buckets };
+        let start = table.offset() + bucket * BUCKET_SIZE;
+        (0..BUCKET_SLOTS).map(move |step| start + (first + step) % BUCKET_SLOTS * 8)
+    })
+}
+
+/// What `matches` makes of the first slot with this tag that it makes anything of.
+#[inline]
+pub(crate) fn find<T>(
+    words: &impl Words,
+    table: Table,
+    tag: Tag,
+    mut matches: impl FnMut(u64) -> Option<T>,
+) -> Option<T> {
+    for place in probe(table, tag) {
+        // Acquire; pairs with the release store of the slot: the record it names is seen whole.
+        let slot = Slot(words.load(place));
+        if slot.is_empty() {
+            return None;
+        }
+        if slot.tag() == tag
+            && let Some(found) = matches(slot.offset())
+        {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// Where a key's slot is, or would be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seat<T> {
+    /// In this place, with what `matches` made of it.
+    Taken(u64, Slot, T),
+    /// It has none; this place is empty.
+    Free(u64),
+    /// It has none, and there is no room near its home.
+    Full,
+}
+
+/// The seat of a key, for the one who writes.
+pub(crate) fn seat<T>(
+    words: &(impl Words + ?Sized),
+    table: Table,
+    tag: Tag,
+    mut matches: impl FnMut(Slot) -> Option<T>,
+) -> Seat<T> {
+    for place in probe(table, tag) {
+        let slot = Slot(words.load(place));
+        if slot.is_empty() {
+            return Seat::Free(place);
+        }
+        if slot.tag() == tag
+            && let Some(found) = matches(slot)
+        {
+            return Seat::Taken(place, slot, found);
+        }
+    }
+    Seat::Full
+}
+
+/// The bucket of `table` that a place lies in.
+pub(crate) fn bucket_of(table: Table, place: u64) -> u64 {
+    (place - table.offset()) / BUCKET_SIZE
+}
+
+/// Every slot of a table that is not empty.
+pub(crate) fn slots(words: &(impl Words + ?Sized), table: Table) -> impl Iterator<Item = Slot> {
+    (0..table.slots())
+        .map(move |slot| Slot(words.load(table.offset() + slot * 8)))
+        .filter(|slot| !slot.is_empty())
+}
+
+/// A table in memory: what recovery and compaction build before it is written, and what a reader
+/// that may not write keeps for itself.
+pub(crate) struct HeapTable {
+    words: Vec<Cell<u64>>,
+    used: u64,
+}
+
+impl HeapTable {
+    pub(crate) fn new(buckets: u64) -> HeapTable {
+        HeapTable { words: vec![Cell::new(0); (buckets * BUCKET_SLOTS) as usize], used: 0 }
+    }
+
+    /// How it is addressed: as if it lay where a file's first table lies.
+    pub(crate) fn table(&self) -> Table {
+        Table::new(HEADER_SIZE, self.words.len() as u64 / BUCKET_SLOTS)
+    }
+    pub(crate) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Puts `slot` where `matches` says its key is, or into a new place; returns what was there.
+    pub(crate) fn put(&mut self, slot: Slot, matches: impl Fn(Slot) -> bool) -> Option<Slot> {
+        loop {
+            match seat(self, self.table(), slot.tag(), |slot| matches(slot).then_some(())) {
+                Seat::Taken(place, old, ()) => {
+                    self.set(place, slot);
+                    return Some(old);
+                }
+                Seat::Free(place) if !is_crowded(self.used, self.table()) => {
+                    self.set(place, slot);
+                    self.used += 1;
+                    return None;
+                }
+                Seat::Free(_) | Seat::Full => self.grow(),
+            }
+        }
+    }
+
+    /// Puts `slot` in the place of one that `matches`; `false` if there is none.
+    pub(crate) fn replace(&self, slot: Slot, matches: impl Fn(Slot) -> bool) -> bool {
+        match seat(self, self.table(), slot.tag(), |slot| matches(slot).then_some(())) {
+            Seat::Taken(place, ..) => {
+                self.set(place, slot);
+                true
+            }
+            Seat::Free(_) | Seat::Full => false,
+        }
+    }
+
+    fn grow(&mut self) {
+        let mut larger = HeapTable::new(self.table().buckets() * 2);
+        for slot in slots(self, self.table()) {
+            larger.put(slot, |_| false);
+        }
+        *self = larger;
+    }
+
+    fn set(&self, place: u64, slot: Slot) {
+        self.words[((place - HEADER_SIZE) / 8) as usize].set(slot.0);
+    }
+
+    /// The table's bytes, as they lie in a file.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|word| word.get().to_le_bytes()).collect()
+    }
+
+    /// The same, fixed: for sharing between threads.
+    pub(crate) fn freeze(self) -> FrozenTable {
+        FrozenTable(self.words.into_iter().map(Cell::into_inner).collect())
+    }
+}
+
+/// A table that nobody changes any more.
+pub(crate) struct FrozenTable(Box<[u64]>);
+
+impl FrozenTable {
+    pub(crate) fn table(&self) -> Table {
+        Table::new(HEADER_SIZE, self.0.len() as u64 / BUCKET_SLOTS)
+    }
+}
+
+fn position(place: u64) -> usize {
+    (place.saturating_sub(HEADER_SIZE) / 8) as usize
+}
+
+impl Words for HeapTable {
+    fn load(&self, at: u64) -> u64 {
+        self.words.get(position(at)).map_or(0, Cell::get)
+    }
+    fn store(&self, at: u64, value: u64) -> io::Result<()> {
+        self.words.get(position(at)).ok_or(io::ErrorKind::InvalidInput)?.set(value);
+        Ok(())
+    }
+}
+
+impl Words for FrozenTable {
+    fn load(&self, at: u64) -> u64 {
+        self.0.get(position(at)).copied().unwrap_or(0)
+    }
+    fn store(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::record::Identity;
+
+    fn tag(key: u64) -> Tag {
+        let mut identity = Identity::NONE;
+        identity.bytes[..8].copy_from_slice(&key.to_le_bytes());
+        Tag::of(identity.hash(1))
+    }
+
+    #[test]
+    fn what_was_put_is_found_through_every_growth() {
+        let mut heap = HeapTable::new(1);
+        for key in 1..=50_000 {
+            assert_eq!(heap.put(Slot::new(tag(key), key * 16), |_| false), None);
+        }
+        let table = heap.table();
+        for key in 1..=50_000 {
+            let found = find(&heap, table, tag(key), |at| (at == key * 16).then_some(at));
+            assert_eq!(found, Some(key * 16));
+        }
+        assert_eq!(find(&heap, table, tag(50_001), |at| (at == 0).then_some(())), None);
+        assert_eq!(slots(&heap, table).count() as u64, heap.used());
+    }
+
+    #[test]
+    fn a_refresh_takes_the_old_place() {
+        let mut heap = HeapTable::new(1);
+        heap.put(Slot::new(tag(7), 160), |_| false);
+        let old = heap.put(Slot::new(tag(7), 320), |slot| slot.offset() == 160);
+        assert_eq!(old.map(Slot::offset), Some(160));
+        assert_eq!(heap.used(), 1);
+    }
+
+    #[test]
+    fn a_full_table_ends_the_search() {
+        let heap = HeapTable::new(1);
+        for place in 0..8 {
+            heap.store(HEADER_SIZE + place * 8, Slot::new(tag(1), 16).0).unwrap();
+        }
+        assert_eq!(seat(&heap, heap.table(), tag(1), |_| None::<()>), Seat::Full);
+    }
+}

@@ -1,0 +1,168 @@
+//! How a cache is opened: where its file lies, and what is asked of the place.
+
+use crate::error::{Error, Result};
+use crate::store::expiry::View;
+use crate::store::open::Location;
+use crate::sys::place::{Care, make_root};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Options for opening a cache, from [`MmapCache::options`](crate::MmapCache::options).
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// use std::time::Duration;
+/// let cache = persist_cache::MmapCache::options()
+///     .root(dir.path())
+///     .expiry(Duration::from_secs(3600))
+///     .open("reports")?;
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "options open nothing by themselves: call `open` or `open_at`"]
+pub struct OpenOptions {
+    root: Option<PathBuf>,
+    expiry: Option<Duration>,
+    is_read_only: bool,
+    care: Care,
+    lock_timeout: Duration,
+}
+
+/// How long a writer waits for others: far longer than any of them holds the lock, short enough for a
+/// call that would rather compute.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl OpenOptions {
+    pub(crate) const fn new() -> OpenOptions {
+        OpenOptions {
+            root: None,
+            expiry: None,
+            is_read_only: false,
+            care: Care::Checked,
+            lock_timeout: LOCK_TIMEOUT,
+        }
+    }
+
+    /// The directory of named caches, made if it is missing. By default `PERSIST_CACHE_DIR`, or
+    /// `.persist_cache` in the working directory, resolved once per process.
+    pub fn root(mut self, root: impl AsRef<Path>) -> OpenOptions {
+        self.root = Some(root.as_ref().to_path_buf());
+        self
+    }
+
+    /// The handle's expiry, as [`MmapCache::set_expiry`](crate::MmapCache::set_expiry) sets it.
+    pub fn expiry(mut self, expiry: impl Into<Option<Duration>>) -> OpenOptions {
+        self.expiry = expiry.into();
+        self
+    }
+
+    /// Whether to read only: then nothing is written or locked, and a missing file is an error.
+    pub fn read_only(mut self, is_read_only: bool) -> OpenOptions {
+        self.is_read_only = is_read_only;
+        self
+    }
+
+    /// Reads by copy instead of through a map, and verifies each time. Safe wherever the file lies and
+    /// whoever can write it: nothing a stranger does to it is undefined behaviour or a signal. A hit
+    /// costs some ten system calls and a copy.
+    pub fn copy_reads(mut self) -> OpenOptions {
+        self.care = Care::Copied;
+        self
+    }
+
+    /// Maps the file wherever it lies and whoever can write it.
+    ///
+    /// # Safety
+    /// Whoever can write the file must keep to the format as this library does: change nothing below
+    /// its tail, and never shorten it. The file system must keep maps of one file coherent, which
+    /// network file systems do not between machines.
+    #[expect(unsafe_code, reason = "declares what the caller must vouch for")]
+    pub unsafe fn trust_writers(mut self) -> OpenOptions {
+        self.care = Care::Trusted;
+        self
+    }
+
+    /// How long a writer waits for the lock before it gives up: two seconds by default. Readers never
+    /// wait.
+    pub fn lock_timeout(mut self, timeout: Duration) -> OpenOptions {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Where the cache of this name lies; makes the root.
+    pub(crate) fn locate(&self, name: &str) -> Result<PathBuf> {
+        let root = match &self.root {
+            Some(root) => std::path::absolute(root).map_err(Error::io("find", root))?,
+            None => default_root()?,
+        };
+        if !self.is_read_only {
+            make_root(&root)?;
+        }
+        Ok(root.join(file_name(name)))
+    }
+
+    /// How the file at `path` is opened.
+    pub(crate) fn location(&self, path: PathBuf) -> Location {
+        Location {
+            path,
+            care: self.care,
+            is_read_only: self.is_read_only,
+            lock_timeout: self.lock_timeout,
+        }
+    }
+
+    /// How the handle judges expiry.
+    pub(crate) fn view(&self) -> View {
+        View::new(self.expiry)
+    }
+
+    /// The file of a named cache, if it is there.
+    pub(crate) fn find(name: &str) -> Result<Option<PathBuf>> {
+        let path = default_root()?.join(file_name(name));
+        let is_there = path.try_exists().map_err(Error::io("look at", &path))?;
+        Ok(is_there.then_some(path))
+    }
+}
+
+/// Where named caches lie; the same for as long as the process lives, wherever it goes.
+fn default_root() -> Result<PathBuf> {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(root) = ROOT.get() {
+        return Ok(root.clone());
+    }
+    let root = match std::env::var_os("PERSIST_CACHE_DIR").filter(|dir| !dir.is_empty()) {
+        Some(root) => PathBuf::from(root),
+        None => PathBuf::from(".persist_cache"),
+    };
+    let root = std::path::absolute(&root).map_err(Error::io("find", &root))?;
+    Ok(ROOT.get_or_init(|| root).clone())
+}
+
+/// The file of a cache: what can be kept of its name for people to see, and a hash to tell any two
+/// names apart.
+fn file_name(name: &str) -> String {
+    let keep = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let slug: String = name.chars().take(40).map(keep).collect();
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    format!("{}-{}.pcache", slug.trim_matches('-'), &hash[..24])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_name;
+    use std::collections::HashSet;
+    use std::path::Path;
+
+    #[test]
+    fn any_name_is_one_file_inside_the_root() {
+        let long = "x".repeat(1000);
+        let names = ["", ".", "..", "/", "../../etc", "a/b", "a-b", "A-B", "ünïcödé", "\0", &long];
+        let files: HashSet<String> = names.iter().map(|name| file_name(name)).collect();
+        assert_eq!(files.len(), names.len());
+        for file in files {
+            assert_eq!(Path::new("/root").join(&file).parent(), Some(Path::new("/root")));
+            assert!(file.len() < 100, "{file}");
+        }
+    }
+}

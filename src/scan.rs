@@ -1,0 +1,105 @@
+//! Walking the log, for recovery, compaction and verification. A walk reads by copy, trusts no length
+//! whose head does not verify, and after damage looks for the next head: records carry their own
+//! proof, and sequence numbers only rise, so debris of an older life is not taken for a record.
+
+use crate::format::record::{HEAD_SIZE, Head, HeadBytes};
+use crate::format::{ALIGNMENT, align};
+use crate::sys::file::CacheFile;
+use std::io;
+
+/// What a walk meets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A record whose head verifies.
+    Record(u64, Head),
+    /// Bytes from the first offset to the second that are no records.
+    Damage(u64, u64),
+}
+
+/// A walk over the records from one offset to another.
+pub(crate) struct Walk<'a> {
+    bytes: Window<'a>,
+    seed: u64,
+    at: u64,
+    end: u64,
+    seq: u64,
+}
+
+impl<'a> Walk<'a> {
+    /// From `start`, where a record begins, to `end`, at most the tail and the end of the file.
+    pub(crate) fn new(file: &'a CacheFile, seed: u64, start: u64, end: u64) -> Walk<'a> {
+        Walk { bytes: Window::new(file, end), seed, at: start, end, seq: 0 }
+    }
+
+    fn head(&mut self, at: u64) -> io::Result<Option<Head>> {
+        let Some(bytes) = self.bytes.get(at, HEAD_SIZE)? else { return Ok(None) };
+        let bytes: &HeadBytes = bytes.try_into().expect("sized");
+        let head = Head::decode(bytes, at, self.seed);
+        let fits = |head: &Head| at + HEAD_SIZE + head.len <= self.end && head.seq > self.seq;
+        Ok(head.filter(fits))
+    }
+
+    /// The next record or stretch of damage; `None` at the end.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Step>> {
+        let start = self.at;
+        let mut at = start;
+        while at < self.end {
+            if let Some(head) = self.head(at)? {
+                if at > start {
+                    self.at = at;
+                    return Ok(Some(Step::Damage(start, at)));
+                }
+                self.at = head.next(at);
+                self.seq = head.seq;
+                return Ok(Some(Step::Record(at, head)));
+            }
+            at += ALIGNMENT;
+        }
+        self.at = self.end;
+        Ok((start < self.end).then_some(Step::Damage(start, self.end)))
+    }
+
+    /// The payload of the record that `next` returned last.
+    pub(crate) fn payload(&mut self, offset: u64, head: &Head) -> io::Result<&[u8]> {
+        let payload = self.bytes.get(offset + HEAD_SIZE, head.len)?;
+        payload.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Reads forward through a file, a large piece at a time.
+pub(crate) struct Window<'a> {
+    file: &'a CacheFile,
+    end: u64,
+    start: u64,
+    buffer: Vec<u8>,
+}
+
+const WINDOW_SIZE: u64 = 1 << 20;
+
+impl<'a> Window<'a> {
+    /// Over the bytes below `end`.
+    pub(crate) fn new(file: &'a CacheFile, end: u64) -> Window<'a> {
+        Window { file, end, start: 0, buffer: Vec::new() }
+    }
+
+    /// The bytes at `at`, or `None` if they pass the end.
+    pub(crate) fn get(&mut self, at: u64, len: u64) -> io::Result<Option<&[u8]>> {
+        if at + len > self.end {
+            return Ok(None);
+        }
+        let is_inside = at >= self.start && at + len <= self.start + self.buffer.len() as u64;
+        if !is_inside {
+            let size = len.max(WINDOW_SIZE).min(self.end - at);
+            self.buffer.clear();
+            let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            self.buffer.try_reserve(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            self.buffer.resize(size, 0);
+            self.file.read(at, &mut self.buffer).inspect_err(|_| self.buffer.clear())?;
+            self.start = at;
+        }
+        let from = (at - self.start) as usize;
+        Ok(Some(&self.buffer[from..from + len as usize]))
+    }
+}
+
+const _: () = assert!(align(HEAD_SIZE) == HEAD_SIZE);

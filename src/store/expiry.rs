@@ -1,0 +1,139 @@
+//! Whether a value has expired, judged when it is read. The handle's own expiry counts where it has
+//! one, on old entries too; else the time to live that the record was written with.
+
+use crate::format::record::{self, HeadBytes, Stamp};
+use crate::sys::clock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// An entry from further in the future than this was written under a wrong clock: expired. Until
+/// then its age is zero, so a clock that was ahead prolongs no life by more than this.
+const FUTURE_MAX: Duration = Duration::from_secs(10);
+
+/// How a handle judges age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// By what each record was written with.
+    AsWritten,
+    /// Nothing is too old.
+    Never,
+    /// Whatever is as old as this or older has expired.
+    After(Duration),
+}
+
+impl View {
+    pub(crate) fn new(expiry: Option<Duration>) -> View {
+        match expiry {
+            None => View::AsWritten,
+            Some(Duration::MAX) => View::Never,
+            Some(expiry) => View::After(expiry),
+        }
+    }
+
+    pub(crate) fn get(self) -> Option<Duration> {
+        match self {
+            View::AsWritten => None,
+            View::Never => Some(Duration::MAX),
+            View::After(expiry) => Some(expiry),
+        }
+    }
+
+    /// Whether a record with this head counts no more. Looks at the clock only if it must.
+    #[inline]
+    pub(crate) fn is_expired(self, head: &HeadBytes) -> bool {
+        let ttl = match self {
+            View::Never => return false,
+            View::After(expiry) => expiry,
+            View::AsWritten => match record::ttl(head).get() {
+                None => return false,
+                Some(ttl) => ttl,
+            },
+        };
+        is_past(record::created(head), ttl, clock::now())
+    }
+}
+
+fn is_past(created: Stamp, ttl: Duration, now: Duration) -> bool {
+    let created = Duration::from_millis(created.0 * 10);
+    match now.checked_sub(created) {
+        Some(age) => age >= ttl,
+        // Stamps are rounded down, so a stamp from the future is one of another clock.
+        None => ttl.is_zero() || created - now > FUTURE_MAX,
+    }
+}
+
+/// A [`View`] that a handle shares with its clones.
+#[derive(Debug)]
+pub(crate) struct SharedView(AtomicU64);
+
+const AS_WRITTEN: u64 = u64::MAX;
+const NEVER: u64 = u64::MAX - 1;
+
+impl SharedView {
+    pub(crate) fn new(view: View) -> SharedView {
+        let shared = SharedView(AtomicU64::new(AS_WRITTEN));
+        shared.set(view);
+        shared
+    }
+
+    pub(crate) fn set(&self, view: View) {
+        let word = match view {
+            View::AsWritten => AS_WRITTEN,
+            View::Never => NEVER,
+            // Past 584 years of nanoseconds is never.
+            View::After(expiry) => u64::try_from(expiry.as_nanos()).unwrap_or(NEVER).min(NEVER),
+        };
+        // Relaxed: the word is all there is to see.
+        self.0.store(word, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> View {
+        match self.0.load(Ordering::Relaxed) {
+            AS_WRITTEN => View::AsWritten,
+            NEVER => View::Never,
+            nanos => View::After(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(time: Duration) -> Stamp {
+        Stamp::new(time)
+    }
+
+    #[test]
+    fn age_is_judged_against_the_time_to_live() {
+        let now = DAY * 20_000;
+        assert!(!is_past(at(now - DAY), DAY * 2, now));
+        assert!(is_past(at(now - DAY * 2), DAY * 2, now));
+        assert!(is_past(at(now), Duration::ZERO, now));
+        assert!(!is_past(at(now - DAY), Duration::MAX, now));
+        assert!(is_past(at(now - Duration::from_millis(100)), Duration::from_millis(50), now));
+    }
+
+    #[test]
+    fn no_clock_makes_an_entry_immortal() {
+        let now = DAY * 20_000;
+        assert!(is_past(at(now + DAY * 365), DAY, now), "written by a clock a year ahead");
+        assert!(is_past(at(now + DAY), Duration::MAX, now), "even if it were to live for ever");
+        assert!(!is_past(at(now + FUTURE_MAX), DAY, now), "a little slip is no age");
+        assert!(is_past(at(now), DAY, now + DAY * 365), "the clock set ahead: expired early");
+        assert!(is_past(at(now + FUTURE_MAX), Duration::ZERO, now));
+    }
+
+    #[test]
+    fn views_come_back() {
+        for expiry in [None, Some(Duration::ZERO), Some(DAY), Some(Duration::MAX)] {
+            let shared = SharedView::new(View::new(expiry));
+            assert_eq!(shared.get().get(), expiry);
+        }
+        let long = View::After(Duration::from_secs(u64::MAX / 2));
+        assert_eq!(SharedView::new(long).get(), View::Never);
+    }
+}

@@ -1,0 +1,135 @@
+//! The writer's lock: first among the threads of this process, then among processes. Both wait to a
+//! deadline and no longer: a stopped process must not stop this one. While other threads wait, the
+//! file's lock is handed on with the gate, up to a limit, since taking it is most of the cost of an
+//! append.
+
+use super::region::Region;
+use super::share::lock;
+use crate::error::{Error, Result};
+use crate::sys::file::CacheFile;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the file's lock may be handed on before other processes get their turn.
+const HANDOVER_MAX: u32 = 64;
+const BACKOFF_MIN: Duration = Duration::from_micros(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(2);
+
+/// A point in time to give up at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    start: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn after(timeout: Duration) -> Deadline {
+        Deadline { start: Instant::now(), timeout }
+    }
+    fn left(&self) -> Option<Duration> {
+        self.timeout.checked_sub(self.start.elapsed()).filter(|left| !left.is_zero())
+    }
+    pub(crate) fn passed(&self, path: &Path) -> Error {
+        Error::Locked { path: path.to_path_buf(), waited: self.timeout }
+    }
+}
+
+/// Takes a file's lock, trying again and again until the deadline.
+pub(crate) fn lock_file(file: &CacheFile, deadline: &Deadline) -> Result<()> {
+    let mut pause = BACKOFF_MIN;
+    loop {
+        if file.try_lock().map_err(Error::io("lock", file.path()))? {
+            return Ok(());
+        }
+        let left = deadline.left().ok_or_else(|| deadline.passed(file.path()))?;
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// One writer at a time in this process.
+#[derive(Default)]
+pub(crate) struct Gate {
+    inner: Mutex<Inner>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    is_held: bool,
+    waiting: u32,
+    handovers: u32,
+    /// The region whose file lock comes with the gate.
+    locked: Option<Arc<Region>>,
+}
+
+/// The gate, held.
+pub(crate) struct Pass<'a> {
+    gate: &'a Gate,
+    /// The region whose file is locked.
+    locked: Option<Arc<Region>>,
+}
+
+impl Gate {
+    pub(crate) fn enter(&self, deadline: &Deadline, path: &Path) -> Result<Pass<'_>> {
+        let mut inner = lock(&self.inner);
+        inner.waiting += 1;
+        while inner.is_held {
+            let Some(left) = deadline.left() else {
+                inner.waiting -= 1;
+                inner.unlock_if_unwanted();
+                return Err(deadline.passed(path));
+            };
+            let waited = self.freed.wait_timeout(inner, left);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inner.waiting -= 1;
+        inner.is_held = true;
+        Ok(Pass { gate: self, locked: inner.locked.take() })
+    }
+}
+
+impl Inner {
+    fn unlock_if_unwanted(&mut self) {
+        if !self.is_held && self.waiting == 0
+            && let Some(region) = self.locked.take() {
+                region.file().unlock();
+            }
+    }
+}
+
+impl Pass<'_> {
+    /// Has the file of `region` locked, and no other.
+    pub(crate) fn lock(&mut self, region: &Arc<Region>, deadline: &Deadline) -> Result<()> {
+        if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, region)) {
+            return Ok(());
+        }
+        self.unlock();
+        lock_file(region.file(), deadline)?;
+        self.locked = Some(Arc::clone(region));
+        Ok(())
+    }
+
+    /// Gives the file's lock back and keeps the gate.
+    pub(crate) fn unlock(&mut self) {
+        if let Some(region) = self.locked.take() {
+            region.file().unlock();
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.gate.inner);
+        inner.is_held = false;
+        let is_handed_on = inner.waiting > 0 && inner.handovers < HANDOVER_MAX;
+        inner.handovers = if is_handed_on { inner.handovers + 1 } else { 0 };
+        inner.locked = self.locked.take();
+        if !is_handed_on && let Some(region) = inner.locked.take() {
+            region.file().unlock();
+        }
+        drop(inner);
+        self.gate.freed.notify_one();
+    }
+}

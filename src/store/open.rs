@@ -1,0 +1,137 @@
+//! From a path to a [`Region`]: create, trust, or recover. A file at home, whose header verifies and
+//! whose last record does, is trusted at once and without a lock: the page cache that wrote it is the
+//! one that is read. Any other is verified under the lock first.
+
+use super::create::{fill, new_facts, pointer_width};
+use super::gate::{Deadline, lock_file};
+use super::recover;
+use super::region::Region;
+use super::trust::is_trusted;
+use crate::error::{Error, Result};
+use crate::format::header::{Facts, HEADER_SIZE, Misfit};
+use crate::sys::file::CacheFile;
+use crate::sys::place::{self, Care, Replacement};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often an opening follows a file that keeps being replaced.
+pub(crate) const TRIES: u32 = 16;
+
+/// Where a cache is and how it is opened.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Location {
+    pub(crate) path: PathBuf,
+    pub(crate) care: Care,
+    pub(crate) is_read_only: bool,
+    pub(crate) lock_timeout: Duration,
+}
+
+/// Opens the cache at `location`, and creates it where there is none and it may be written.
+pub(crate) fn open(location: &Location) -> Result<Arc<Region>> {
+    let deadline = Deadline::after(location.lock_timeout);
+    for _ in 0..TRIES {
+        let Some(file) = open_file(location)? else {
+            create(location)?;
+            continue;
+        };
+        let Some(facts) = read_facts(&file)? else {
+            replace_blank(location, &file)?;
+            continue;
+        };
+        let region = Region::attach(file, facts, location.care)?;
+        if is_trusted(&region)? {
+            return Ok(Arc::new(region));
+        }
+        if !region.file().is_writable() {
+            return Ok(Arc::new(recover::with_private_index(region)?));
+        }
+        lock_file(region.file(), &deadline)?;
+        // The lock goes with the region, or is given back below.
+        if is_trusted(&region)? {
+            region.file().unlock();
+            return Ok(Arc::new(region));
+        }
+        if region.is_at_path() && recover::recover(&region)? {
+            region.file().unlock();
+            return Ok(Arc::new(region));
+        }
+    }
+    Err(Error::Unstable { path: location.path.clone() })
+}
+
+/// The file at the location, for reading alone if the system allows no more.
+fn open_file(location: &Location) -> Result<Option<CacheFile>> {
+    let Location { path, care, is_read_only, .. } = location;
+    if !is_read_only {
+        match place::open(path, true, *care) {
+            Err(Error::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) => {}
+            other => return other,
+        }
+    }
+    match place::open(path, false, *care)? {
+        None => Err(Error::io("open", path)(io::ErrorKind::NotFound.into())),
+        file => Ok(file),
+    }
+}
+
+fn create(location: &Location) -> Result<()> {
+    let facts = new_facts();
+    place::create(&location.path, |file| fill(file, &facts)).map(drop)
+}
+
+/// A file that a power cut left empty or all zero is nobody's: a new one takes its place.
+fn replace_blank(location: &Location, blank: &CacheFile) -> Result<()> {
+    let path = &location.path;
+    if !blank.is_writable() {
+        return Err(Error::ReadOnly { path: path.clone() });
+    }
+    let Some(new) = Replacement::begin(path)? else {
+        return Err(Error::Busy { path: path.clone() });
+    };
+    if !place::is_at(blank, path).map_err(Error::io("look at", path))? {
+        return Ok(());
+    }
+    fill(&new.file, &new_facts()).map_err(Error::io("create", path))?;
+    new.publish(path)
+}
+
+/// The facts of a file; `None` if it is blank.
+pub(crate) fn read_facts(file: &CacheFile) -> Result<Option<Facts>> {
+    let path = || file.path().to_path_buf();
+    let size = file.size().map_err(Error::io("look at", file.path()))?;
+    let mut page = [0; HEADER_SIZE as usize];
+    let start = size.min(HEADER_SIZE) as usize;
+    file.read(0, &mut page[..start]).map_err(Error::io("read", file.path()))?;
+    let facts = match Facts::decode(&page) {
+        Ok(facts) => facts,
+        Err(Misfit::Blank) => return Ok(None),
+        Err(Misfit::Alien(magic)) => {
+            let found = magic.map(|byte| format!("{byte:02x}")).join(" ");
+            return Err(Error::NotACache { path: path(), found });
+        }
+        Err(Misfit::Incompatible(what, found, expected)) => {
+            return Err(Error::Incompatible { path: path(), what, found, expected });
+        }
+        Err(Misfit::Damaged) => {
+            return Err(Error::Damaged { path: path(), what: "the facts in its header" });
+        }
+    };
+    if facts.pointer_width != pointer_width() {
+        return Err(Error::Incompatible {
+            path: path(),
+            what: "rkyv pointers of bits:",
+            found: facts.pointer_width.into(),
+            expected: pointer_width().into(),
+        });
+    }
+    if size < facts.log_start {
+        return Err(Error::Damaged { path: path(), what: "it ends before its log begins" });
+    }
+    Ok(Some(facts))
+}

@@ -1,0 +1,245 @@
+//! One file of a cache, opened and verified, and the look-up in it. Any number of threads look up
+//! without a lock, in this order: state, index, slot, record. The mapping lives as long as anyone
+//! holds the region, whatever became of the file's name.
+
+use super::expiry::View;
+use super::journal::Journal;
+use crate::error::{Error, Result};
+use crate::format::header::{Facts, state, word};
+use crate::format::record::{self, HEAD_SIZE, Head, HeadBytes, Identity, Kind};
+use crate::format::slot::{Table, Tag};
+use crate::format::{FILE_LIMIT, WORD_MASK};
+use crate::index::{self, FrozenTable};
+use crate::sys::file::CacheFile;
+use crate::sys::map::{Map, Record};
+use crate::sys::place::{self, Care};
+use crate::sys::{Medium, Words};
+use rkyv::util::AlignedVec;
+
+/// Address space mapped at first; grown fourfold when half of it is used.
+pub(crate) const MAP_SIZE: u64 = 64 << 30;
+
+/// How the bytes are reached.
+pub(crate) enum Backing {
+    /// In place.
+    Mapped(Map),
+    /// By copy, verified each time.
+    Copied(CacheFile),
+}
+
+/// A file and what never changes of it.
+pub(crate) struct Region {
+    pub(crate) backing: Backing,
+    pub(crate) facts: Facts,
+    /// The index as this process found it, where it may not be brought up to date in the file.
+    private: Option<FrozenTable>,
+}
+
+/// What a look-up found.
+pub(crate) enum Sight {
+    /// A value, in place. If it is fresh, this process has yet to check it as a type.
+    Mapped { record: Record, is_fresh: bool },
+    /// A value, copied.
+    Copied(Box<HeadBytes>, AlignedVec),
+    /// Nothing that counts.
+    Absent,
+    /// The cache is not in this file any more.
+    Moved,
+}
+
+impl Region {
+    pub(crate) fn new(backing: Backing, facts: Facts, private: Option<FrozenTable>) -> Region {
+        Region { backing, facts, private }
+    }
+
+    /// Maps a file, or prepares to copy from it.
+    pub(crate) fn attach(mut file: CacheFile, facts: Facts, care: Care) -> Result<Region> {
+        if care == Care::Copied {
+            return Ok(Region::new(Backing::Copied(file), facts, None));
+        }
+        let path = file.path().to_path_buf();
+        let file_size = file.size().map_err(Error::io("look at", &path))?;
+        let mut size = MAP_SIZE;
+        while size < FILE_LIMIT && size / 4 < file_size {
+            size *= 4;
+        }
+        loop {
+            match Map::new(file, size) {
+                Ok(map) => return Ok(Region::new(Backing::Mapped(map), facts, None)),
+                // Address space is scarce: what is there, and some room.
+                Err((_, error)) if size / 2 < file_size || size <= 1 << 20 => {
+                    return Err(Error::io("map", &path)(error));
+                }
+                Err((same, _)) => (file, size) = (same, size / 2),
+            }
+        }
+    }
+
+    pub(crate) fn medium(&self) -> &dyn Medium {
+        match &self.backing {
+            Backing::Mapped(map) => map,
+            Backing::Copied(file) => file,
+        }
+    }
+    pub(crate) fn file(&self) -> &CacheFile {
+        self.medium().file()
+    }
+    /// What the holder of the lock may do.
+    pub(crate) fn journal(&self) -> Journal<'_> {
+        Journal::new(self.medium(), &self.facts)
+    }
+    /// The head of a record that a look-up found, and its payload.
+    pub(crate) fn map(&self) -> Option<&Map> {
+        match &self.backing {
+            Backing::Mapped(map) => Some(map),
+            Backing::Copied(_) => None,
+        }
+    }
+
+    /// What `identity` has, as `view` judges it.
+    #[inline]
+    pub(crate) fn find(&self, identity: &Identity, view: View) -> Sight {
+        match &self.backing {
+            Backing::Mapped(map) => self.find_mapped(map, identity, view),
+            Backing::Copied(file) => self.find_copied(file, identity, view),
+        }
+    }
+
+    #[inline]
+    fn find_mapped(&self, map: &Map, identity: &Identity, view: View) -> Sight {
+        let examine = |offset| {
+            let (record, is_fresh) = match map.seen(offset) {
+                Some(record) => (record, false),
+                None => (self.admit(map, offset)?, true),
+            };
+            record::belongs_to(map.head(&record), identity).then_some((record, is_fresh))
+        };
+        let (record, is_fresh) = match self.search(map, identity, examine) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Sight::Absent,
+            Err(Moved) => return Sight::Moved,
+        };
+        let head = map.head(&record);
+        if !record::is(head, Kind::VALUE, identity) || view.is_expired(head) {
+            return Sight::Absent;
+        }
+        if is_fresh && !self.is_whole(head, record.offset(), map.payload(&record)) {
+            return Sight::Absent;
+        }
+        Sight::Mapped { record, is_fresh }
+    }
+
+    /// A record that this process meets for the first time, if its head verifies.
+    #[cold]
+    fn admit(&self, map: &Map, offset: u64) -> Option<Record> {
+        let record = map.record(offset)?;
+        Head::decode(map.head(&record), offset, self.facts.seed).map(|_| record)
+    }
+
+    fn is_whole(&self, head: &HeadBytes, offset: u64, payload: &[u8]) -> bool {
+        let head = Head::decode(head, offset, self.facts.seed);
+        head.is_some_and(|head| head.check_of(payload, self.facts.seed) == head.payload_check)
+    }
+
+    #[cold]
+    fn find_copied(&self, file: &CacheFile, identity: &Identity, view: View) -> Sight {
+        let examine = |offset| {
+            let bytes = Medium::head(file, offset)?;
+            Head::decode(&bytes, offset, self.facts.seed)?;
+            record::belongs_to(&bytes, identity).then_some((offset, bytes))
+        };
+        match self.search(file, identity, examine) {
+            Ok(Some((offset, head))) if record::is(&head, Kind::VALUE, identity) => {
+                match self.copy(file, offset, &head).filter(|_| !view.is_expired(&head)) {
+                    Some(payload) => Sight::Copied(Box::new(head), payload),
+                    None => Sight::Absent,
+                }
+            }
+            Ok(_) => Sight::Absent,
+            Err(Moved) => Sight::Moved,
+        }
+    }
+
+    /// A copy of a payload that lies below tail and end of file and has its checksum.
+    fn copy(&self, file: &CacheFile, offset: u64, head: &HeadBytes) -> Option<AlignedVec> {
+        let len = record::len(head);
+        let end = (offset + HEAD_SIZE).checked_add(len)?;
+        let limit = file.size().ok()?.min(file.load(word::TAIL) & WORD_MASK);
+        if end > limit {
+            return None;
+        }
+        let mut payload = AlignedVec::with_capacity(usize::try_from(len).ok()?);
+        payload.resize(len as usize, 0);
+        file.read(offset + HEAD_SIZE, &mut payload).ok()?;
+        self.is_whole(head, offset, &payload).then_some(payload)
+    }
+
+    /// The search through the index as it is now. A miss looks whether the index moved meanwhile.
+    #[inline]
+    fn search<W: Words, T>(
+        &self,
+        words: &W,
+        identity: &Identity,
+        examine: impl Fn(u64) -> Option<T>,
+    ) -> Result<Option<T>, Moved> {
+        let tag = Tag::of(identity.hash(self.facts.seed));
+        if let Some(private) = &self.private {
+            return Ok(index::find(private, private.table(), tag, &examine));
+        }
+        if words.load(word::STATE) != state::LIVE && !self.is_in_place() {
+            return Err(Moved);
+        }
+        // Acquire, in `load`; pairs with the store that switches tables.
+        let mut table = Table(words.load(word::INDEX));
+        loop {
+            if let Some(found) = index::find(words, table, tag, &examine) {
+                return Ok(Some(found));
+            }
+            let current = Table(words.load(word::INDEX));
+            if current == table {
+                return Ok(None);
+            }
+            table = current;
+        }
+    }
+
+    /// In a file that is being moved: whether it still is the one at its path.
+    #[cold]
+    fn is_in_place(&self) -> bool {
+        self.medium().load(word::STATE) == state::MOVING && self.is_at_path()
+    }
+
+    /// Whether the file at the path is this one. A system call.
+    pub(crate) fn is_at_path(&self) -> bool {
+        place::is_at(self.file(), self.file().path()).unwrap_or(true)
+    }
+
+    /// Whether the log has used up half of the map, and a larger one may be had: smaller than the
+    /// first size is a map only where address space is scarce.
+    pub(crate) fn is_outgrown(&self) -> bool {
+        let reach = self.medium().reach();
+        let can_grow = (MAP_SIZE..FILE_LIMIT).contains(&reach);
+        can_grow && self.medium().load(word::TAIL) & WORD_MASK > reach / 2
+    }
+    /// Whether this process keeps an index of its own for it.
+    pub(crate) fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+
+    /// The sequence number of the newest record.
+    pub(crate) fn seq(&self) -> u64 {
+        self.medium().load(word::SEQ) & WORD_MASK
+    }
+
+    /// The table that a walk over all entries goes through, with the words it lies in.
+    pub(crate) fn index(&self) -> (&dyn Words, Table) {
+        match (&self.private, &self.backing) {
+            (Some(private), _) => (private, private.table()),
+            (None, Backing::Mapped(map)) => (map, Table(map.load(word::INDEX))),
+            (None, Backing::Copied(file)) => (file, Table(file.load(word::INDEX))),
+        }
+    }
+}
+
+/// The cache is in another file.
+struct Moved;

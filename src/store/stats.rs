@@ -1,0 +1,65 @@
+//! Counts: of the file, kept by its writers in the header; and of this process, kept by its threads.
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::format::header::word;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What a cache holds, and what this process did with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Values that can be found, expired ones included until they are flushed or compacted away.
+    ///
+    /// Writers keep this count and the bytes beside it. A process killed in the middle of an append
+    /// may leave them off by that append; a compaction counts anew.
+    pub entries: u64,
+    /// Bytes of their records.
+    pub live_bytes: u64,
+    /// Bytes of the log that a compaction would give back.
+    pub dead_bytes: u64,
+    /// The file's size in bytes.
+    pub file_bytes: u64,
+    /// Look-ups of this process that found a value.
+    pub hits: u64,
+    /// Look-ups of this process that found none.
+    pub misses: u64,
+    /// Memoised calls of this process whose result could not be looked up or stored.
+    pub store_errors: u64,
+    /// What the hits of this process would have cost to compute.
+    pub time_saved: Duration,
+}
+
+impl Store {
+    pub(crate) fn stats(&self) -> Stats {
+        let (hits, saved) = self.totals.with(&self.cells());
+        let of_process = Stats {
+            hits,
+            misses: self.totals.misses.load(Ordering::Relaxed),
+            store_errors: self.totals.store_errors.load(Ordering::Relaxed),
+            time_saved: Duration::from_nanos(saved),
+            ..Stats::default()
+        };
+        self.count(of_process).unwrap_or(of_process)
+    }
+
+    /// Adds the counts of the file, which may be damaged or gone.
+    fn count(&self, of_process: Stats) -> Result<Stats> {
+        let region = self.region()?;
+        let journal = region.journal();
+        let count = |place| journal.ledger.get(place);
+        let index = journal.ledger.table(word::INDEX);
+        let log = count(word::TAIL)?.saturating_sub(region.facts.log_start);
+        let own = if index == region.facts.first_index { 0 } else { index.size() };
+        let live_bytes = count(word::LIVE)?;
+        let file = region.file();
+        Ok(Stats {
+            entries: count(word::ENTRIES)?,
+            live_bytes,
+            dead_bytes: log.saturating_sub(live_bytes + own),
+            file_bytes: file.size().map_err(Error::io("look at", file.path()))?,
+            ..of_process
+        })
+    }
+}

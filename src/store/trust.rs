@@ -1,0 +1,76 @@
+//! Which files are believed as they are: those at home, whose header verifies and agrees with itself,
+//! and whose last record is whole.
+
+use super::journal::Journal;
+use super::region::Region;
+use crate::error::{Error, Result};
+use crate::format::header::{HEADER_SIZE, Home, state, word};
+use crate::format::record::{HEAD_SIZE, Head, Kind};
+use crate::format::slot::Table;
+use crate::scan::Window;
+
+/// The last record's payload is checked on opening if it is no longer than this.
+const LAST_CHECK_MAX: u64 = 1 << 20;
+
+/// Whether index and words can be believed as they are.
+pub(crate) fn is_trusted(region: &Region) -> Result<bool> {
+    let file = region.file();
+    let mut page = [0; HEADER_SIZE as usize];
+    file.read(0, &mut page).map_err(Error::io("read", file.path()))?;
+    let is_home = file.home().is_some_and(|home| Home::decode(&page) == Some(home));
+    let journal = region.journal();
+    let state = journal.ledger.medium.load(word::STATE);
+    if !is_home || state == state::MOVED || !is_consistent(&journal)? {
+        return Ok(false);
+    }
+    Ok(matches!(state, state::LIVE | state::MOVING) && is_last_whole(&journal))
+}
+
+/// Whether the words of the header agree with each other and with the file.
+pub(crate) fn is_consistent(journal: &Journal<'_>) -> Result<bool> {
+    let (ledger, file) = (&journal.ledger, journal.ledger.medium.file());
+    let size = file.size().map_err(Error::io("look at", file.path()))?;
+    if !ledger.is_sound() {
+        return Ok(false);
+    }
+    let (tail, allocated) = (ledger.get(word::TAIL)?, ledger.get(word::ALLOCATED)?);
+    let is_ordered = journal.facts.log_start <= tail && tail <= allocated && allocated <= size;
+    Ok(is_ordered && is_table(journal, ledger.table(word::INDEX), size))
+}
+
+/// Whether a table word names one of this file's tables.
+fn is_table(journal: &Journal<'_>, table: Table, size: u64) -> bool {
+    if !table.is_plausible() || table.end() > size {
+        return false;
+    }
+    if table == journal.facts.first_index {
+        return true;
+    }
+    let record = table.offset() - HEAD_SIZE;
+    let mut bytes = [0; HEAD_SIZE as usize];
+    let read = journal.ledger.medium.file().read(record, &mut bytes);
+    let head = Head::decode(&bytes, record, journal.facts.seed);
+    read.is_ok() && head.is_some_and(|head| head.kind.holds_table() && head.len == table.size())
+}
+
+/// Whether the last record is what its head says: a lost write shows here.
+fn is_last_whole(journal: &Journal<'_>) -> bool {
+    let (Ok(last), Ok(tail)) = (journal.ledger.get(word::LAST), journal.tail()) else {
+        return false;
+    };
+    if last == 0 {
+        return true;
+    }
+    let mut window = Window::new(journal.ledger.medium.file(), tail);
+    let Ok(Some(bytes)) = window.get(last, HEAD_SIZE) else { return false };
+    let bytes = bytes.try_into().expect("sized");
+    let seed = journal.facts.seed;
+    let Some(head) = Head::decode(bytes, last, seed) else { return false };
+    if head.kind == Kind::PAD || head.kind.holds_table() || head.len > LAST_CHECK_MAX {
+        return true;
+    }
+    match window.get(last + HEAD_SIZE, head.len) {
+        Ok(Some(payload)) => head.check_of(payload, seed) == head.payload_check,
+        _ => false,
+    }
+}

@@ -1,0 +1,307 @@
+//! The store's changes: insert, remove, flush, clear, delete, sync. Each holds the lock for no longer
+//! than its bytes take to be copied; nothing of the user's runs meanwhile.
+
+use super::create;
+use super::expiry::View;
+use super::journal::{Draft, Journal};
+use super::open;
+use super::region::{Backing, Region, Sight};
+use super::rewrite;
+use super::share::Share;
+use super::{Found, Store, Token, Writer};
+use crate::error::{Error, Result};
+use crate::format::PAYLOAD_LIMIT;
+use crate::format::header::{state, word};
+use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
+use crate::index;
+use crate::sys::place::{self, Replacement};
+use rkyv::util::AlignedVec;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Payloads longer than this are copied without the lock, into space reserved under it.
+const LARGE: usize = 64 << 10;
+/// Records that one dead list names.
+const DEAD_LIST_MAX: usize = 8192;
+
+/// A value to be stored.
+pub(crate) struct Entry<'a> {
+    pub(crate) identity: Identity,
+    pub(crate) payload: &'a [u8],
+    /// The time to live that the record keeps.
+    pub(crate) ttl: Option<Duration>,
+    /// What computing it took.
+    pub(crate) cost: Duration,
+}
+
+/// The record behind a scope, written before its first value.
+pub(crate) struct ScopeRecord<'a> {
+    pub(crate) identity: Identity,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Whether a computed value is stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Terms {
+    /// In any case.
+    Replace,
+    /// If nothing is there that counts, and nothing was cleared or removed since the token.
+    IfAbsent(Token, View),
+}
+
+impl Entry<'_> {
+    fn draft(&self, seed: u64) -> Draft<'_> {
+        let mut draft = Draft::new(Kind::VALUE, self.identity, self.payload, seed);
+        draft.head.ttl = self.ttl.map_or(Ttl::NONE, Ttl::new);
+        draft.head.cost = Cost::new(self.cost);
+        draft
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let size = self.payload.len() as u64;
+        match size <= PAYLOAD_LIMIT {
+            true => Ok(()),
+            false => Err(Error::TooLarge { what: "a value", size, limit: PAYLOAD_LIMIT }),
+        }
+    }
+}
+
+impl Store {
+    /// Stores a value. Returns it as it is in the file, or what was there before, or `None` if it may
+    /// not be stored any more.
+    pub(crate) fn put(
+        &self,
+        entry: &Entry<'_>,
+        scope: &ScopeRecord<'_>,
+        terms: Terms,
+    ) -> Result<Option<Found>> {
+        entry.check_size()?;
+        // Encoded, above all checksummed, before the lock; the seed outlives compaction.
+        let mut seed = self.region()?.facts.seed;
+        let mut draft = entry.draft(seed);
+        for _ in 0..open::TRIES {
+            let writer = self.lock()?;
+            let journal = writer.journal();
+            if let Some(settled) = writer.settle_terms(entry, terms)? {
+                return Ok(settled);
+            }
+            if journal.facts.seed != seed {
+                seed = journal.facts.seed;
+                draft = entry.draft(seed);
+            }
+            announce(&journal, scope)?;
+            if entry.payload.len() <= LARGE {
+                let offset = journal.append(std::slice::from_mut(&mut draft))?[0];
+                return writer.found(offset, entry).map(Some);
+            }
+            let offset = journal.reserve(&mut draft.head)?;
+            let region = Arc::clone(writer.region());
+            drop(writer);
+            let payload = offset + record::HEAD_SIZE;
+            let file = region.file();
+            file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
+            let writer = self.lock()?;
+            if !Arc::ptr_eq(writer.region(), &region) {
+                continue; // Compacted meanwhile, which leaves pads behind.
+            }
+            if let (Terms::IfAbsent(..), Some(settled)) =
+                (terms, writer.settle_terms(entry, terms)?)
+            {
+                return Ok(settled);
+            }
+            writer.journal().fulfil(offset, &draft.head)?;
+            return writer.found(offset, entry).map(Some);
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// Stores values, all under one lock.
+    pub(crate) fn put_many(&self, entries: &[Entry<'_>], scope: &ScopeRecord<'_>) -> Result<()> {
+        entries.iter().try_for_each(Entry::check_size)?;
+        let seed = self.region()?.facts.seed;
+        let mut drafts: Vec<_> = entries.iter().map(|entry| entry.draft(seed)).collect();
+        let writer = self.lock()?;
+        let journal = writer.journal();
+        if journal.facts.seed != seed {
+            drafts = entries.iter().map(|entry| entry.draft(journal.facts.seed)).collect();
+        }
+        announce(&journal, scope)?;
+        let offsets = journal.append(&mut drafts)?;
+        if let Backing::Mapped(map) = &writer.region().backing {
+            offsets.iter().filter_map(|offset| map.record(*offset)).for_each(|own| map.mark(&own));
+        }
+        Ok(())
+    }
+
+    /// Removes what `identity` has; `true` if that was anything by `view`'s lights. The removal is
+    /// recorded in any case: a computation under way must not bring the key back.
+    pub(crate) fn remove(&self, identity: &Identity, view: View) -> Result<bool> {
+        let writer = self.lock()?;
+        let was_there = !matches!(writer.region().find(identity, view), Sight::Absent);
+        let journal = writer.journal();
+        let seed = journal.facts.seed;
+        journal.append(&mut [Draft::new(Kind::TOMBSTONE, *identity, &[], seed)])?;
+        Ok(was_there)
+    }
+
+    /// Removes what `view` judges expired, and returns how much that was.
+    pub(crate) fn flush(&self, view: View) -> Result<u64> {
+        let region = self.lock()?.region().clone();
+        let (words, table) = region.index();
+        let expired: Vec<u64> = index::slots(words, table)
+            .map(|slot| slot.offset())
+            .filter(|offset| is_expired_at(&region, *offset, view))
+            .collect();
+        let mut removed = 0;
+        for dead in expired.chunks(DEAD_LIST_MAX) {
+            let writer = self.lock()?;
+            if !Arc::ptr_eq(writer.region(), &region) {
+                break; // Compaction dropped them.
+            }
+            let journal = writer.journal();
+            let is_newest = |offset: &&u64| {
+                let identity = journal.head_at(**offset).map(|head| head.identity);
+                let newest = identity.and_then(|identity| journal.locate(&identity));
+                newest.is_some_and(|(place, _)| place == **offset)
+            };
+            let dead: HashSet<u64> = dead.iter().filter(is_newest).copied().collect();
+            let payload: Vec<u8> = dead.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+            let seed = journal.facts.seed;
+            journal.append(&mut [Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, seed)])?;
+            removed += dead.len() as u64;
+        }
+        Ok(removed)
+    }
+
+    /// Removes everything. On a full disk an empty file takes the old one's place.
+    pub(crate) fn clear(&self) -> Result<()> {
+        let writer = self.lock()?;
+        match writer.journal().clear() {
+            Err(Error::Io { .. } | Error::TooLarge { .. }) => {
+                let region = Arc::clone(writer.region());
+                self.replace_by_empty(&writer)?;
+                drop(writer);
+                self.follow(&region)
+            }
+            result => result,
+        }
+    }
+
+    fn replace_by_empty(&self, writer: &Writer<'_>) -> Result<()> {
+        let path = &self.location.path;
+        let busy = || Error::Busy { path: path.clone() };
+        let new = Replacement::begin(path)?.ok_or_else(busy)?;
+        let bulk = rewrite::copy(writer.region(), Vec::new(), &new.file, View::Never)?;
+        let seq = writer.journal().seq()? + 1;
+        let failed = Error::io("write", new.file.path());
+        create::write_header(&new.file, &bulk.facts, &bulk.words(seq, seq)).map_err(failed)?;
+        rewrite::take_place(writer.region(), &new)
+    }
+
+    /// Removes the file. Whoever uses the cache afterwards creates it anew.
+    pub(crate) fn delete(&self) -> Result<()> {
+        let path = &self.location.path;
+        let writer = self.lock()?;
+        let ledger = writer.journal().ledger;
+        ledger.store(word::STATE, state::MOVING)?;
+        if let Err(error) = std::fs::remove_file(path) {
+            ledger.store(word::STATE, state::LIVE)?;
+            return Err(Error::io("remove", path)(error));
+        }
+        ledger.store(word::STATE, state::MOVED)?;
+        drop(writer);
+        place::sync_directory(path)
+    }
+
+    /// Brings everything to the device, and with it a checkpoint that makes opening after a reboot
+    /// quick.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let (region, tail) = {
+            let writer = self.lock()?;
+            let journal = writer.journal();
+            if journal.ledger.get(word::SYNCED)? == journal.tail()? {
+                (Arc::clone(writer.region()), journal.tail()?)
+            } else {
+                journal.checkpoint()?;
+                (Arc::clone(writer.region()), journal.tail()?)
+            }
+        };
+        let file = region.file();
+        file.sync().map_err(Error::io("sync", file.path()))?;
+        place::sync_directory(&self.location.path)?;
+        let writer = self.lock()?;
+        if Arc::ptr_eq(writer.region(), &region) {
+            let ledger = writer.journal().ledger;
+            ledger.set(word::SYNCED, tail.max(ledger.get(word::SYNCED)?))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the record of a scope, if the file has none.
+fn announce(journal: &Journal<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
+    if journal.locate(&scope.identity).is_some() {
+        return Ok(());
+    }
+    let seed = journal.facts.seed;
+    journal.append(&mut [Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed)]).map(drop)
+}
+
+/// Whether the record at `offset` is a value that `view` judges expired.
+fn is_expired_at(region: &Region, offset: u64, view: View) -> bool {
+    let Some(bytes) = region.medium().head(offset) else { return false };
+    let head = Head::decode(&bytes, offset, region.facts.seed);
+    head.is_some_and(|head| head.kind == Kind::VALUE) && view.is_expired(&bytes)
+}
+
+impl Writer<'_> {
+    pub(crate) fn journal(&self) -> Journal<'_> {
+        self.region().journal()
+    }
+
+    /// Whether the terms are settled without storing: by what is there, or because the time has
+    /// passed.
+    fn settle_terms(&self, entry: &Entry<'_>, terms: Terms) -> Result<Option<Option<Found>>> {
+        let Terms::IfAbsent(token, view) = terms else { return Ok(None) };
+        let journal = self.journal();
+        if journal.facts.cache_id != token.cache_id
+            || journal.ledger.get(word::BARRIER)? > token.seq
+        {
+            return Ok(Some(None));
+        }
+        match journal.locate(&entry.identity) {
+            Some((_, head)) if head.kind == Kind::TOMBSTONE && head.seq > token.seq => {
+                Ok(Some(None))
+            }
+            Some((_, head)) if head.kind == Kind::VALUE => {
+                let sight = self.region().find(&entry.identity, view);
+                let is_there = matches!(sight, Sight::Mapped { .. } | Sight::Copied(..));
+                let share = Arc::new(Share { region: Arc::clone(self.region()) });
+                Ok(is_there.then_some(Some(Found { share, sight })))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What was just stored, as a look-up would find it. This process wrote it and need not check it.
+    fn found(&self, offset: u64, entry: &Entry<'_>) -> Result<Found> {
+        let share = Arc::new(Share { region: Arc::clone(self.region()) });
+        let sight = match &self.region().backing {
+            Backing::Mapped(map) => match map.record(offset) {
+                Some(record) => {
+                    // Only now: the record lies below the tail.
+                    map.mark(&record);
+                    Sight::Mapped { record, is_fresh: false }
+                }
+                None => Sight::Absent,
+            },
+            Backing::Copied(_) => {
+                let mut copy = AlignedVec::with_capacity(entry.payload.len());
+                copy.extend_from_slice(entry.payload);
+                Sight::Copied(Box::new([0; record::HEAD_SIZE as usize]), copy)
+            }
+        };
+        Ok(Found { share, sight })
+    }
+}

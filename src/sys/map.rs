@@ -1,0 +1,204 @@
+//! A cache file in memory. Nothing of it is referenced that can still change: words are atomics, and
+//! `&[u8]` is made only of a [`Record`], the proof that the record lies below a tail that has been
+//! loaded.
+//!
+//! # Safety
+//! All blocks below rest on the protocol that every writer of the format keeps: bytes below the tail
+//! never change, but for words and tables (accessed as atomics only), and a file never shrinks. A
+//! stranger of the same user who breaks it is outside the boundary; `place` keeps other users out.
+//! The range maps past the end of the file, so that its growth needs no second map: bytes beyond the
+//! end are never touched, since tail, tables and their sizes were verified against the file's size.
+#![expect(unsafe_code, reason = "one of the three files that may: see the safety section")]
+
+use super::file::CacheFile;
+use super::{Medium, Words};
+use crate::format::header::word;
+use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
+use crate::format::{ALIGNMENT, WORD_MASK};
+use memmap2::{MmapOptions, MmapRaw};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// A page, as far as populating goes; the system rounds.
+const PAGE: u64 = 4096;
+
+/// A file, mapped whole and beyond its end, and which of its records this process has verified.
+pub(crate) struct Map {
+    file: CacheFile,
+    raw: MmapRaw,
+    /// One bit for each 64 bytes of file: no two records begin within the same 64.
+    seen: MmapRaw,
+}
+
+/// A record all of which lies below the tail, and of a kind that never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record {
+    offset: u64,
+    len: u64,
+}
+
+impl Record {
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl Map {
+    /// Maps `size` bytes of address space, a multiple of 4096 and at least the file's size.
+    pub(crate) fn new(file: CacheFile, size: u64) -> Result<Map, (CacheFile, io::Error)> {
+        let map = |file: &CacheFile| {
+            let mut options = MmapOptions::new();
+            options.len(size as usize).no_reserve_swap();
+            let raw = match file.is_writable() {
+                true => options.map_raw(file.inner())?,
+                false => options.map_raw_read_only(file.inner())?,
+            };
+            let seen =
+                MmapOptions::new().len((size / 512) as usize).no_reserve_swap().map_anon()?;
+            Ok((raw, MmapRaw::from(seen)))
+        };
+        match map(&file) {
+            Ok((raw, seen)) => Ok(Map { file, raw, seen }),
+            Err(error) => Err((file, error)),
+        }
+    }
+
+    /// How much of a file this map can see.
+    pub(crate) fn size(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
+    #[inline]
+    fn word(&self, at: u64) -> Option<&AtomicU64> {
+        word_of(&self.raw, at)
+    }
+
+    /// The record at `offset`, if this process has verified it.
+    #[inline]
+    pub(crate) fn seen(&self, offset: u64) -> Option<Record> {
+        let (word, bit) = self.seen_bit(offset)?;
+        // Relaxed: the bit publishes nothing. Whoever set it saw the record below the tail, which
+        // stays true, and any thread that finds `offset` has it from a slot it loaded with acquire.
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            return None;
+        }
+        Some(Record { offset, len: self.load(offset) & ((1 << 40) - 1) })
+    }
+
+    /// Notes that this process has verified the record, or has written it.
+    pub(crate) fn mark(&self, record: &Record) {
+        if let Some((word, bit)) = self.seen_bit(record.offset) {
+            word.fetch_or(bit, Ordering::Relaxed); // Relaxed: see `seen`.
+        }
+    }
+
+    #[inline]
+    fn seen_bit(&self, offset: u64) -> Option<(&AtomicU64, u64)> {
+        Some((word_of(&self.seen, offset / 4096 * 8)?, 1 << (offset / 64 % 64)))
+    }
+
+    /// The record at `offset`, whatever its head says, if it ends below the tail and never changes.
+    pub(crate) fn record(&self, offset: u64) -> Option<Record> {
+        let tail = self.load(word::TAIL) & WORD_MASK; // Acquire; pairs with `store` of the tail.
+        let end = tail.min(self.size());
+        let payload = offset.checked_add(HEAD_SIZE).filter(|payload| *payload <= end)?;
+        if !offset.is_multiple_of(ALIGNMENT) {
+            return None;
+        }
+        // Acquire; pairs with the store that makes a filled pad a value.
+        let first = self.load(offset);
+        let (len, kind) = (first & ((1 << 40) - 1), Kind((first >> 40) as u8));
+        let fixed = kind != Kind::PAD && !kind.holds_table();
+        (fixed && payload.checked_add(len)? <= end).then_some(Record { offset, len })
+    }
+
+    /// The head of a record.
+    #[inline]
+    pub(crate) fn head(&self, record: &Record) -> &HeadBytes {
+        let start = self.raw.as_ptr().wrapping_add(record.offset as usize).cast::<HeadBytes>();
+        // SAFETY: a `Record` lies within the map and, being below the tail, within the file; its
+        // bytes never change again. A byte array has no alignment and every bit pattern is one.
+        unsafe { &*start }
+    }
+
+    /// The payload of a record.
+    #[inline]
+    pub(crate) fn payload(&self, record: &Record) -> &[u8] {
+        let start = self.raw.as_ptr().wrapping_add((record.offset + HEAD_SIZE) as usize);
+        // SAFETY: as for `head`; `len` was checked against the tail when the `Record` was made, or
+        // by whoever marked it.
+        unsafe { std::slice::from_raw_parts(start, record.len as usize) }
+    }
+}
+
+/// The word at `at`, if it is aligned and inside.
+#[inline]
+fn word_of(raw: &MmapRaw, at: u64) -> Option<&AtomicU64> {
+    if !at.is_multiple_of(8) || at >= raw.len() as u64 {
+        return None;
+    }
+    let pointer = raw.as_mut_ptr().wrapping_add(at as usize).cast::<u64>();
+    // SAFETY: inside the map, whose length is a multiple of 8 and whose start is page-aligned; words
+    // are only ever accessed as atomics of this size. On a map that may not be written the only
+    // access is a relaxed load, which is defined there.
+    Some(unsafe { AtomicU64::from_ptr(pointer) })
+}
+
+impl Words for Map {
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        let Some(word) = self.word(at) else { return 0 };
+        let value = word.load(Ordering::Relaxed);
+        // Relaxed load and fence: the one form of acquire that is defined on read-only maps too.
+        // Pairs with the release in `store`.
+        fence(Ordering::Acquire);
+        value
+    }
+
+    fn store(&self, at: u64, value: u64) -> io::Result<()> {
+        assert!(self.file.is_writable(), "a read-only file is never locked for writing");
+        let word = self.word(at).ok_or(io::ErrorKind::InvalidInput)?;
+        #[cfg(target_os = "linux")]
+        if !self.file.is_binding() {
+            // The page may lack disk space: find out by an error, not by a signal.
+            let page = (at / PAGE * PAGE) as usize;
+            self.raw.advise_range(memmap2::Advice::PopulateWrite, page, PAGE as usize)?;
+        }
+        // Release: pairs with the acquire in `load`; bytes copied before are seen by whoever sees
+        // this word.
+        word.store(value, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Medium for Map {
+    fn file(&self) -> &CacheFile {
+        &self.file
+    }
+
+    fn head(&self, offset: u64) -> Option<HeadBytes> {
+        self.record(offset).map(|record| *Map::head(self, &record))
+    }
+    fn reach(&self) -> u64 {
+        self.size()
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let tail = self.load(word::TAIL) & WORD_MASK;
+        let allocated = self.load(word::ALLOCATED) & WORD_MASK;
+        let end = at.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        if !self.file.is_binding() {
+            return self.file.write(at, bytes);
+        }
+        assert!(
+            self.file.is_writable() && at >= tail && end <= allocated && end <= self.size(),
+            "bytes are stored between the tail and what is allocated"
+        );
+        let start = self.raw.as_mut_ptr().wrapping_add(at as usize);
+        // SAFETY: the range is inside the map, and allocated, hence inside the file. No reference
+        // covers it: references end at the tail, which only the holder of the lock, the caller,
+        // moves. `bytes` is no part of it for the same reason.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
+        Ok(())
+    }
+}

@@ -1,0 +1,335 @@
+//! Tables: typed, named parts of a cache. Where a key becomes an identity, a found record a value, and
+//! a computed value a record.
+
+use crate::error::Result;
+use crate::format::record::Identity;
+use crate::handle::Handle;
+use crate::key::identify;
+use crate::scope::{Name, Scope};
+use crate::store::expiry::View;
+use crate::store::write::{Entry, ScopeRecord, Terms};
+use crate::store::{Found, Store};
+use crate::value::{Claim, encode, encode_owned};
+use crate::{CacheKey, CacheValue, Cached};
+use std::borrow::Borrow;
+use std::convert::Infallible;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A typed, named part of a cache: entries by hand, from [`MmapCache::table`](crate::MmapCache::table).
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+/// let sizes = cache.table::<str, u64>("sizes");
+/// sizes.insert("a.txt", &17)?;
+/// assert_eq!(*sizes.get("a.txt")?.unwrap(), 17);
+/// assert_eq!(*sizes.get_or_insert_with("b.txt", || 4), 4);
+/// assert!(sizes.remove("a.txt")?);
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
+pub struct Table<K: ?Sized, V> {
+    inner: Arc<Inner<V>>,
+    key: PhantomData<fn(&K)>,
+}
+
+struct Inner<V> {
+    handle: Arc<Handle>,
+    scope: Scope,
+    /// `None`: the scope's hash collides with that of another type, and the table is never used.
+    claim: Option<Claim<V>>,
+}
+
+/// What `insert_many` encodes before it takes the lock: entries, and bytes of values.
+const BATCH_ENTRIES: usize = 4096;
+const BATCH_BYTES: usize = 4 << 20;
+
+impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
+    pub(crate) fn new(handle: &Arc<Handle>, name: &Name<'_>) -> Table<K, V> {
+        let scope = Scope::new::<K, V>(name);
+        let claim = Claim::of(&scope.hash);
+        let inner = Inner { handle: Arc::clone(handle), scope, claim };
+        Table { inner: Arc::new(inner), key: PhantomData }
+    }
+
+    /// The same table by keys of another type that encode alike: `(u64, &str)` for `(u64, String)`.
+    /// That they do is checked by the compiler.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let owned = cache.table::<(u64, String), u64>("sizes");
+    /// let name = String::from("a.txt");
+    /// assert_eq!(*owned.rekey().get_or_insert_with(&(1, name.as_str()), || 17), 17);
+    /// assert!(owned.contains(&(1, name))?);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn rekey<Q: CacheKey + ?Sized>(&self) -> Table<Q, V> {
+        const {
+            let (own, other) = (K::SCHEMA.bytes(), Q::SCHEMA.bytes());
+            assert!(
+                u128::from_le_bytes(own) == u128::from_le_bytes(other),
+                "these keys do not encode alike"
+            );
+        }
+        Table { inner: Arc::clone(&self.inner), key: PhantomData }
+    }
+
+    /// The value of a key. On a hit no lock, no system call, no allocation, no copy, but for the first
+    /// time that this process meets the record, when it is checked.
+    ///
+    /// # Errors
+    /// If the file had to be opened anew, and that failed.
+    #[inline]
+    pub fn get(&self, key: &K) -> Result<Option<Cached<V>>> {
+        self.inner.get(&self.inner.identify(key))
+    }
+
+    /// The values of several keys, in their order. Looks all of them up at once as far as the machine
+    /// can.
+    ///
+    /// # Errors
+    /// As [`get`](Table::get).
+    pub fn get_many<Q: Borrow<K>>(&self, keys: &[Q]) -> Result<Vec<Option<Cached<V>>>> {
+        let identities = keys.iter().map(|key| self.inner.identify(key.borrow()));
+        identities.map(|identity| self.inner.get(&identity)).collect()
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// As [`get`](Table::get).
+    pub fn contains(&self, key: &K) -> Result<bool> {
+        self.get(key).map(|found| found.is_some())
+    }
+
+    /// Stores a value, in place of any that was there, and returns it as it is stored. Takes the lock;
+    /// about as long as taking it.
+    ///
+    /// # Errors
+    /// If the disk is full, the value too large, the file read-only, or the lock not to be had until
+    /// the deadline ([`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout)). Nothing that was
+    /// stored before is lost by it.
+    pub fn insert(&self, key: &K, value: &V) -> Result<Cached<V>> {
+        let identity = self.inner.identify(key);
+        let Some((store, claim)) = self.inner.parts() else { return Cached::from_value(value) };
+        let stored = encode(value, |payload| {
+            let entry = self.inner.entry(identity, payload, Duration::ZERO);
+            store.put(&entry, &self.inner.scope_record(), Terms::Replace)
+        })??;
+        match stored.and_then(|found| Cached::admit(found, claim)) {
+            Some(cached) => Ok(cached),
+            None => Cached::from_value(value),
+        }
+    }
+
+    /// Stores many values, and returns how many. Takes the lock once for thousands of them. Up to an
+    /// error, all or nothing of each batch is stored.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let squares = cache.table::<u64, u64>("squares");
+    /// assert_eq!(squares.insert_many((0..1000).map(|n| (n, n * n)))?, 1000);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`insert`](Table::insert).
+    pub fn insert_many<Q: Borrow<K>>(
+        &self,
+        entries: impl IntoIterator<Item = (Q, V)>,
+    ) -> Result<u64> {
+        let mut entries = entries.into_iter();
+        let mut count = 0;
+        loop {
+            // The iterator is the user's: it runs before the lock is taken.
+            let mut values = Vec::new();
+            let mut bytes = 0;
+            while values.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
+                let Some((key, value)) = entries.next() else { break };
+                let payload = encode_owned(&value)?;
+                bytes += payload.len();
+                values.push((self.inner.identify(key.borrow()), payload));
+            }
+            if values.is_empty() {
+                return Ok(count);
+            }
+            if let Some((store, _)) = self.inner.parts() {
+                let entries: Vec<_> = values
+                    .iter()
+                    .map(|(identity, payload)| self.inner.entry(*identity, payload, Duration::ZERO))
+                    .collect();
+                store.put_many(&entries, &self.inner.scope_record())?;
+                count += entries.len() as u64;
+            }
+        }
+    }
+
+    /// Removes a key; `true` if it had a value. Computations of it that are under way are not stored.
+    ///
+    /// # Errors
+    /// As [`insert`](Table::insert).
+    pub fn remove(&self, key: &K) -> Result<bool> {
+        match self.inner.parts() {
+            Some((store, _)) => store.remove(&self.inner.identify(key), self.inner.view()),
+            None => Ok(false),
+        }
+    }
+
+    /// The value of a key, computed and stored if it has none. The cache never makes it fail: what
+    /// cannot be stored is returned all the same, and counted in
+    /// [`Stats::store_errors`](crate::Stats::store_errors).
+    ///
+    /// # Panics
+    /// If `compute` does, in which case nothing is stored; or if rkyv cannot archive the value.
+    #[inline]
+    pub fn get_or_insert_with(&self, key: &K, compute: impl FnOnce() -> V) -> Cached<V> {
+        let compute = || Ok::<V, Infallible>(compute());
+        match self.get_or_try_insert_with(key, compute) {
+            Ok(cached) => cached,
+        }
+    }
+
+    /// The value of a key, computed and stored if it has none and the computation succeeds.
+    ///
+    /// # Errors
+    /// Those of `compute` alone.
+    ///
+    /// # Panics
+    /// As [`get_or_insert_with`](Table::get_or_insert_with).
+    #[inline]
+    pub fn get_or_try_insert_with<E>(
+        &self,
+        key: &K,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Cached<V>, E> {
+        self.inner.obtain(self.inner.identify(key), compute)
+    }
+}
+
+impl<V: CacheValue> Inner<V> {
+    #[inline]
+    fn identify<K: CacheKey + ?Sized>(&self, key: &K) -> Identity {
+        identify(&self.scope.hash, key)
+    }
+
+    #[inline]
+    fn view(&self) -> View {
+        self.handle.view.get()
+    }
+
+    /// The store, and the right to use it.
+    #[inline]
+    fn parts(&self) -> Option<(&Store, Claim<V>)> {
+        Some((self.handle.store.as_deref()?, self.claim?))
+    }
+
+    #[inline]
+    fn get(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
+        match self.parts() {
+            Some((store, claim)) => Ok(Cached::admit(store.find(identity, self.view())?, claim)),
+            None => {
+                self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
+                Ok(None)
+            }
+        }
+    }
+
+    #[inline]
+    fn obtain<E>(
+        &self,
+        identity: Identity,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Cached<V>, E> {
+        let Some((store, claim)) = self.parts() else {
+            self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
+            return compute().map(|value| self.unstored(&value));
+        };
+        let terms = match store.find(&identity, self.view()) {
+            Ok(found) => {
+                let terms = self.terms(&found);
+                match Cached::admit(found, claim) {
+                    Some(cached) => return Ok(cached),
+                    None => Ok(terms),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        self.compute(store, claim, identity, terms, compute)
+    }
+
+    /// On what terms a value that was not found is stored. What was found, and then is not admitted,
+    /// is damaged and is replaced.
+    #[inline]
+    fn terms(&self, found: &Found) -> Terms {
+        match found.is_absent() {
+            true => Terms::IfAbsent(Store::token(&found.share.region), self.view()),
+            false => Terms::Replace,
+        }
+    }
+
+    #[cold]
+    fn compute<E>(
+        &self,
+        store: &Store,
+        claim: Claim<V>,
+        identity: Identity,
+        terms: Result<Terms>,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Cached<V>, E> {
+        let start = Instant::now();
+        let value = compute()?;
+        let cost = start.elapsed();
+        let stored = terms.and_then(|terms| {
+            encode(&value, |payload| {
+                let entry = self.entry(identity, payload, cost);
+                store.put(&entry, &self.scope_record(), terms)
+            })?
+        });
+        let cached = match stored {
+            Ok(found) => found.and_then(|found| Cached::admit(found, claim)),
+            Err(error) => {
+                self.handle.note(&error);
+                None
+            }
+        };
+        Ok(cached.unwrap_or_else(|| self.unstored(&value)))
+    }
+
+    /// A value that is in no file.
+    fn unstored(&self, value: &V) -> Cached<V> {
+        match Cached::from_value(value) {
+            Ok(cached) => cached,
+            Err(error) => panic!("a memoised function's result must be archivable: {error}"),
+        }
+    }
+
+    fn entry<'a>(&self, identity: Identity, payload: &'a [u8], cost: Duration) -> Entry<'a> {
+        let ttl = match self.view() {
+            View::After(ttl) => Some(ttl),
+            View::AsWritten | View::Never => None,
+        };
+        Entry { identity, payload, ttl, cost }
+    }
+
+    fn scope_record(&self) -> ScopeRecord<'_> {
+        ScopeRecord { identity: self.scope.identity(), payload: &self.scope.description }
+    }
+}
+
+impl<K: ?Sized, V> Clone for Table<K, V> {
+    fn clone(&self) -> Table<K, V> {
+        Table { inner: Arc::clone(&self.inner), key: PhantomData }
+    }
+}
+
+impl<K: ?Sized, V> fmt::Debug for Table<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").finish_non_exhaustive()
+    }
+}
