@@ -53,7 +53,7 @@ where
     ///
     /// # Panics
     /// If the function does, in which case nothing is stored; or if rkyv cannot archive the value.
-    #[inline]
+    #[inline(always)]
     pub fn call(&self, key: &K) -> Cached<V> {
         self.table.get_or_insert_with(key, || (self.function)(key))
     }

@@ -187,12 +187,10 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     ///
     /// # Panics
     /// If `compute` does, in which case nothing is stored; or if rkyv cannot archive the value.
-    #[inline]
+    #[inline(always)]
     pub fn get_or_insert_with(&self, key: &K, compute: impl FnOnce() -> V) -> Cached<V> {
-        let compute = || Ok::<V, Infallible>(compute());
-        match self.get_or_try_insert_with(key, compute) {
-            Ok(cached) => cached,
-        }
+        let Ok(cached) = self.get_or_try_insert_with(key, || Ok::<V, Infallible>(compute()));
+        cached
     }
 
     /// The value of a key, computed and stored if it has none and the computation succeeds.
@@ -202,7 +200,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     ///
     /// # Panics
     /// As [`get_or_insert_with`](Table::get_or_insert_with).
-    #[inline]
+    #[inline(always)]
     pub fn get_or_try_insert_with<E>(
         &self,
         key: &K,
@@ -232,7 +230,10 @@ impl<V: CacheValue> Inner<V> {
     #[inline]
     fn get(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
         match self.parts() {
-            Some((store, claim)) => Ok(Cached::admit(store.find(identity, self.view())?, claim)),
+            Some((store, claim)) => match store.find_seen(identity, self.view()) {
+                Some(hit) => Ok(Some(Cached::of(hit, claim))),
+                None => Ok(Cached::admit(store.find(identity, self.view())?, claim)),
+            },
             None => {
                 self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
                 Ok(None)
@@ -240,17 +241,31 @@ impl<V: CacheValue> Inner<V> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn obtain<E>(
         &self,
         identity: Identity,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Cached<V>, E> {
+        if let Some((store, claim)) = self.parts()
+            && let Some(hit) = store.find_seen(&identity, self.view())
+        {
+            return Ok(Cached::of(hit, claim));
+        }
+        self.obtain_slowly(&identity, compute)
+    }
+
+    #[cold]
+    fn obtain_slowly<E>(
+        &self,
+        identity: &Identity,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<Cached<V>, E> {
         let Some((store, claim)) = self.parts() else {
             self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
             return compute().map(|value| self.unstored(&value));
         };
-        let terms = match store.find(&identity, self.view()) {
+        let terms = match store.find(identity, self.view()) {
             Ok(found) => {
                 let terms = self.terms(&found);
                 match Cached::admit(found, claim) {
@@ -260,34 +275,12 @@ impl<V: CacheValue> Inner<V> {
             }
             Err(error) => Err(error),
         };
-        self.compute(store, claim, identity, terms, compute)
-    }
-
-    /// On what terms a value that was not found is stored. What was found, and then is not admitted,
-    /// is damaged and is replaced.
-    #[inline]
-    fn terms(&self, found: &Found) -> Terms {
-        match found.is_absent() {
-            true => Terms::IfAbsent(Store::token(&found.share.region), self.view()),
-            false => Terms::Replace,
-        }
-    }
-
-    #[cold]
-    fn compute<E>(
-        &self,
-        store: &Store,
-        claim: Claim<V>,
-        identity: Identity,
-        terms: Result<Terms>,
-        compute: impl FnOnce() -> Result<V, E>,
-    ) -> Result<Cached<V>, E> {
         let start = Instant::now();
         let value = compute()?;
         let cost = start.elapsed();
         let stored = terms.and_then(|terms| {
             encode(&value, |payload| {
-                let entry = self.entry(identity, payload, cost);
+                let entry = self.entry(*identity, payload, cost);
                 store.put(&entry, &self.scope_record(), terms)
             })?
         });
@@ -299,6 +292,15 @@ impl<V: CacheValue> Inner<V> {
             }
         };
         Ok(cached.unwrap_or_else(|| self.unstored(&value)))
+    }
+
+    /// On what terms a value that was not found is stored. What was found, and then is not admitted,
+    /// is damaged and is replaced.
+    fn terms(&self, found: &Found) -> Terms {
+        match found.is_absent() {
+            true => Terms::IfAbsent(Store::token(&found.region), self.view()),
+            false => Terms::Replace,
+        }
     }
 
     /// A value that is in no file.

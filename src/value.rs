@@ -9,9 +9,9 @@
 #![expect(unsafe_code, reason = "one of the three files that may: see the safety section")]
 
 use crate::error::{Error, Result};
-use crate::store::Found;
 use crate::store::region::Sight;
 use crate::store::share::Share;
+use crate::store::{Found, Hit};
 use crate::sys::map::Record;
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
@@ -169,54 +169,45 @@ pub(crate) fn encode_owned<V: CacheValue>(value: &V) -> Result<Vec<u8>> {
 /// # Ok::<(), persist_cache::Error>(())
 /// ```
 pub struct Cached<V: Archive> {
-    owner: Owner,
+    /// What keeps the bytes alive: this thread's share of the mapped file, or a copy.
+    share: Arc<Share>,
+    /// Where in the file they are.
+    record: Record,
     /// Shared ownership of an archived value, as far as `Send` and `Sync` go.
     value: PhantomData<Arc<V::Archived>>,
 }
 
-/// What keeps the bytes of a cached value.
-enum Owner {
-    /// The mapped file.
-    Mapped(Arc<Share>, Record),
-    /// A copy: where nothing is mapped, or the value could not be stored.
-    Copied(Arc<AlignedVec>),
-}
-
-impl Owner {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Owner::Mapped(share, record) => match share.region.map() {
-                Some(map) => map.payload(record),
-                None => &[],
-            },
-            Owner::Copied(bytes) => bytes,
-        }
-    }
-}
-
 impl<V: CacheValue> Cached<V> {
-    const fn holding(owner: Owner) -> Cached<V> {
+    #[inline]
+    fn holding(share: Arc<Share>, record: Record) -> Cached<V> {
         const { assert!(align_of::<V::Archived>() <= 16, "records are aligned to 16 bytes") }
-        Cached { owner, value: PhantomData }
+        Cached { share, record, value: PhantomData }
+    }
+
+    fn copied(bytes: AlignedVec) -> Cached<V> {
+        Cached::holding(Arc::new(Share::Copy(bytes)), Record::NONE)
+    }
+
+    /// What was found in place under a scope that is claimed for `V`.
+    #[inline]
+    pub(crate) fn of(hit: Hit, _claim: Claim<V>) -> Cached<V> {
+        Cached::holding(hit.share, hit.record)
     }
 
     /// What a look-up found under a scope that is claimed for `V`, if it is one.
-    #[inline]
     pub(crate) fn admit(found: Found, _claim: Claim<V>) -> Option<Cached<V>> {
         match found.sight {
-            Sight::Mapped { record, is_fresh: false } => {
-                Some(Cached::holding(Owner::Mapped(found.share, record)))
-            }
-            Sight::Mapped { record, is_fresh: true } => {
-                let map = found.share.region.map()?;
-                check::<V>(map.payload(&record)).ok()?;
-                map.mark(&record);
-                Some(Cached::holding(Owner::Mapped(found.share, record)))
+            Sight::Mapped { record, is_fresh } => {
+                if is_fresh {
+                    let map = found.region.map()?;
+                    check::<V>(map.payload(&record)).ok()?;
+                    map.mark(&record);
+                }
+                Some(Cached::holding(found.share, record))
             }
             Sight::Copied(_, bytes) => {
                 check::<V>(&bytes).ok()?;
-                Some(Cached::holding(Owner::Copied(Arc::new(bytes))))
+                Some(Cached::copied(bytes))
             }
             Sight::Absent | Sight::Moved => None,
         }
@@ -227,7 +218,7 @@ impl<V: CacheValue> Cached<V> {
         encode(value, |bytes| {
             let mut copy = AlignedVec::with_capacity(bytes.len());
             copy.extend_from_slice(bytes);
-            Cached::holding(Owner::Copied(Arc::new(copy)))
+            Cached::copied(copy)
         })
     }
 
@@ -266,17 +257,13 @@ impl<V: Archive<Archived: Portable>> Deref for Cached<V> {
         // SAFETY: the bytes are a valid archive of `V`, whose root is at their end: `holding` is
         // called only as the safety section says. They are aligned to 16: a record's payload is by
         // the format, and an `AlignedVec` is.
-        unsafe { rkyv::access_unchecked::<V::Archived>(self.owner.bytes()) }
+        unsafe { rkyv::access_unchecked::<V::Archived>(self.share.payload(&self.record)) }
     }
 }
 
 impl<V: Archive> Clone for Cached<V> {
     fn clone(&self) -> Cached<V> {
-        let owner = match &self.owner {
-            Owner::Mapped(share, record) => Owner::Mapped(Arc::clone(share), *record),
-            Owner::Copied(bytes) => Owner::Copied(Arc::clone(bytes)),
-        };
-        Cached { owner, value: PhantomData }
+        Cached { share: Arc::clone(&self.share), record: self.record, value: PhantomData }
     }
 }
 

@@ -65,11 +65,23 @@ impl Identity {
     /// Nobody's.
     pub(crate) const NONE: Identity = Identity { bytes: [0; 32], form: Identity::UNKEYED };
 
-    /// The hash that decides the slot.
+    /// The hash that decides the slot: two folded multiplications, as in wyhash, keyed by the seed. It
+    /// need only spread; who is who the identity itself decides.
     #[inline]
     pub(crate) fn hash(&self, seed: u64) -> u64 {
-        checksum(&self.bytes, seed ^ u64::from(self.form).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        let word = |at: usize| field!(self.bytes, at, u64);
+        let seed = seed ^ (u64::from(self.form) << 56);
+        let left = fold(word(0) ^ seed, word(8) ^ 0xa076_1d64_78bd_642f);
+        let right = fold(word(16) ^ seed.rotate_left(32), word(24) ^ 0xe703_7ed1_a0b4_28db);
+        fold(left ^ 0x8ebc_6af0_9c88_c6e3, right ^ seed)
     }
+}
+
+/// The two halves of a product, folded.
+#[inline]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// A head, decoded.
@@ -188,11 +200,11 @@ fn head_check(bytes: &HeadBytes, offset: u64, seed: u64) -> u32 {
 
 // Single fields of a head that has been verified before: the hot path reads no more than it needs.
 
-/// Whether the record is `kind` and belongs to `identity`.
 #[inline]
-pub(crate) fn is(bytes: &HeadBytes, kind: Kind, identity: &Identity) -> bool {
-    bytes[KIND] == kind.0 && belongs_to(bytes, identity)
+pub(crate) fn is_value(bytes: &HeadBytes) -> bool {
+    bytes[KIND] == Kind::VALUE.0
 }
+/// Whether the record is of `identity`, whatever its kind.
 #[inline]
 pub(crate) fn belongs_to(bytes: &HeadBytes, identity: &Identity) -> bool {
     bytes[FORM] == identity.form && bytes[IDENTITY..SEQ] == identity.bytes

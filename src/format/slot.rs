@@ -24,11 +24,17 @@ impl Tag {
         Tag(hash >> PLACE_BITS)
     }
 
-    /// Where the search begins in a table of `buckets`: the bucket, and the slot within it. Rising
-    /// tags have rising buckets, whatever the size, so growth fills a new table from front to back.
+    /// The bucket at which the search begins in a table of `buckets`. Rising tags have rising buckets,
+    /// whatever the size, so growth fills a new table from front to back.
     #[inline]
-    pub(crate) const fn home(self, buckets: u64) -> (u64, u64) {
-        ((self.0 * buckets) >> TAG_BITS, self.0 % BUCKET_SLOTS)
+    pub(crate) const fn home(self, buckets: u64) -> u64 {
+        (self.0 * buckets) >> TAG_BITS
+    }
+
+    /// Where in a bucket the search looks in this step: around, from a slot that the tag picks.
+    #[inline]
+    pub(crate) const fn place(self, step: u64) -> u64 {
+        (self.0 + step) % BUCKET_SLOTS * 8
     }
 }
 
@@ -108,8 +114,8 @@ mod tests {
             let mut last = 0;
             for step in 0..=1000 {
                 let tag = Tag::of(u64::MAX / 1000 * step);
-                let (bucket, slot) = tag.home(buckets);
-                assert!(bucket < buckets && slot < BUCKET_SLOTS && bucket >= last);
+                let bucket = tag.home(buckets);
+                assert!(bucket < buckets && bucket >= last);
                 last = bucket;
             }
         }

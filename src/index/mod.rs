@@ -26,17 +26,16 @@ pub(crate) fn buckets_for(entries: u64) -> u64 {
     slots.div_ceil(BUCKET_SLOTS).clamp(crate::format::header::FIRST_BUCKETS, BUCKET_LIMIT)
 }
 
-/// The places that a key's slot may be in, in the order of search: the home bucket from the slot that
-/// the tag picks, around; then the buckets behind, likewise.
+/// The buckets that a key's slot may be in, in the order of search: its home, and those behind it,
+/// around the end. In each the search begins at the slot that the tag picks, so that it mostly ends
+/// there.
 #[inline]
 fn probe(table: Table, tag: Tag) -> impl Iterator<Item = u64> {
     let buckets = table.buckets();
-    let (home, first) = tag.home(buckets);
-    (0..PROBE_LIMIT.min(buckets)).flat_map(move |step| {
-        let bucket = home + step;
+    let home = tag.home(buckets);
+    (home..home + PROBE_LIMIT.min(buckets)).map(move |bucket| {
         let bucket = if bucket < buckets { bucket } else { bucket - buckets };
-        let start = table.offset() + bucket * BUCKET_SIZE;
-        (0..BUCKET_SLOTS).map(move |step| start + (first + step) % BUCKET_SLOTS * 8)
+        table.offset() + bucket * BUCKET_SIZE
     })
 }
 
@@ -48,16 +47,18 @@ pub(crate) fn find<T>(
     tag: Tag,
     mut matches: impl FnMut(u64) -> Option<T>,
 ) -> Option<T> {
-    for place in probe(table, tag) {
-        // Acquire; pairs with the release store of the slot: the record it names is seen whole.
-        let slot = Slot(words.load(place));
-        if slot.is_empty() {
-            return None;
-        }
-        if slot.tag() == tag
-            && let Some(found) = matches(slot.offset())
-        {
-            return Some(found);
+    for bucket in probe(table, tag) {
+        for step in 0..BUCKET_SLOTS {
+            // Acquire; pairs with the release store of the slot: the record it names is seen whole.
+            let slot = Slot(words.load(bucket + tag.place(step)));
+            if slot.tag() == tag
+                && let Some(found) = matches(slot.offset())
+            {
+                return Some(found);
+            }
+            if slot.is_empty() {
+                return None;
+            }
         }
     }
     None
@@ -81,15 +82,18 @@ pub(crate) fn seat<T>(
     tag: Tag,
     mut matches: impl FnMut(Slot) -> Option<T>,
 ) -> Seat<T> {
-    for place in probe(table, tag) {
-        let slot = Slot(words.load(place));
-        if slot.is_empty() {
-            return Seat::Free(place);
-        }
-        if slot.tag() == tag
-            && let Some(found) = matches(slot)
-        {
-            return Seat::Taken(place, slot, found);
+    for bucket in probe(table, tag) {
+        for step in 0..BUCKET_SLOTS {
+            let place = bucket + tag.place(step);
+            let slot = Slot(words.load(place));
+            if slot.is_empty() {
+                return Seat::Free(place);
+            }
+            if slot.tag() == tag
+                && let Some(found) = matches(slot)
+            {
+                return Seat::Taken(place, slot, found);
+            }
         }
     }
     Seat::Full

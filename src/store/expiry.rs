@@ -53,6 +53,7 @@ impl View {
     }
 }
 
+#[inline]
 fn is_past(created: Stamp, ttl: Duration, now: Duration) -> bool {
     let created = Duration::from_millis(created.0 * 10);
     match now.checked_sub(created) {

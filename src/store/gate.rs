@@ -92,10 +92,12 @@ impl Gate {
 
 impl Inner {
     fn unlock_if_unwanted(&mut self) {
-        if !self.is_held && self.waiting == 0
-            && let Some(region) = self.locked.take() {
-                region.file().unlock();
-            }
+        if !self.is_held
+            && self.waiting == 0
+            && let Some(region) = self.locked.take()
+        {
+            region.file().unlock();
+        }
     }
 }
 

@@ -23,11 +23,12 @@ use crate::error::{Error, Result};
 use crate::format::header::{state, word};
 use crate::format::record::{self, Identity};
 use crate::sys::fork::PerProcess;
+use crate::sys::map::Record;
 use expiry::View;
 use gate::{Deadline, Gate, Pass};
 use open::{Location, TRIES};
 use region::{Region, Sight};
-use share::{Cell, Key, Share, Totals, lock, with_cell};
+use share::{Key, Share, Totals, lock, share_of, with_cell};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -48,7 +49,6 @@ pub(crate) struct Store {
 #[derive(Default)]
 struct State {
     current: Mutex<Option<Arc<Region>>>,
-    cells: Mutex<Vec<Weak<Cell>>>,
     gate: Gate,
     /// When the path was last looked at, in milliseconds of this process.
     looked: AtomicU64,
@@ -61,8 +61,16 @@ pub(crate) struct Token {
     pub(crate) seq: u64,
 }
 
-/// What a look-up in a store found, with what keeps it alive.
+/// A value in place that this process has verified, with what keeps it alive.
+pub(crate) struct Hit {
+    pub(crate) share: Arc<Share>,
+    pub(crate) record: Record,
+}
+
+/// What a look-up found, and the file it looked in.
 pub(crate) struct Found {
+    pub(crate) region: Arc<Region>,
+    /// This thread's share of the region.
     pub(crate) share: Arc<Share>,
     pub(crate) sight: Sight,
 }
@@ -126,96 +134,63 @@ impl Store {
 
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
     pub(crate) fn follow(&self, old: &Arc<Region>) -> Result<()> {
-        let state = self.state();
-        {
-            let mut current = lock(&state.current);
-            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, old)) {
-                *current = Some(open::open(&self.location)?);
-            }
+        let mut current = lock(&self.state().current);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, old)) {
+            let region = open::open(&self.location)?;
+            // This thread at least lets go of the old file now.
+            self.share_of(&region);
+            *current = Some(region);
         }
-        self.retire_shares();
         Ok(())
     }
 
-    /// Empties all threads' cells: nobody but guards keeps an old file alive.
-    fn retire_shares(&self) {
-        let mut cells = lock(&self.state().cells);
-        cells.retain(|cell| cell.upgrade().inspect(|cell| cell.set(None)).is_some());
+    /// The value of `identity`, if it lies in place and this process has verified it before. No lock
+    /// that another thread takes, no system call, no allocation. `None` says nothing:
+    /// [`find`](Store::find) does.
+    #[inline(always)]
+    pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Hit> {
+        with_cell(&self.key, |cell| {
+            let region = cell.share.region()?;
+            let record = region.find_seen(identity, view)?;
+            cell.count_hit(record::cost(region.map()?.head(&record)).nanos());
+            Some(Hit { share: Arc::clone(&cell.share), record })
+        })?
     }
 
-    pub(crate) fn cells(&self) -> Vec<Arc<Cell>> {
-        lock(&self.state().cells).iter().filter_map(Weak::upgrade).collect()
-    }
-
-    fn new_cell(&self) -> Arc<Cell> {
-        let cell = Cell::new(&self.key, &self.totals);
-        lock(&self.state().cells).push(Arc::downgrade(&cell));
-        cell
-    }
-
-    /// What `identity` has. No lock, no system call, no allocation on a hit, once this thread has its
-    /// share.
-    #[inline]
-    pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
-        let work = |cell: &Cell| self.find_with(cell, identity, view);
-        match with_cell(&self.key, || self.new_cell(), work) {
-            Some(found) => found,
-            None => self.find_with(&self.new_cell(), identity, view), // The thread is ending.
-        }
-    }
-
-    #[inline]
-    fn find_with(&self, cell: &Cell, identity: &Identity, view: View) -> Result<Found> {
-        let share = match cell.get() {
-            Some(share) => share,
-            None => self.share(cell)?,
-        };
-        match share.region.find(identity, view) {
-            sight @ Sight::Mapped { record, .. } => {
-                let map = share.region.map().expect("a record in place is mapped");
-                cell.count_hit(record::cost(map.head(&record)).nanos());
-                Ok(Found { share, sight })
-            }
-            sight => self.find_slowly(cell, identity, view, share, sight),
-        }
-    }
-
-    /// All that is not a hit in place.
+    /// What `identity` has: a miss, a record that this process meets for the first time, a copy. Goes
+    /// where the cache went.
     #[cold]
-    fn find_slowly(
-        &self,
-        cell: &Cell,
-        identity: &Identity,
-        view: View,
-        mut share: Arc<Share>,
-        mut sight: Sight,
-    ) -> Result<Found> {
+    pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
         for _ in 0..TRIES {
+            let region = self.region()?;
+            let sight = region.find(identity, view);
             let has_moved = match &sight {
                 Sight::Moved => true,
-                Sight::Absent => !self.is_current(&share.region)?,
-                Sight::Copied(head, _) => {
-                    cell.count_hit(record::cost(head).nanos());
-                    return Ok(Found { share, sight });
-                }
-                Sight::Mapped { .. } => return Ok(Found { share, sight }),
+                Sight::Absent => !self.is_current(&region)?,
+                Sight::Mapped { .. } | Sight::Copied(..) => false,
             };
-            if !has_moved {
-                self.totals.misses.fetch_add(1, Ordering::Relaxed);
-                return Ok(Found { share, sight });
+            if has_moved {
+                self.follow(&region)?;
+                continue;
             }
-            self.follow(&share.region)?;
-            share = self.share(cell)?;
-            sight = share.region.find(identity, view);
+            let saved = match &sight {
+                Sight::Mapped { record, .. } => region.map().map(|map| *map.head(record)),
+                Sight::Copied(head, _) => Some(**head),
+                Sight::Absent | Sight::Moved => {
+                    self.totals.misses.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+            };
+            let saved = saved.map(|head| record::cost(&head).nanos());
+            let share = share_of(&self.key, &region, &self.totals, saved);
+            return Ok(Found { region, share, sight });
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
-    #[cold]
-    fn share(&self, cell: &Cell) -> Result<Arc<Share>> {
-        let share = Arc::new(Share { region: self.region()? });
-        cell.set(Some(Arc::clone(&share)));
-        Ok(share)
+    /// This thread's share of a region.
+    fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
+        share_of(&self.key, region, &self.totals, None)
     }
 
     /// Whether a file in which something is missing is still the one to look in: it is mapped as far
@@ -257,7 +232,7 @@ impl Store {
             pass.lock(&region, &deadline)?;
             if self.is_ready(&region)? {
                 region.journal().redo(false)?;
-                return Ok(Writer { region, _pass: pass });
+                return Ok(Writer { store: self, region, _pass: pass });
             }
             pass.unlock();
             self.follow(&region)?;
@@ -282,15 +257,9 @@ impl Store {
     }
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        // Threads keep their cells; without this they would keep the file mapped.
-        self.retire_shares();
-    }
-}
-
 /// The lock, held: the one who may write. It goes with this value.
 pub(crate) struct Writer<'a> {
+    store: &'a Store,
     region: Arc<Region>,
     _pass: Pass<'a>,
 }

@@ -6,7 +6,7 @@ use super::expiry::View;
 use super::journal::Journal;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, state, word};
-use crate::format::record::{self, HEAD_SIZE, Head, HeadBytes, Identity, Kind};
+use crate::format::record::{self, HEAD_SIZE, Head, HeadBytes, Identity};
 use crate::format::slot::{Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
@@ -96,8 +96,27 @@ impl Region {
         }
     }
 
+    /// The value of `identity`, if it lies in place and this process has verified it before: the path
+    /// of nearly every hit. `None` says nothing; [`find`](Region::find) does.
+    #[inline(always)]
+    pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Record> {
+        let Backing::Mapped(map) = &self.backing else { return None };
+        if map.load(word::STATE) != state::LIVE || self.private.is_some() {
+            return None;
+        }
+        // Acquire, in `load`; pairs with the store that switches tables.
+        let table = Table(map.load(word::INDEX));
+        let tag = Tag::of(identity.hash(self.facts.seed));
+        let record = index::find(map, table, tag, |offset| {
+            let record = map.seen(offset)?;
+            record::belongs_to(map.head(&record), identity).then_some(record)
+        })?;
+        let head = map.head(&record);
+        (record::is_value(head) && !view.is_expired(head)).then_some(record)
+    }
+
     /// What `identity` has, as `view` judges it.
-    #[inline]
+    #[cold]
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Sight {
         match &self.backing {
             Backing::Mapped(map) => self.find_mapped(map, identity, view),
@@ -105,7 +124,6 @@ impl Region {
         }
     }
 
-    #[inline]
     fn find_mapped(&self, map: &Map, identity: &Identity, view: View) -> Sight {
         let examine = |offset| {
             let (record, is_fresh) = match map.seen(offset) {
@@ -120,7 +138,7 @@ impl Region {
             Err(Moved) => return Sight::Moved,
         };
         let head = map.head(&record);
-        if !record::is(head, Kind::VALUE, identity) || view.is_expired(head) {
+        if !record::is_value(head) || view.is_expired(head) {
             return Sight::Absent;
         }
         if is_fresh && !self.is_whole(head, record.offset(), map.payload(&record)) {
@@ -130,7 +148,6 @@ impl Region {
     }
 
     /// A record that this process meets for the first time, if its head verifies.
-    #[cold]
     fn admit(&self, map: &Map, offset: u64) -> Option<Record> {
         let record = map.record(offset)?;
         Head::decode(map.head(&record), offset, self.facts.seed).map(|_| record)
@@ -141,7 +158,6 @@ impl Region {
         head.is_some_and(|head| head.check_of(payload, self.facts.seed) == head.payload_check)
     }
 
-    #[cold]
     fn find_copied(&self, file: &CacheFile, identity: &Identity, view: View) -> Sight {
         let examine = |offset| {
             let bytes = Medium::head(file, offset)?;
@@ -149,7 +165,7 @@ impl Region {
             record::belongs_to(&bytes, identity).then_some((offset, bytes))
         };
         match self.search(file, identity, examine) {
-            Ok(Some((offset, head))) if record::is(&head, Kind::VALUE, identity) => {
+            Ok(Some((offset, head))) if record::is_value(&head) => {
                 match self.copy(file, offset, &head).filter(|_| !view.is_expired(&head)) {
                     Some(payload) => Sight::Copied(Box::new(head), payload),
                     None => Sight::Absent,
@@ -175,7 +191,6 @@ impl Region {
     }
 
     /// The search through the index as it is now. A miss looks whether the index moved meanwhile.
-    #[inline]
     fn search<W: Words, T>(
         &self,
         words: &W,
@@ -204,7 +219,6 @@ impl Region {
     }
 
     /// In a file that is being moved: whether it still is the one at its path.
-    #[cold]
     fn is_in_place(&self) -> bool {
         self.medium().load(word::STATE) == state::MOVING && self.is_at_path()
     }

@@ -1,46 +1,91 @@
 //! What makes a hit free of shared writes: each thread keeps, for each store, a [`Share`] of the
 //! store's region and its own counters. A guard holds the thread's share, so that only a guard dropped
-//! by another thread ever moves the line of its count. The share lies under a lock that only its
-//! thread takes, but for the moment in which a superseded file is retired: idle threads must not pin
-//! old files.
+//! by another thread ever moves the line of its count. A thread lets go of a superseded file when it
+//! next uses the store, or ends; one that idles keeps its disk space until then. (Emptying the cells
+//! of other threads would cost each hit a lock of its own: 10 ns of 30, measured.)
 
 use super::region::Region;
 use crate::sys::fork::PerProcess;
+use crate::sys::map::Record;
+use rkyv::util::AlignedVec;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Keeps a region alive.
-pub(crate) struct Share {
-    pub(crate) region: Arc<Region>,
+/// Keeps the bytes of values alive.
+pub(crate) enum Share {
+    /// A file, mapped or copied from.
+    Region(Arc<Region>),
+    /// A copy.
+    Copy(AlignedVec),
 }
 
-/// A thread's share of a store, and what that thread counted.
-pub(crate) struct Cell {
-    store: u64,
-    share: Mutex<Option<Arc<Share>>>,
+impl Share {
+    /// The file, if it is one.
+    #[inline]
+    pub(crate) fn region(&self) -> Option<&Arc<Region>> {
+        match self {
+            Share::Region(region) => Some(region),
+            Share::Copy(_) => None,
+        }
+    }
+
+    /// The payload of a record in a mapped file; of a copy, the copy.
+    #[inline]
+    pub(crate) fn payload(&self, record: &Record) -> &[u8] {
+        match self {
+            Share::Region(region) => region.map().map_or(&[], |map| map.payload(record)),
+            Share::Copy(bytes) => bytes,
+        }
+    }
+}
+
+/// What one thread counted on one store. The thread adds by load and store: nobody else does.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
     hits: AtomicU64,
     saved: AtomicU64,
-    totals: Arc<Totals>,
+}
+
+impl Counts {
+    #[inline]
+    fn count_hit(&self, nanos: u64) {
+        // Relaxed, here and in `Totals::sum`: each is a number of its own.
+        self.hits.store(self.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let saved = self.saved.load(Ordering::Relaxed).saturating_add(nanos);
+        self.saved.store(saved, Ordering::Relaxed);
+    }
 }
 
 /// What all threads of this process counted on one store.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    /// Hits of threads that are gone.
-    hits: AtomicU64,
-    saved: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) store_errors: AtomicU64,
+    /// Of threads that are gone.
+    hits: AtomicU64,
+    saved: AtomicU64,
+    threads: Mutex<Vec<Weak<Counts>>>,
 }
 
 impl Totals {
-    /// Hits and nanoseconds saved, those of `cells` included.
-    pub(crate) fn with(&self, cells: &[Arc<Cell>]) -> (u64, u64) {
-        let hits = cells.iter().map(|cell| cell.hits.load(Ordering::Relaxed)).sum::<u64>();
-        let saved = cells.iter().map(|cell| cell.saved.load(Ordering::Relaxed)).sum::<u64>();
-        // Relaxed, here and where they are counted: each is a number of its own.
-        (hits + self.hits.load(Ordering::Relaxed), saved + self.saved.load(Ordering::Relaxed))
+    /// Hits and nanoseconds saved.
+    pub(crate) fn sum(&self) -> (u64, u64) {
+        let mut sum = (self.hits.load(Ordering::Relaxed), self.saved.load(Ordering::Relaxed));
+        for counts in lock(&self.threads).iter().filter_map(Weak::upgrade) {
+            sum.0 += counts.hits.load(Ordering::Relaxed);
+            sum.1 += counts.saved.load(Ordering::Relaxed);
+        }
+        sum
+    }
+
+    /// Counters for a thread.
+    fn new_counts(&self) -> Arc<Counts> {
+        let counts = Arc::default();
+        let mut threads = lock(&self.threads);
+        threads.retain(|counts| counts.strong_count() > 0);
+        threads.push(Arc::downgrade(&counts));
+        counts
     }
 }
 
@@ -49,40 +94,40 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a thread keeps for a store.
+pub(crate) struct Cell {
+    store: u64,
+    pub(crate) share: Arc<Share>,
+    counts: Arc<Counts>,
+    totals: Arc<Totals>,
+}
+
 impl Cell {
-    pub(crate) fn new(key: &Key, totals: &Arc<Totals>) -> Arc<Cell> {
-        Arc::new(Cell {
+    fn new(key: &Key, region: &Arc<Region>, totals: &Arc<Totals>) -> Cell {
+        Cell {
             store: key.id,
-            share: Mutex::new(None),
-            hits: AtomicU64::new(0),
-            saved: AtomicU64::new(0),
+            share: Arc::new(Share::Region(Arc::clone(region))),
+            counts: totals.new_counts(),
             totals: Arc::clone(totals),
-        })
+        }
     }
 
-    /// The share, if there is one and nobody is retiring it at this moment.
-    #[inline]
-    pub(crate) fn get(&self) -> Option<Arc<Share>> {
-        self.share.try_lock().ok()?.as_ref().map(Arc::clone)
-    }
-    pub(crate) fn set(&self, share: Option<Arc<Share>>) {
-        *lock(&self.share) = share;
-    }
-
-    /// Counts a hit that saved `nanos`. Load and store: the thread is the only one to count here, and
-    /// the cell of threads that are ending may lose one.
+    /// Counts a hit that saved `nanos`.
     #[inline]
     pub(crate) fn count_hit(&self, nanos: u64) {
-        self.hits.store(self.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let saved = self.saved.load(Ordering::Relaxed).saturating_add(nanos);
-        self.saved.store(saved, Ordering::Relaxed);
+        self.counts.count_hit(nanos);
+    }
+
+    fn is_of(&self, region: &Arc<Region>) -> bool {
+        self.share.region().is_some_and(|own| Arc::ptr_eq(own, region))
     }
 }
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        self.totals.hits.fetch_add(*self.hits.get_mut(), Ordering::Relaxed);
-        self.totals.saved.fetch_add(*self.saved.get_mut(), Ordering::Relaxed);
+        let Counts { hits, saved } = &*self.counts;
+        self.totals.hits.fetch_add(hits.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.totals.saved.fetch_add(saved.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -112,36 +157,56 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
+        // This thread lets go of the file at once, the others when the place is used again.
+        let former =
+            CELLS.try_with(|cells| cells.borrow_mut().get_mut(self.place).map(Option::take));
+        drop(former);
         free_places().push(self.place);
     }
 }
 
 thread_local! {
-    static CELLS: RefCell<Vec<Option<Arc<Cell>>>> = const { RefCell::new(Vec::new()) };
+    static CELLS: RefCell<Vec<Option<Cell>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with this thread's cell of the store with `key`, which `make` makes at first; `None`
-/// while the thread is ending and has no cells any more.
-#[inline]
-pub(crate) fn with_cell<T>(
+/// Calls `work` with this thread's cell of the store with `key`; `None` if it has none yet, or the
+/// thread is ending.
+#[inline(always)]
+pub(crate) fn with_cell<T>(key: &Key, work: impl FnOnce(&Cell) -> T) -> Option<T> {
+    let with = |cells: &RefCell<Vec<Option<Cell>>>| {
+        let cells = cells.borrow();
+        let cell = cells.get(key.place)?.as_ref()?;
+        (cell.store == key.id).then(|| work(cell))
+    };
+    CELLS.try_with(with).ok()?
+}
+
+/// This thread's share of `region`, which its cell holds from now on; counts a hit, if it was one, that
+/// saved so many nanoseconds.
+#[cold]
+pub(crate) fn share_of(
     key: &Key,
-    make: impl FnOnce() -> Arc<Cell>,
-    work: impl FnOnce(&Cell) -> T,
-) -> Option<T> {
-    let with = |cells: &RefCell<Vec<Option<Arc<Cell>>>>| {
-        if let Some(Some(cell)) = cells.borrow().get(key.place)
-            && cell.store == key.id
-        {
-            return work(cell);
-        }
-        let cell = make();
+    region: &Arc<Region>,
+    totals: &Arc<Totals>,
+    saved: Option<u64>,
+) -> Arc<Share> {
+    let use_cell = |cell: &Cell| {
+        saved.inspect(|nanos| cell.count_hit(*nanos));
+        cell.is_of(region).then(|| Arc::clone(&cell.share))
+    };
+    if let Some(Some(share)) = with_cell(key, use_cell) {
+        return share;
+    }
+    let cell = Cell::new(key, region, totals);
+    let share = Arc::clone(&cell.share);
+    let keep = |cells: &RefCell<Vec<Option<Cell>>>| {
         let mut list = cells.borrow_mut();
         if list.len() <= key.place {
-            list.resize(key.place + 1, None);
+            list.resize_with(key.place + 1, || None);
         }
-        let former = list[key.place].replace(Arc::clone(&cell));
-        drop((list, former));
-        work(&cell)
+        list[key.place].replace(cell)
     };
-    CELLS.try_with(with).ok()
+    // What was there before goes when it is not borrowed any more. A thread that is ending keeps none.
+    drop(CELLS.try_with(keep));
+    share
 }

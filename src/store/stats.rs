@@ -33,7 +33,7 @@ pub struct Stats {
 
 impl Store {
     pub(crate) fn stats(&self) -> Stats {
-        let (hits, saved) = self.totals.with(&self.cells());
+        let (hits, saved) = self.totals.sum();
         let of_process = Stats {
             hits,
             misses: self.totals.misses.load(Ordering::Relaxed),

@@ -7,7 +7,6 @@ use super::journal::{Draft, Journal};
 use super::open;
 use super::region::{Backing, Region, Sight};
 use super::rewrite;
-use super::share::Share;
 use super::{Found, Store, Token, Writer};
 use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
@@ -93,7 +92,7 @@ impl Store {
             announce(&journal, scope)?;
             if entry.payload.len() <= LARGE {
                 let offset = journal.append(std::slice::from_mut(&mut draft))?[0];
-                return writer.found(offset, entry).map(Some);
+                return Ok(Some(writer.stored(offset, entry)));
             }
             let offset = journal.reserve(&mut draft.head)?;
             let region = Arc::clone(writer.region());
@@ -111,7 +110,7 @@ impl Store {
                 return Ok(settled);
             }
             writer.journal().fulfil(offset, &draft.head)?;
-            return writer.found(offset, entry).map(Some);
+            return Ok(Some(writer.stored(offset, entry)));
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
@@ -275,18 +274,15 @@ impl Writer<'_> {
                 Ok(Some(None))
             }
             Some((_, head)) if head.kind == Kind::VALUE => {
-                let sight = self.region().find(&entry.identity, view);
-                let is_there = matches!(sight, Sight::Mapped { .. } | Sight::Copied(..));
-                let share = Arc::new(Share { region: Arc::clone(self.region()) });
-                Ok(is_there.then_some(Some(Found { share, sight })))
+                let found = self.found(self.region().find(&entry.identity, view));
+                Ok((!found.is_absent()).then_some(Some(found)))
             }
             _ => Ok(None),
         }
     }
 
     /// What was just stored, as a look-up would find it. This process wrote it and need not check it.
-    fn found(&self, offset: u64, entry: &Entry<'_>) -> Result<Found> {
-        let share = Arc::new(Share { region: Arc::clone(self.region()) });
+    fn stored(&self, offset: u64, entry: &Entry<'_>) -> Found {
         let sight = match &self.region().backing {
             Backing::Mapped(map) => match map.record(offset) {
                 Some(record) => {
@@ -302,6 +298,12 @@ impl Writer<'_> {
                 Sight::Copied(Box::new([0; record::HEAD_SIZE as usize]), copy)
             }
         };
-        Ok(Found { share, sight })
+        self.found(sight)
+    }
+
+    fn found(&self, sight: Sight) -> Found {
+        let region = Arc::clone(self.region());
+        let share = self.store.share_of(&region);
+        Found { region, share, sight }
     }
 }

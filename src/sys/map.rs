@@ -38,6 +38,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// No record, in no map.
+    pub(crate) const NONE: Record = Record { offset: 0, len: 0 };
+
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
