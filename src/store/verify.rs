@@ -96,7 +96,7 @@ impl Store {
                 report.find(Finding::Header { offset });
             }
         }
-        // The index before the log: whatever it leads to below this tail must be there.
+        // The index before the tail: whatever it leads to below this tail must be there.
         let (words, table) = region.index();
         let slots: Vec<Slot> = index::slots(words, table).collect();
         let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
@@ -104,7 +104,11 @@ impl Store {
         if tail > size {
             report.find(Finding::Truncated { offset: tail });
         }
-        let newest = walk(&region, tail.min(size), &mut report)?;
+        // What a writer has published and not yet put into the index, living or killed, is no finding:
+        // the next one does.
+        let applied = region.journal().ledger.get(word::APPLIED).unwrap_or(tail);
+        let mut newest = walk(&region, tail.min(size), &mut report)?;
+        newest.retain(|_, offset| *offset < applied);
         for slot in slots.iter().filter(|slot| slot.offset() < tail) {
             let head = region.medium().head(slot.offset());
             let head = head.and_then(|b| Head::decode(&b, slot.offset(), region.facts.seed));

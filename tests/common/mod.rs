@@ -1,0 +1,86 @@
+//! What the tests share: a private directory, caches in it, and this very program as another process.
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part")]
+
+use persist_cache::MmapCache;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A directory of this test's own, gone with it.
+pub struct Dir(tempfile::TempDir);
+
+impl Dir {
+    pub fn new() -> Dir {
+        Dir(tempfile::tempdir().expect("a directory"))
+    }
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+    /// The cache of this name in the directory.
+    pub fn open(&self, name: &str) -> MmapCache {
+        MmapCache::options().root(self.path()).open(name).expect("the cache opens")
+    }
+}
+
+/// Counts how often a memoised function runs.
+#[derive(Default)]
+pub struct Calls(Cell<u64>);
+
+impl Calls {
+    pub fn add(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+    /// How often since it was last asked.
+    pub fn take(&self) -> u64 {
+        self.0.take()
+    }
+}
+
+const ROLE: &str = "PERSIST_CACHE_TEST_ROLE";
+const PLACE: &str = "PERSIST_CACHE_TEST_PLACE";
+
+/// This test program as another process, which runs the test named `test` and finds its role there.
+pub fn spawn(test: &str, role: &str, place: &Path) -> Child {
+    command(test, role, place).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn")
+}
+
+pub fn command(test: &str, role: &str, place: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, role).env(PLACE, place);
+    command
+}
+
+/// The role and place of this process, if it is another's.
+pub fn role() -> Option<(String, PathBuf)> {
+    Some((std::env::var(ROLE).ok()?, PathBuf::from(std::env::var_os(PLACE)?)))
+}
+
+/// Waits for a process and demands that it went well.
+pub fn finish(child: Child) -> Output {
+    let output = child.wait_with_output().expect("wait");
+    assert!(
+        output.status.success(),
+        "{:?}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// A well-mixed number.
+pub fn mix(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
+/// The value of a key, which says itself whether it is right: its length too depends on the key.
+pub fn value_of(key: u64) -> Vec<u64> {
+    let len = mix(key) % 40;
+    (0..len).map(|n| mix(key ^ (n << 32))).collect()
+}

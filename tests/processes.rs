@@ -1,0 +1,191 @@
+//! Several real processes on one cache at once: readers, writers, a remover, a compactor, a clearer.
+//! Every value read is checked against its key. Some are killed, and what they acknowledged is there.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Dir, finish, mix, role, spawn, value_of};
+use persist_cache::{Cached, MmapCache, Table};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn table_at(place: &Path) -> (MmapCache, Table<u64, Vec<u64>>) {
+    let cache = MmapCache::options().root(place).open("shared").expect("the cache opens");
+    let table = cache.table("values");
+    (cache, table)
+}
+
+/// Whatever is read must be what its key demands.
+fn check(table: &Table<u64, Vec<u64>>, key: u64) -> bool {
+    match table.get(&key).expect("a look-up") {
+        Some(value) => {
+            assert_eq!(Cached::into_owned(value), value_of(key), "the value of {key}");
+            true
+        }
+        None => false,
+    }
+}
+
+#[test]
+fn many_processes_share_one_cache() {
+    const TEST: &str = "many_processes_share_one_cache";
+    const KEYS: u64 = 3000;
+    let Some((role, place)) = role() else {
+        let dir = Dir::new();
+        drop(table_at(dir.path()));
+        let roles = ["writer", "writer", "reader", "reader", "remover", "compactor", "clearer"];
+        let children: Vec<_> = roles.map(|role| spawn(TEST, role, dir.path())).into();
+        children.into_iter().for_each(|child| drop(finish(child)));
+        let (cache, table) = table_at(dir.path());
+        assert!(cache.verify().unwrap().findings.is_empty());
+        table.insert_many((0..KEYS).map(|key| (key, value_of(key)))).unwrap();
+        assert!((0..KEYS).all(|key| check(&table, key)));
+        return;
+    };
+    let (cache, table) = table_at(&place);
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut step = mix(u64::from(std::process::id()));
+    while Instant::now() < until {
+        step = mix(step.wrapping_add(1));
+        let key = step % KEYS;
+        match &*role {
+            "writer" if step.is_multiple_of(50) => {
+                let entries = (key..key + 40).map(|key| (key % KEYS, value_of(key % KEYS)));
+                table.insert_many(entries).map(drop).expect("insert_many");
+            }
+            "writer" => drop(table.insert(&key, &value_of(key)).expect("insert")),
+            "reader" => drop((0..1000).map(|n| check(&table, (key + n) % KEYS)).count()),
+            "remover" => {
+                table.remove(&key).expect("remove");
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            "compactor" => {
+                cache.compact().expect("compact");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            "clearer" => {
+                std::thread::sleep(Duration::from_millis(300));
+                cache.clear().expect("clear");
+            }
+            other => panic!("no such role: {other}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_process_acknowledged_is_there() {
+    const TEST: &str = "what_a_killed_process_acknowledged_is_there";
+    let Some((role, place)) = role() else {
+        let dir = Dir::new();
+        for round in 0..40_u64 {
+            let mut child = spawn(TEST, &round.to_string(), dir.path());
+            let mut lines =
+                BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+            let mut last = lines.find(|line| line.starts_with("stored ")).expect("a first entry");
+            std::thread::sleep(Duration::from_micros(mix(round) % 20_000));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            if let Some(line) = lines.filter(|line| line.starts_with("stored ")).last() {
+                last = line;
+            }
+            let count: u64 = last.strip_prefix("stored ").unwrap().parse().unwrap();
+            let (cache, table) = table_at(dir.path());
+            for key in (0..=count).map(|n| round * 1_000_000 + n) {
+                assert!(check(&table, key), "round {round}: {key} was acknowledged");
+            }
+            assert!(cache.verify().unwrap().findings.is_empty(), "round {round}");
+            if round % 10 == 9 {
+                cache.compact().unwrap();
+            }
+        }
+        return;
+    };
+    let (_cache, table) = table_at(&place);
+    let round: u64 = role.parse().unwrap();
+    let mut out = std::io::stdout();
+    for n in 0..200_000 {
+        let key = round * 1_000_000 + n;
+        table.insert(&key, &value_of(key)).unwrap();
+        // One write, which is whole or not there: a pipe takes it at once.
+        out.write_all(format!("stored {n}\n").as_bytes()).unwrap();
+        out.flush().unwrap();
+    }
+}
+
+#[test]
+fn opening_waits_for_nobody() {
+    const TEST: &str = "opening_waits_for_nobody";
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        let (_cache, table) = table_at(dir.path());
+        table.insert(&1, &value_of(1)).unwrap();
+        let file = std::fs::File::open(_cache.path()).unwrap();
+        fs4::FileExt::lock(&file).unwrap();
+        // With the lock held elsewhere: opening and reading go on, writers give up at the deadline.
+        finish(spawn(TEST, "other", dir.path()));
+        return;
+    };
+    let open = MmapCache::options().root(place).lock_timeout(Duration::from_millis(50));
+    let cache = open.open("shared").unwrap();
+    let table = cache.table::<u64, Vec<u64>>("values");
+    assert!(check(&table, 1));
+    let error = table.insert(&2, &value_of(2)).unwrap_err();
+    assert!(matches!(error, persist_cache::Error::Locked { .. }), "{error}");
+    assert_eq!(*table.get_or_insert_with(&2, || value_of(2)), *value_of(2));
+    assert_eq!(cache.stats().store_errors, 1);
+}
+
+#[test]
+fn a_forked_child_goes_on() {
+    const TEST: &str = "a_forked_child_goes_on";
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        finish(spawn(TEST, "parent", dir.path()));
+        let (_cache, table) = table_at(dir.path());
+        for child in 0..20 {
+            assert!((0..50).all(|n| check(&table, child * 100 + n)), "of child {child}");
+        }
+        return;
+    };
+    let (_cache, table) = table_at(&place);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Another thread holds gate and lock nearly always, so most forks happen while it does.
+        scope.spawn(|| {
+            for n in 0.. {
+                table.insert(&(1_000_000 + n % 1000), &value_of(1_000_000 + n % 1000)).unwrap();
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for child in 0..20 {
+            // SAFETY: the child only uses the cache, which allocates, as glibc and macOS allow after
+            // a fork, and leaves without unwinding.
+            #[allow(unsafe_code)]
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                let run = || {
+                    (0..50).for_each(|n| {
+                        let key = child * 100 + n;
+                        table.insert(&key, &value_of(key)).unwrap();
+                        assert!(check(&table, key));
+                    })
+                };
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+                // SAFETY: ends the process.
+                #[allow(unsafe_code)]
+                unsafe {
+                    libc::_exit(i32::from(result.is_err()))
+                }
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child above.
+            #[allow(unsafe_code)]
+            let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+            assert_eq!((waited, status), (pid, 0), "child {child}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
