@@ -25,7 +25,7 @@ use std::time::Duration;
 /// handles on one store.
 ///
 /// ```
-/// # let dir = tempfile::tempdir()?;
+/// # let dir = tempfile::tempdir().unwrap();
 /// # let open = |name: &str| persist_cache::MmapCache::options().root(dir.path()).open(name);
 /// let cache = open("words")?; // MmapCache::open("words")
 /// let count = cache.memoize(|text: &str| text.split_whitespace().count() as u64);
@@ -137,7 +137,7 @@ impl MmapCache {
     /// Memoises a function that can fail: `Ok` is stored, `Err` is returned and forgotten.
     ///
     /// ```
-    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
     /// let parse = cache.try_memoize(|text: &str| text.parse::<u64>());
     /// assert_eq!(parse.call("42").map(|n| n.to_native()), Ok(42));

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Options for opening a cache, from [`MmapCache::options`](crate::MmapCache::options).
 ///
 /// ```
-/// # let dir = tempfile::tempdir()?;
+/// # let dir = tempfile::tempdir().unwrap();
 /// use std::time::Duration;
 /// let cache = persist_cache::MmapCache::options()
 ///     .root(dir.path())

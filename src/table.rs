@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// A typed, named part of a cache: entries by hand, from [`MmapCache::table`](crate::MmapCache::table).
 ///
 /// ```
-/// # let dir = tempfile::tempdir()?;
+/// # let dir = tempfile::tempdir().unwrap();
 /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
 /// let sizes = cache.table::<str, u64>("sizes");
 /// sizes.insert("a.txt", &17)?;
@@ -59,11 +59,11 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// That they do is checked by the compiler.
     ///
     /// ```
-    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
     /// let owned = cache.table::<(u64, String), u64>("sizes");
     /// let name = String::from("a.txt");
-    /// assert_eq!(*owned.rekey().get_or_insert_with(&(1, name.as_str()), || 17), 17);
+    /// assert_eq!(*owned.rekey().get_or_insert_with(&(1_u64, name.as_str()), || 17), 17);
     /// assert!(owned.contains(&(1, name))?);
     /// # Ok::<(), persist_cache::Error>(())
     /// ```
@@ -131,7 +131,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// error, all or nothing of each batch is stored.
     ///
     /// ```
-    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
     /// let squares = cache.table::<u64, u64>("squares");
     /// assert_eq!(squares.insert_many((0..1000).map(|n| (n, n * n)))?, 1000);

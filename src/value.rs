@@ -157,7 +157,7 @@ pub(crate) fn encode_owned<V: CacheValue>(value: &V) -> Result<Vec<u8>> {
 /// `Sync` where the archived type is both.
 ///
 /// ```
-/// # let dir = tempfile::tempdir()?;
+/// # let dir = tempfile::tempdir().unwrap();
 /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
 /// use persist_cache::Cached;
 /// let words = cache.memoize(|text: &str| text.split(' ').map(String::from).collect::<Vec<_>>());

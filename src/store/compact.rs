@@ -53,7 +53,7 @@ impl Store {
             take_place(&region, &new)?;
             let bytes_after = next.file().size().map_err(Error::io("look at", path))?;
             drop(writer);
-            self.follow(&region)?;
+            self.follow(region)?;
             place::sync_directory(path)?;
             return Ok(Compaction {
                 bytes_before,

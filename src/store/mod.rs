@@ -28,7 +28,7 @@ use expiry::View;
 use gate::{Deadline, Gate, Pass};
 use open::{Location, TRIES};
 use region::{Region, Sight};
-use share::{Key, Share, Totals, lock, share_of, with_cell};
+use share::{Key, Share, Totals, lock, release_share, share_of, with_cell};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -133,13 +133,14 @@ impl Store {
     }
 
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
-    pub(crate) fn follow(&self, old: &Arc<Region>) -> Result<()> {
+    pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
         let mut current = lock(&self.state().current);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, old)) {
-            let region = open::open(&self.location)?;
-            // This thread at least lets go of the old file now.
-            self.share_of(&region);
-            *current = Some(region);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &old)) {
+            // Let go of the old file first: on a full disk its space may be what the new one needs.
+            *current = None;
+            release_share(&self.key);
+            drop(old);
+            *current = Some(open::open(&self.location)?);
         }
         Ok(())
     }
@@ -170,7 +171,7 @@ impl Store {
                 Sight::Mapped { .. } | Sight::Copied(..) => false,
             };
             if has_moved {
-                self.follow(&region)?;
+                self.follow(region)?;
                 continue;
             }
             let saved = match &sight {
@@ -235,7 +236,7 @@ impl Store {
                 return Ok(Writer { store: self, region, _pass: pass });
             }
             pass.unlock();
-            self.follow(&region)?;
+            self.follow(region)?;
         }
         Err(Error::Unstable { path: path.clone() })
     }

@@ -158,9 +158,7 @@ impl Key {
 impl Drop for Key {
     fn drop(&mut self) {
         // This thread lets go of the file at once, the others when the place is used again.
-        let former =
-            CELLS.try_with(|cells| cells.borrow_mut().get_mut(self.place).map(Option::take));
-        drop(former);
+        release_share(self);
         free_places().push(self.place);
     }
 }
@@ -190,14 +188,15 @@ pub(crate) fn share_of(
     totals: &Arc<Totals>,
     saved: Option<u64>,
 ) -> Arc<Share> {
-    let use_cell = |cell: &Cell| {
+    let count = |cell: &Cell| {
         saved.inspect(|nanos| cell.count_hit(*nanos));
-        cell.is_of(region).then(|| Arc::clone(&cell.share))
     };
-    if let Some(Some(share)) = with_cell(key, use_cell) {
+    let own = |cell: &Cell| cell.is_of(region).then(|| (count(cell), Arc::clone(&cell.share)).1);
+    if let Some(Some(share)) = with_cell(key, own) {
         return share;
     }
     let cell = Cell::new(key, region, totals);
+    count(&cell);
     let share = Arc::clone(&cell.share);
     let keep = |cells: &RefCell<Vec<Option<Cell>>>| {
         let mut list = cells.borrow_mut();
@@ -209,4 +208,16 @@ pub(crate) fn share_of(
     // What was there before goes when it is not borrowed any more. A thread that is ending keeps none.
     drop(CELLS.try_with(keep));
     share
+}
+
+/// Lets go of this thread's share.
+pub(crate) fn release_share(key: &Key) {
+    let take = |cells: &RefCell<Vec<Option<Cell>>>| {
+        cells
+            .borrow_mut()
+            .get_mut(key.place)
+            .and_then(|cell| cell.take_if(|cell| cell.store == key.id))
+    };
+    // What was taken goes when the list is not borrowed any more.
+    drop(CELLS.try_with(take));
 }

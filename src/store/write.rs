@@ -1,19 +1,17 @@
 //! The store's changes: insert, remove, flush, clear, delete, sync. Each holds the lock for no longer
 //! than its bytes take to be copied; nothing of the user's runs meanwhile.
 
-use super::create;
 use super::expiry::View;
 use super::journal::{Draft, Journal};
 use super::open;
 use super::region::{Backing, Region, Sight};
-use super::rewrite;
 use super::{Found, Store, Token, Writer};
 use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::{state, word};
 use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
 use crate::index;
-use crate::sys::place::{self, Replacement};
+use crate::sys::place;
 use rkyv::util::AlignedVec;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -173,44 +171,20 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes everything. On a full disk an empty file takes the old one's place.
+    /// Removes everything. On a disk too full for the record that says so, the file itself goes: the
+    /// next use creates an empty one.
     pub(crate) fn clear(&self) -> Result<()> {
         let writer = self.lock()?;
         match writer.journal().clear() {
-            Err(Error::Io { .. } | Error::TooLarge { .. }) => {
-                let region = Arc::clone(writer.region());
-                self.replace_by_empty(&writer)?;
-                drop(writer);
-                self.follow(&region)
-            }
+            Err(Error::Io { .. } | Error::TooLarge { .. }) => writer.unlink(),
             result => result,
         }
     }
 
-    fn replace_by_empty(&self, writer: &Writer<'_>) -> Result<()> {
-        let path = &self.location.path;
-        let busy = || Error::Busy { path: path.clone() };
-        let new = Replacement::begin(path)?.ok_or_else(busy)?;
-        let bulk = rewrite::copy(writer.region(), Vec::new(), &new.file, View::Never)?;
-        let seq = writer.journal().seq()? + 1;
-        let failed = Error::io("write", new.file.path());
-        create::write_header(&new.file, &bulk.facts, &bulk.words(seq, seq)).map_err(failed)?;
-        rewrite::take_place(writer.region(), &new)
-    }
-
     /// Removes the file. Whoever uses the cache afterwards creates it anew.
     pub(crate) fn delete(&self) -> Result<()> {
-        let path = &self.location.path;
-        let writer = self.lock()?;
-        let ledger = writer.journal().ledger;
-        ledger.store(word::STATE, state::MOVING)?;
-        if let Err(error) = std::fs::remove_file(path) {
-            ledger.store(word::STATE, state::LIVE)?;
-            return Err(Error::io("remove", path)(error));
-        }
-        ledger.store(word::STATE, state::MOVED)?;
-        drop(writer);
-        place::sync_directory(path)
+        self.lock()?.unlink()?;
+        place::sync_directory(&self.location.path)
     }
 
     /// Brings everything to the device, and with it a checkpoint that makes opening after a reboot
@@ -257,6 +231,17 @@ fn is_expired_at(region: &Region, offset: u64, view: View) -> bool {
 impl Writer<'_> {
     pub(crate) fn journal(&self) -> Journal<'_> {
         self.region().journal()
+    }
+
+    /// Removes the file's name. Readers see it by the state; who holds values holds the file.
+    fn unlink(&self) -> Result<()> {
+        let (path, ledger) = (self.region().file().path(), self.journal().ledger);
+        ledger.store(word::STATE, state::MOVING)?;
+        if let Err(error) = std::fs::remove_file(path) {
+            ledger.store(word::STATE, state::LIVE)?;
+            return Err(Error::io("remove", path)(error));
+        }
+        ledger.store(word::STATE, state::MOVED)
     }
 
     /// Whether the terms are settled without storing: by what is there, or because the time has

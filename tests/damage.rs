@@ -1,0 +1,177 @@
+//! Damaged files: whatever byte is flipped, wherever the file is cut, every value read is right, every
+//! healthy record is served, and nothing panics.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Dir, mix, value_of};
+use persist_cache::{Cached, Error, Finding, MmapCache};
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+const KEYS: u64 = 300;
+
+/// A cache file with some history, at rest.
+fn original(dir: &Dir) -> (PathBuf, Vec<u8>) {
+    let cache = dir.open("original");
+    let table = cache.table::<u64, Vec<u64>>("t");
+    for key in 0..KEYS {
+        table.insert(&key, &vec![key; 3]).unwrap();
+    }
+    for key in 0..KEYS {
+        table.insert(&key, &value_of(key)).unwrap();
+    }
+    (cache.path().to_path_buf(), fs::read(cache.path()).unwrap())
+}
+
+/// Writes an image to a fresh file: it is not at home, so all of it is verified.
+fn fresh(dir: &Dir, name: &str, image: &[u8]) -> PathBuf {
+    let path = dir.join(name);
+    let _ = fs::remove_file(&path);
+    fs::write(&path, image).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// How many keys have their values. None may have another one but an older one of its own.
+fn served(path: &Path) -> Option<u64> {
+    let cache = match MmapCache::open_at(path) {
+        Ok(cache) => cache,
+        Err(Error::Damaged { .. } | Error::NotACache { .. } | Error::Incompatible { .. }) => {
+            return None;
+        }
+        Err(other) => panic!("{other}"),
+    };
+    let table = cache.table::<u64, Vec<u64>>("t");
+    let mut count = 0;
+    for key in 0..KEYS {
+        if let Some(value) = table.get(&key).unwrap().map(Cached::into_owned) {
+            assert!(value == value_of(key) || value == vec![key; 3], "{key}: {value:?}");
+            count += u64::from(value == value_of(key));
+        }
+    }
+    table.insert(&KEYS, &vec![1]).expect("a damaged cache can be written");
+    assert_eq!(*table.get(&KEYS).unwrap().unwrap(), [1]);
+    cache.compact().expect("and compacted");
+    assert!(cache.verify().unwrap().findings.is_empty(), "which mends it");
+    Some(count)
+}
+
+#[test]
+fn flipped_bits_cost_no_more_than_their_record() {
+    let dir = Dir::new();
+    let (_, image) = original(&dir);
+    let mut refused = 0;
+    for round in 0..400_u64 {
+        // Half of them in the header and the index, where it matters most.
+        let size = if round % 2 == 0 { 8192 } else { image.len() as u64 };
+        let bit = mix(round) % (size * 8);
+        let mut damaged = image.clone();
+        damaged[bit as usize / 8] ^= 1 << (bit % 8);
+        match served(&fresh(&dir, "flipped.pcache", &damaged)) {
+            Some(count) => assert!(count >= KEYS - 1, "bit {bit}: {count} of {KEYS} are served"),
+            None => {
+                refused += 1;
+                assert!(bit / 8 < 256, "only the facts are indispensable, not byte {}", bit / 8);
+            }
+        }
+    }
+    assert!(refused > 0, "some bits hit the facts");
+}
+
+#[test]
+fn a_bit_flipped_in_place_is_a_miss_and_has_a_name() {
+    let dir = Dir::new();
+    let (path, image) = original(&dir);
+    let mut findings = HashSet::new();
+    for round in 0..200_u64 {
+        let bit = mix(round) % (image.len() as u64 * 8);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&image, 0).unwrap();
+        let flipped = image[bit as usize / 8] ^ (1 << (bit % 8));
+        file.write_all_at(&[flipped], bit / 8).unwrap();
+        // The file is at home: it is trusted at once, and the damage met when it is read.
+        let Ok(cache) = MmapCache::options().read_only(true).open_at(&path) else { continue };
+        let table = cache.table::<u64, Vec<u64>>("t");
+        let values = (0..KEYS).filter_map(|key| Some((key, table.get(&key).ok()??)));
+        for (key, value) in values {
+            let value = Cached::into_owned(value);
+            assert!(value == value_of(key) || value == vec![key; 3], "bit {bit}, {key}: {value:?}");
+        }
+        let kinds = cache.verify().unwrap().findings.into_iter().map(|finding| match finding {
+            Finding::Torn { .. } => "torn",
+            Finding::Corrupt { .. } => "corrupt",
+            Finding::Unreachable { .. } => "unreachable",
+            Finding::Astray { .. } => "astray",
+            _ => "other",
+        });
+        findings.extend(kinds);
+    }
+    for kind in ["torn", "corrupt"] {
+        assert!(findings.contains(kind), "{findings:?}");
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_serves_what_is_left() {
+    let dir = Dir::new();
+    let (_, image) = original(&dir);
+    for round in 0..60 {
+        let size = mix(round) % image.len() as u64;
+        let path = fresh(&dir, "cut.pcache", &image[..size as usize]);
+        match served(&path) {
+            Some(count) => assert!(size >= 8192 || count == 0),
+            None => assert!(size < 8192, "a file of {size} bytes has its header"),
+        }
+    }
+    // In place: the same inode, hence at home, and shorter than its tail.
+    let (path, _) = original(&dir);
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(20_000).unwrap();
+    assert!(served(&path).is_some());
+}
+
+#[test]
+fn absurd_lengths_allocate_nothing() {
+    let dir = Dir::new();
+    let (_, image) = original(&dir);
+    for at in (8192..image.len() - 8).step_by(16).take(400) {
+        let mut damaged = image.clone();
+        damaged[at..at + 5].fill(0xff);
+        let path = fresh(&dir, "absurd.pcache", &damaged);
+        for care in [false, true] {
+            let options = MmapCache::options();
+            let options = if care { options.copy_reads() } else { options };
+            let table = options.open_at(&path).unwrap().table::<u64, Vec<u64>>("t");
+            for key in 0..KEYS {
+                if let Some(value) = table.get(&key).unwrap().map(Cached::into_owned) {
+                    assert!(value == value_of(key) || value == vec![key; 3]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_zeroed_or_swapped_are_misses() {
+    let dir = Dir::new();
+    let (_, image) = original(&dir);
+    let blocks = image.len() / 512;
+    for round in 0..100_u64 {
+        let (a, b) = (mix(round) as usize % blocks, mix(!round) as usize % blocks);
+        let mut damaged = image.clone();
+        if round % 2 == 0 {
+            damaged[a * 512..(a + 1) * 512].fill(0);
+        } else {
+            let (left, right) =
+                (image[a * 512..][..512].to_vec(), image[b * 512..][..512].to_vec());
+            damaged[a * 512..][..512].copy_from_slice(&right);
+            damaged[b * 512..][..512].copy_from_slice(&left);
+        }
+        // A zeroed block holds a dozen records at most.
+        if let Some(count) = served(&fresh(&dir, "blocks.pcache", &damaged)) {
+            assert!(count >= KEYS - 30, "{count} of {KEYS}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! When the machine gives no more: a full disk, a limit on file sizes, no address space, no memory.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Dir, command, finish, role, value_of};
+use persist_cache::{Cached, Error, MmapCache};
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+fn open(place: &Path) -> MmapCache {
+    MmapCache::options().root(place).open("x").unwrap()
+}
+
+/// Fills a cache until an insert fails; then reads must go on, and calls return their values.
+fn fill_until_full(place: &Path) -> u64 {
+    let cache = open(place);
+    let table = cache.table::<u64, Vec<u8>>("t");
+    let value = |key: u64| vec![key as u8; 3000];
+    let (full, error) = (0..)
+        .find_map(|key| Some((key, table.insert(&key, &value(key)).err()?)))
+        .expect("it ends sometime");
+    assert!(matches!(error, Error::Io { action: "grow", .. }), "{error}");
+    for key in 0..full {
+        assert_eq!(Cached::into_owned(table.get(&key).unwrap().unwrap()), value(key));
+    }
+    let errors = cache.stats().store_errors;
+    let result = table.get_or_insert_with(&1_000_000, || value(7));
+    assert_eq!(result.as_slice(), value(7));
+    assert_eq!(cache.stats().store_errors, errors + 1);
+    assert!(table.insert(&1_000_000, &value(1)).is_err());
+    assert!(cache.verify().unwrap().findings.is_empty());
+    full
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_no_signal() {
+    const TEST: &str = "a_full_disk_is_an_error_and_no_signal";
+    if let Some((_, place)) = role() {
+        let full = fill_until_full(&place);
+        let cache = open(&place);
+        cache.clear().expect("clearing needs hardly any space");
+        let table = cache.table::<u64, Vec<u8>>("t");
+        assert!(!table.contains(&0).unwrap());
+        // The space is there again when nobody holds a value of the old file, or after compaction.
+        cache.compact().unwrap();
+        for key in 0..full / 2 {
+            table.insert(&key, &vec![1; 3000]).unwrap();
+        }
+        return;
+    }
+    let dir = Dir::new();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"])
+        .arg(dir.path())
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("not run: this machine lets the test mount nothing");
+        return;
+    }
+    let result = command(TEST, "child", dir.path()).output();
+    let unmounted = Command::new("umount").arg("-l").arg(dir.path()).status();
+    assert!(unmounted.unwrap().success());
+    let result = result.unwrap();
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+}
+
+/// Runs `test` as another process under a shell's limit.
+fn run_limited(test: &str, limit: &str, place: &Path) {
+    let inner = command(test, limit, place);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\"")).arg(inner.get_program());
+    shell.args(inner.get_args());
+    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let stdio = std::process::Stdio::piped;
+    finish(shell.stdout(stdio()).stderr(stdio()).spawn().unwrap());
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error_and_no_signal() {
+    match role() {
+        Some((_, place)) => drop(fill_until_full(&place)),
+        None => {
+            let dir = Dir::new();
+            run_limited("a_limit_on_file_sizes_is_an_error_and_no_signal", "-f 1000", dir.path());
+        }
+    }
+}
+
+#[test]
+fn scarce_address_space_makes_do_with_a_smaller_map() {
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        let test = "scarce_address_space_makes_do_with_a_smaller_map";
+        run_limited(test, "-v 2000000", dir.path());
+        return;
+    };
+    let cache = open(&place);
+    let table = cache.table::<u64, Vec<u64>>("t");
+    table.insert_many((0..20_000).map(|key| (key, value_of(key)))).unwrap();
+    for key in 0..20_000 {
+        assert_eq!(Cached::into_owned(table.get(&key).unwrap().unwrap()), value_of(key));
+    }
+}
+
+/// A value whose archive is larger than any memory: its serialisation writes without end.
+#[derive(Debug)]
+struct Endless;
+
+impl rkyv::Archive for Endless {
+    type Archived = ();
+    type Resolver = ();
+    fn resolve(&self, (): (), _: rkyv::Place<()>) {}
+}
+
+impl<S: rkyv::rancor::Fallible + rkyv::ser::Writer + ?Sized> rkyv::Serialize<S> for Endless {
+    fn serialize(&self, serializer: &mut S) -> Result<(), S::Error> {
+        loop {
+            rkyv::ser::Writer::write(serializer, &[0; 1 << 20])?;
+        }
+    }
+}
+
+impl<D: rkyv::rancor::Fallible + ?Sized> rkyv::Deserialize<Endless, D> for () {
+    fn deserialize(&self, _: &mut D) -> Result<Endless, D::Error> {
+        Ok(Endless)
+    }
+}
+
+#[test]
+fn a_value_larger_than_memory_is_an_error() {
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        run_limited("a_value_larger_than_memory_is_an_error", "-v 1000000", dir.path());
+        return;
+    };
+    let cache = open(&place);
+    let error = cache.table::<u64, Endless>("t").insert(&1, &Endless).unwrap_err();
+    assert!(matches!(error, Error::Convert { .. }), "{error}");
+    assert!(error.to_string().contains("no memory"), "{error}");
+    cache.table::<u64, u64>("t").insert(&1, &1).unwrap();
+}
+
+#[test]
+fn errors_carry_the_file_and_the_cause() {
+    let error = MmapCache::open_at("/nowhere/at/all.pcache").unwrap_err();
+    let Error::Io { path, source, .. } = &error else { panic!("{error}") };
+    assert_eq!(path, Path::new("/nowhere/at/all.pcache"));
+    assert_eq!(source.kind(), io::ErrorKind::NotFound);
+}
