@@ -106,7 +106,7 @@ impl<'a> Journal<'a> {
     }
 
     /// Copies records behind the tail and publishes them.
-    fn write(&self, drafts: &[Draft<'_>]) -> Result<Vec<u64>> {
+    pub(super) fn write(&self, drafts: &[Draft<'_>]) -> Result<Vec<u64>> {
         let tail = self.tail()?;
         self.make_room(drafts.iter().fold(tail, |at, draft| draft.head.next(at)))?;
         let mut offsets = Vec::with_capacity(drafts.len());
@@ -339,7 +339,7 @@ impl<'a> Journal<'a> {
 
     /// Appends a record with an empty table. Of a table to grow into only both ends get their disk
     /// space now.
-    fn append_table(&self, kind: Kind, buckets: u64) -> Result<(u64, Head)> {
+    pub(super) fn append_table(&self, kind: Kind, buckets: u64) -> Result<(u64, Head)> {
         let tail = self.tail()?;
         let gap = tail.next_multiple_of(BUCKET_SIZE) - tail;
         let at = if gap == 0 { tail } else { tail + HEAD_SIZE + gap };

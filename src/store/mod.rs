@@ -19,6 +19,9 @@ pub(crate) mod compact;
 pub(crate) mod stats;
 pub(crate) mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use crate::error::{Error, Result};
 use crate::format::header::{state, word};
 use crate::format::record::{self, Identity};

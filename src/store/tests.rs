@@ -1,0 +1,423 @@
+//! The interleavings that broke earlier designs, step by step: a process is killed where a step is
+//! left out here.
+
+use super::expiry::View;
+use super::journal::{Draft, Journal};
+use super::open::Location;
+use super::region::Sight;
+use super::verify::Finding;
+use super::write::{Entry, ScopeRecord, Terms};
+use super::{Store, Token};
+use crate::error::Error;
+use crate::format::header::{HOME, Home, state, word};
+use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
+use crate::format::slot::{Slot, Tag};
+use crate::index::{self, Seat, grow};
+use crate::sys::place::Care;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+fn location(path: &Path) -> Location {
+    Location {
+        path: path.to_path_buf(),
+        care: Care::Checked,
+        is_read_only: false,
+        lock_timeout: Duration::from_millis(100),
+    }
+}
+
+fn open(dir: &tempfile::TempDir) -> Arc<Store> {
+    Store::open(location(&dir.path().join("x.pcache"))).unwrap()
+}
+
+/// A copy of the file, opened: not at home, so all of it is verified.
+fn reboot(dir: &tempfile::TempDir, store: &Store) -> Arc<Store> {
+    static COPIES: AtomicU64 = AtomicU64::new(0);
+    let number = COPIES.fetch_add(1, Ordering::Relaxed);
+    let copy = dir.path().join(format!("copy {number}.pcache"));
+    std::fs::copy(&store.location.path, &copy).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
+    Store::open(location(&copy)).unwrap()
+}
+
+fn identity(key: u64) -> Identity {
+    let mut identity = Identity { form: 8, ..Identity::default() };
+    identity.bytes[8..16].copy_from_slice(&key.to_le_bytes());
+    identity
+}
+
+const SCOPE: ScopeRecord<'static> = ScopeRecord {
+    identity: Identity { bytes: [0; 32], form: Identity::SCOPE },
+    payload: b"a scope",
+};
+
+fn entry(key: u64, payload: &[u8]) -> Entry<'_> {
+    Entry { identity: identity(key), payload, ttl: None, cost: Duration::ZERO }
+}
+
+fn put(store: &Store, key: u64, payload: &[u8]) {
+    store.put(&entry(key, payload), &SCOPE, Terms::Replace).unwrap().unwrap();
+}
+
+fn get(store: &Store, key: u64) -> Option<Vec<u8>> {
+    let found = store.find(&identity(key), View::AsWritten).unwrap();
+    match found.sight {
+        Sight::Mapped { record, .. } => Some(found.region.map().unwrap().payload(&record).to_vec()),
+        Sight::Copied(_, bytes) => Some(bytes.to_vec()),
+        Sight::Absent | Sight::Moved => None,
+    }
+}
+
+fn draft<'a>(journal: &Journal<'_>, key: u64, payload: &'a [u8]) -> Draft<'a> {
+    let mut draft = Draft::new(Kind::VALUE, identity(key), payload, journal.facts.seed);
+    draft.head.seq = journal.seq().unwrap() + 1;
+    journal.ledger.set(word::SEQ, draft.head.seq).unwrap();
+    draft
+}
+
+fn assert_sound(store: &Store) {
+    assert_eq!(store.verify().unwrap().findings, []);
+}
+
+#[test]
+fn an_append_killed_before_its_slot_is_redone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"old");
+    {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let draft = draft(&journal, 1, b"new");
+        journal.write(&[draft]).unwrap();
+    }
+    assert_eq!(get(&store, 1).unwrap(), b"old", "published, and not yet in the index");
+    drop(store.lock().unwrap());
+    assert_eq!(get(&store, 1).unwrap(), b"new", "the next holder of the lock redoes it");
+    assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), b"new");
+    assert_sound(&store);
+}
+
+#[test]
+fn bytes_behind_the_tail_never_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"old");
+    let offset = {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let offset = journal.tail().unwrap();
+        let draft = draft(&journal, 1, b"never published");
+        journal.make_room(offset + 4096).unwrap();
+        let medium = journal.ledger.medium;
+        medium.write(offset, &draft.head.encode(offset, journal.facts.seed)).unwrap();
+        medium.write(offset + HEAD_SIZE, draft.payload).unwrap();
+        // A slot that leads there, as a lost write of the tail's page would leave it.
+        let tag = Tag::of(identity(1).hash(journal.facts.seed));
+        let table = journal.ledger.table(word::INDEX);
+        let Seat::Taken(at, ..) = index::seat(medium, table, tag, |_| Some(())) else { panic!() };
+        journal.ledger.store(at, Slot::new(tag, offset).0).unwrap();
+        offset
+    };
+    assert_eq!(get(&store, 1), None, "a record must end below the tail");
+    assert!(!store.verify().unwrap().findings.is_empty());
+    put(&store, 2, b"overwrites it");
+    assert_eq!(get(&store, 2).unwrap(), b"overwrites it");
+    assert!(store.region().unwrap().journal().head_at(offset).is_some());
+    assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), b"old", "the log is the truth");
+}
+
+#[test]
+fn debris_of_a_killed_batch_is_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 0, b"before");
+    // A batch [1 = old, 2 = old] is copied behind the tail; its process dies.
+    let (place, seed) = {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let place = journal.tail().unwrap();
+        let (first, second) = (draft(&journal, 1, b"old 1"), draft(&journal, 2, b"old 2"));
+        journal.make_room(place + 4096).unwrap();
+        let medium = journal.ledger.medium;
+        let seed = journal.facts.seed;
+        let next = first.head.next(place);
+        for (at, draft) in [(place, &first), (next, &second)] {
+            medium.write(at, &draft.head.encode(at, seed)).unwrap();
+            medium.write(at + HEAD_SIZE, draft.payload).unwrap();
+        }
+        (next, seed)
+    };
+    let region = store.region().unwrap();
+    let mut debris = vec![0; 80];
+    region.file().read(place, &mut debris).unwrap();
+    // 2 is stored over the first place, then 3 over the second; a power cut keeps the debris there.
+    put(&store, 2, b"new 2");
+    put(&store, 3, b"new 3");
+    let copy = reboot(&dir, &store);
+    drop(copy);
+    let path = dir.path().join("torn.pcache");
+    std::fs::copy(&store.location.path, &path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&debris, place).unwrap();
+    let head: [u8; 64] = debris[..64].try_into().unwrap();
+    assert!(
+        Head::decode(&head, place, seed).is_some(),
+        "the debris is a record, but for its number"
+    );
+    let torn = Store::open(location(&path)).unwrap();
+    assert_eq!(get(&torn, 2).unwrap(), b"new 2", "order is by number, not by place");
+    assert_eq!(
+        (get(&torn, 0).unwrap(), get(&torn, 1), get(&torn, 3)),
+        (b"before".into(), None, None)
+    );
+}
+
+#[test]
+fn a_clear_killed_halfway_takes_effect_at_the_next_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    for key in 0..2000 {
+        put(&store, key, b"before");
+    }
+    {
+        let writer = store.lock().unwrap();
+        writer.journal().append_table(Kind::CLEAR, 64).unwrap();
+    }
+    put(&store, 1, b"after");
+    store.sync().unwrap();
+    assert_eq!((get(&store, 0), get(&store, 1).unwrap()), (None, b"after".into()));
+    let copy = reboot(&dir, &store);
+    assert_eq!((get(&copy, 0), get(&copy, 1).unwrap()), (None, b"after".into()));
+    assert_sound(&store);
+}
+
+#[test]
+fn growth_killed_after_any_step_goes_on() {
+    for killed_after in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        // Enough for growth to begin and not to end.
+        let before = 64 * 8 * 11 / 16 + 2 + killed_after;
+        for key in 0..before {
+            put(&store, key, &key.to_le_bytes());
+        }
+        {
+            let writer = store.lock().unwrap();
+            let ledger = writer.journal().ledger;
+            let pending = ledger.table(word::PENDING);
+            if pending.buckets() > 0 && killed_after % 3 == 0 {
+                // Killed when all was moved, after the switch, before the rest.
+                while ledger.get(word::CURSOR).unwrap() < 62 {
+                    grow::step(ledger).unwrap();
+                }
+                let index = ledger.table(word::INDEX);
+                grow::step(ledger).unwrap();
+                ledger.store(word::PENDING, pending.0).unwrap();
+                ledger.store(word::RETIRED, index.0).unwrap();
+            } else if killed_after % 3 == 1 {
+                // Killed within a step: some slots are in the new table, and the cursor is behind.
+                let cursor = ledger.get(word::CURSOR).unwrap();
+                grow::step(ledger).unwrap();
+                ledger.set(word::CURSOR, cursor).unwrap();
+            }
+        }
+        for key in before..3000 {
+            put(&store, key, &key.to_le_bytes());
+        }
+        for key in 0..3000 {
+            assert_eq!(get(&store, key).unwrap(), key.to_le_bytes(), "{killed_after}: {key}");
+        }
+        assert_eq!(store.stats().entries, 3000);
+        assert_sound(&store);
+    }
+}
+
+#[test]
+fn a_dead_compactor_leaves_a_working_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    // Killed between the mark and the rename: the file at the path decides.
+    let mark = || {
+        let ledger_of = store.region().unwrap();
+        ledger_of.journal().ledger.store(word::STATE, state::MOVING).unwrap();
+    };
+    mark();
+    assert_eq!(get(&store, 1).unwrap(), b"x", "readers go on");
+    put(&store, 2, b"y");
+    let region = store.region().unwrap();
+    assert_eq!(
+        region.medium().load(word::STATE),
+        state::LIVE,
+        "the next writer takes the mark back"
+    );
+    // Killed between the rename and the second mark.
+    let other = tempfile::tempdir().unwrap();
+    put(&open(&other), 1, b"other");
+    mark();
+    std::fs::rename(other.path().join("x.pcache"), &store.location.path).unwrap();
+    assert_eq!(get(&store, 1).unwrap(), b"other", "seen by the very next look-up");
+    // A leftover of a compaction is taken over.
+    let leftover = place_of_sibling(&store.location.path);
+    std::fs::write(&leftover, b"half a file").unwrap();
+    store.compact(View::AsWritten).unwrap();
+    assert!(!leftover.exists());
+    assert_eq!(get(&store, 1).unwrap(), b"other");
+}
+
+fn place_of_sibling(path: &Path) -> PathBuf {
+    crate::sys::place::sibling(path)
+}
+
+#[test]
+fn a_link_left_behind_by_a_compaction_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    let link = dir.path().join("snapshot.pcache");
+    std::fs::hard_link(&store.location.path, &link).unwrap();
+    store.compact(View::AsWritten).unwrap();
+    let snapshot = Store::open(location(&link)).unwrap();
+    assert_eq!(get(&snapshot, 1).unwrap(), b"x");
+    put(&snapshot, 2, b"y");
+    assert_eq!((get(&snapshot, 2).unwrap(), get(&store, 2)), (b"y".into(), None));
+}
+
+#[test]
+fn a_torn_copy_on_the_same_inode_is_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = {
+        let store = open(&dir);
+        (0..100).for_each(|key| put(&store, key, &[key as u8; 100]));
+        store.location.path.clone()
+    };
+    // As `cp c b; rm c; cp b c`: the inode number is the same, the time of birth is not.
+    let image = std::fs::read(&path).unwrap();
+    let mut home = Home::decode(image[..4096].try_into().unwrap()).unwrap();
+    home.born -= 1;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&home.encode(), HOME).unwrap();
+    file.write_all_at(&[0; 4096], 12_288).unwrap();
+    let store = open(&dir);
+    let served = (0..100).filter(|key| get(&store, *key).is_some_and(|v| v == [*key as u8; 100]));
+    assert!((70..100).contains(&served.count()));
+    for finding in store.verify().unwrap().findings {
+        let is_torn = matches!(finding, Finding::Torn { .. } | Finding::Corrupt { .. });
+        assert!(is_torn, "all that is left is reachable, not: {finding}");
+    }
+}
+
+#[test]
+fn a_damaged_record_is_replaced_by_the_next_result() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(&dir);
+        put(&store, 1, b"a value of some length");
+    }
+    let path = dir.path().join("x.pcache");
+    let image = std::fs::read(&path).unwrap();
+    let at = image.windows(7).position(|bytes| bytes == b"a value").unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"A VALUE", at as u64).unwrap();
+    let store = open(&dir);
+    assert_eq!(get(&store, 1), None);
+    let region = store.region().unwrap();
+    let terms = Terms::IfAbsent(Store::token(&region), View::AsWritten);
+    assert!(store.put(&entry(1, b"anew"), &SCOPE, terms).unwrap().is_some());
+    assert_eq!(get(&store, 1).unwrap(), b"anew");
+}
+
+#[test]
+fn a_token_of_another_cache_stores_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let token = Token { cache_id: [7; 16], seq: u64::MAX >> 16 };
+    let terms = Terms::IfAbsent(token, View::AsWritten);
+    assert!(store.put(&entry(1, b"x"), &SCOPE, terms).unwrap().is_none());
+    assert_eq!(get(&store, 1), None);
+}
+
+#[test]
+fn a_large_value_filled_while_the_cache_moves_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let large = vec![7; 200_000];
+    let reserve = || {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let mut head = draft(&journal, 1, &large).head;
+        let offset = journal.reserve(&mut head).unwrap();
+        writer.region().file().write(offset + HEAD_SIZE, &large).unwrap();
+        (offset, head)
+    };
+    // Killed before it was filled: space that a walk steps over.
+    reserve();
+    put(&store, 2, b"behind");
+    let copy = reboot(&dir, &store);
+    assert_eq!((get(&copy, 1), get(&copy, 2).unwrap()), (None, b"behind".into()));
+    // Superseded meanwhile: the later one stays.
+    let (offset, head) = reserve();
+    put(&store, 1, b"later");
+    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    assert_eq!(get(&store, 1).unwrap(), b"later");
+    assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), b"later");
+    // Cleared meanwhile: it is dead.
+    let (offset, head) = reserve();
+    store.clear().unwrap();
+    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    assert_eq!((get(&store, 1), get(&reboot(&dir, &store), 1)), (None, None));
+    // And the ordinary case, after a reboot and a compaction too.
+    let (offset, head) = reserve();
+    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    assert_eq!(get(&store, 1).unwrap(), large);
+    assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), large);
+    store.compact(View::AsWritten).unwrap();
+    assert_eq!(get(&store, 1).unwrap(), large);
+    assert_sound(&store);
+}
+
+#[test]
+fn a_checkpoint_spares_the_walk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..5000).for_each(|key| put(&store, key, b"synced"));
+    store.sync().unwrap();
+    let index = |store: &Store| store.region().unwrap().index().1;
+    let copy = reboot(&dir, &store);
+    assert_eq!(index(&copy), index(&store), "the index is as it was");
+    assert!((0..5000).all(|key| get(&copy, key).is_some()));
+    assert_eq!(copy.stats().entries, 5000);
+    drop(copy);
+    // What came since is redone.
+    put(&store, 1, b"since");
+    let copy = reboot(&dir, &store);
+    assert_eq!((get(&copy, 1).unwrap(), copy.stats().entries), (b"since".into(), 5000));
+    assert_sound(&copy);
+}
+
+#[test]
+fn writers_of_one_process_wait_to_their_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let writer = store.lock().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.lock().map(drop));
+        assert!(matches!(waiting.join().unwrap(), Err(Error::Locked { .. })));
+    });
+    drop(writer);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let store = &store;
+            scope.spawn(move || (0..500).for_each(|n| put(store, thread * 1000 + n, b"x")));
+        }
+    });
+    assert_eq!(store.stats().entries, 2000);
+    assert_sound(&store);
+    let region = store.region().unwrap();
+    let file = std::fs::File::open(&store.location.path).unwrap();
+    assert!(fs4::FileExt::try_lock(&file).is_ok(), "the file's lock was given back");
+    drop(region);
+}
