@@ -4,6 +4,8 @@
 //! Types stand in the scope, once, as a [`KeySchema`], and not in each key.
 
 mod impls;
+#[cfg(test)]
+mod tests;
 
 use crate::format::record::{INLINE_KEY, Identity};
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::header::word;
 use crate::format::slot::Table;
 use crate::format::{seal, unseal};
-use crate::sys::Medium;
+use crate::sys::file::Medium;
 
 /// The header words of one file.
 #[derive(Clone, Copy)]

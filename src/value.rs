@@ -35,7 +35,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 /// A result that can be cached: whatever derives rkyv's three traits, and owns what it holds.
 ///
 /// ```
-/// #[derive(persist_cache::rkyv::Archive, persist_cache::rkyv::Serialize, persist_cache::rkyv::Deserialize)]
+/// use persist_cache::rkyv::{Archive, Deserialize, Serialize};
+///
+/// #[derive(Archive, Serialize, Deserialize)]
 /// #[rkyv(crate = persist_cache::rkyv)]
 /// struct Report { words: u64, longest: String }
 ///
@@ -48,7 +50,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
     message = "`{Self}` cannot be cached",
     label = "not a `CacheValue`",
     note = "derive `rkyv::Archive`, `rkyv::Serialize` and `rkyv::Deserialize` on it",
-    note = "results own what they hold: `String` instead of `&str`; for types of other crates see rkyv's features and `#[rkyv(with = ..)]`"
+    note = "results own what they hold: `String` instead of `&str`",
+    note = "for types of other crates see rkyv's features and `#[rkyv(with = ..)]`"
 )]
 pub trait CacheValue:
     Sized

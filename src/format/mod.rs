@@ -2,10 +2,10 @@
 //! draws them. Stands on nothing but checksums; reads and writes no file. Invariant: whatever bytes
 //! come in, decoding returns a value or `None`, and never panics.
 
-pub(crate) mod checkpoint;
-pub(crate) mod header;
-pub(crate) mod record;
 pub(crate) mod slot;
+pub(crate) mod record;
+pub(crate) mod header;
+pub(crate) mod checkpoint;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

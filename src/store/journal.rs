@@ -15,7 +15,8 @@ use crate::format::{FILE_LIMIT, align};
 use crate::index::{self, Seat, grow};
 use crate::ledger::Ledger;
 use crate::scan::{Step, Walk, Window};
-use crate::sys::{Medium, clock};
+use crate::sys::clock;
+use crate::sys::file::Medium;
 
 /// Space is taken in steps of a sixteenth of the file, between these.
 const STEP_MIN: u64 = 64 << 10;

@@ -10,10 +10,11 @@ use crate::format::record::{self, HEAD_SIZE, Head, HeadBytes, Identity};
 use crate::format::slot::{Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
+use crate::sys::Words;
 use crate::sys::file::CacheFile;
+use crate::sys::file::Medium;
 use crate::sys::map::{Map, Record};
 use crate::sys::place::{self, Care};
-use crate::sys::{Medium, Words};
 use rkyv::util::AlignedVec;
 
 /// Address space mapped at first; grown fourfold when half of it is used.

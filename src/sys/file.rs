@@ -1,7 +1,7 @@
 //! A cache's file as a file: lock, space, bytes by copy, durability. Its words by `pread` and
 //! `pwrite` make it a [`Medium`] of its own, slow and safe anywhere: `copy_reads`.
 
-use super::{Medium, Words};
+use super::Words;
 use crate::format::FILE_LIMIT;
 use crate::format::header::Home;
 use crate::format::record::{HEAD_SIZE, HeadBytes};
@@ -12,6 +12,18 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A file through which a cache is written: its words, and the space behind the tail.
+pub(crate) trait Medium: Words {
+    /// The file itself: its lock, its size, its space, and its bytes by copy.
+    fn file(&self) -> &CacheFile;
+    /// A copy of the head of a published record of a kind that never changes; unverified.
+    fn head(&self, offset: u64) -> Option<HeadBytes>;
+    /// The end of what can be addressed.
+    fn reach(&self) -> u64;
+    /// Copies `bytes` to where nothing is published yet.
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+}
 
 /// An open file and where it was opened.
 #[derive(Debug)]

@@ -10,8 +10,8 @@
 //! end are never touched, since tail, tables and their sizes were verified against the file's size.
 #![expect(unsafe_code, reason = "one of the three files that may: see the safety section")]
 
-use super::file::CacheFile;
-use super::{Medium, Words};
+use super::Words;
+use super::file::{CacheFile, Medium};
 use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
 use crate::format::{ALIGNMENT, WORD_MASK};

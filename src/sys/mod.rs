@@ -1,15 +1,14 @@
 //! The outside world: clock, forks, files, maps. The only place with platform code, and, in
 //! [`map`] and [`fork`], with unsafe code of its own. The index, the log and the store's protocol
-//! work over the two traits below, so that they run as well over plain reads and writes, or over a
+//! work over [`Words`] and [`Medium`](file::Medium), so that they run as well over plain reads and writes, or over a
 //! model checker's words.
 
 pub(crate) mod clock;
-pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod file;
 pub(crate) mod map;
 pub(crate) mod place;
 
-use crate::format::record::HeadBytes;
 use std::io;
 
 /// Aligned 8-byte words that other threads and processes read and write at the same time.
@@ -18,16 +17,4 @@ pub(crate) trait Words {
     fn load(&self, at: u64) -> u64;
     /// Writes a word, after all that was written before it (release).
     fn store(&self, at: u64, value: u64) -> io::Result<()>;
-}
-
-/// A file through which a cache is written: its words, and the space behind the tail.
-pub(crate) trait Medium: Words {
-    /// The file itself: its lock, its size, its space, and its bytes by copy.
-    fn file(&self) -> &file::CacheFile;
-    /// A copy of the head of a published record of a kind that never changes; unverified.
-    fn head(&self, offset: u64) -> Option<HeadBytes>;
-    /// The end of what can be addressed.
-    fn reach(&self) -> u64;
-    /// Copies `bytes` to where nothing is published yet.
-    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
 }

@@ -1,0 +1,91 @@
+//! A hit allocates nothing and makes no system call.
+#![allow(missing_docs, unsafe_code)]
+
+mod common;
+
+use common::{Dir, finish, role};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: all is left to the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_hit_allocates_nothing() {
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let length = cache.memoize(|text: &str| vec![text.len() as u64]);
+    let square = cache.memoize(|n: &u64| n * n);
+    cache.set_expiry(Duration::from_secs(3600));
+    let long = "a key that does not fit inline, so that it is hashed".repeat(50);
+    let run = || {
+        for n in 0..100 {
+            black_box(square.call(&n));
+            black_box(square.peek(&n));
+        }
+        black_box(length.call(&long)[0]);
+        black_box(length.call("short").clone());
+    };
+    run();
+    run();
+    let before = COUNT.get();
+    (0..100).for_each(|_| run());
+    assert_eq!(COUNT.get() - before, 0);
+}
+
+#[test]
+fn a_hit_makes_no_system_call() {
+    const TEST: &str = "a_hit_makes_no_system_call";
+    if let Some((hits, place)) = role() {
+        let cache = persist_cache::MmapCache::options().root(place).open("x").unwrap();
+        let square = cache.memoize(|n: &u64| n * n);
+        cache.set_expiry(Duration::from_secs(3600));
+        for n in 0..hits.parse().unwrap() {
+            black_box(*square.call(&(n % 10)));
+        }
+        return;
+    }
+    let calls = |hits: u64| -> Option<u64> {
+        let dir = Dir::new();
+        let inner = common::command(TEST, &hits.to_string(), dir.path());
+        let counts = dir.join("counts");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&counts);
+        strace.arg(inner.get_program()).args(inner.get_args());
+        strace.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        finish(strace.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?);
+        let counts = std::fs::read_to_string(counts).unwrap();
+        let count = |line: &str| line.split_whitespace().next()?.parse::<u64>().ok();
+        let calls = counts.lines().filter(|line| !line.ends_with("total"));
+        Some(calls.filter_map(count).sum())
+    };
+    match (calls(100), calls(1_000_000)) {
+        (Some(few), Some(many)) => {
+            assert!(few > 10, "strace counted");
+            assert!(many < few + 500, "{few} calls for 100 hits, {many} for a million");
+        }
+        _ => eprintln!("not run: there is no strace here"),
+    }
+}
