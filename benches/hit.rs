@@ -1,6 +1,8 @@
 //! Hits: hot and random, with and without an expiry, and the first touch of a record by a process;
 //! beside `RwLock<HashMap>` with ahash, what a program would keep in memory instead.
 
+#![allow(missing_docs)]
+
 mod common;
 
 use common::{HOT, LARGE, compare, directory, fill, key, mix, open};

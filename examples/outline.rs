@@ -43,7 +43,8 @@ impl<'ast> Visit<'ast> for Outline {
     }
     fn visit_item(&mut self, item: &'ast syn::Item) {
         use syn::Item::{Enum, Struct, Trait, Type, Union};
-        self.types += u64::from(matches!(item, Enum(_) | Struct(_) | Trait(_) | Type(_) | Union(_)));
+        self.types +=
+            u64::from(matches!(item, Enum(_) | Struct(_) | Trait(_) | Type(_) | Union(_)));
         visit::visit_item(self, item);
     }
     fn visit_expr_unsafe(&mut self, block: &'ast syn::ExprUnsafe) {
@@ -92,7 +93,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let file = file.strip_prefix(&directory).unwrap_or(file).display();
         match outline.as_deref().map(|outline| outline.as_ref()) {
             Some(Ok(o)) => {
-                let counts = [o.lines, o.functions, o.types, o.unsafe_blocks].map(|n| n.to_native());
+                let counts =
+                    [o.lines, o.functions, o.types, o.unsafe_blocks].map(|n| n.to_native());
                 let [lines, functions, types, unsafe_blocks] = counts;
                 println!("{lines:>8} {functions:>9} {types:>6} {unsafe_blocks:>6}  {file}");
                 total.lines += lines;

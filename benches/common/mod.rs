@@ -1,6 +1,6 @@
 //! What the benches share: where caches lie, keys and values, and a steady way to measure two things
 //! in one run.
-#![allow(dead_code, reason = "each bench uses a part")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each bench uses a part")]
 
 use persist_cache::{MmapCache, Table};
 use std::time::{Duration, Instant};
@@ -61,12 +61,13 @@ pub fn compare(
 ) -> f64 {
     const ROUNDS: usize = 9;
     let mut times: [Vec<f64>; 2] = Default::default();
-    let mut time = |work: &mut dyn FnMut()| {
+    let time = |work: &mut dyn FnMut()| {
         let start = Instant::now();
         work();
         start.elapsed().as_secs_f64() / operations as f64
     };
-    (own(), yardstick());
+    own();
+    yardstick();
     for _ in 0..ROUNDS {
         times[0].push(time(&mut own));
         times[1].push(time(&mut yardstick));
@@ -98,3 +99,9 @@ pub fn nanos(seconds: f64) -> String {
 
 /// A duration that outlives the bench.
 pub const LONG: Duration = Duration::from_secs(86_400);
+
+/// The disk blocks of a file, in bytes.
+pub fn blocks(path: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).expect("the file is there").blocks() * 512
+}
