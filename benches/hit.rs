@@ -57,8 +57,14 @@ fn random() {
             black_box(map.read().unwrap()[key][0]);
         }
     };
+    let many = || {
+        for keys in order.chunks(32) {
+            black_box(table.get_many(keys).unwrap());
+        }
+    };
     let yardstick = ("RwLock<HashMap>", yardstick);
     compare("random hit over 1,000,000 entries", HITS, ("own", own), yardstick);
+    compare("the same by get_many of 32", HITS, ("own", many), yardstick);
 }
 
 fn first_touch() {

@@ -157,7 +157,6 @@ pub enum Exposure {
 impl Error {
     /// For `map_err`: an [`Error::Io`] with its action and path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-        let path = path.to_path_buf();
-        move |source| Error::Io { action, path, source }
+        move |source| Error::Io { action, path: path.to_path_buf(), source }
     }
 }

@@ -89,14 +89,18 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         self.inner.get(&self.inner.identify(key))
     }
 
-    /// The values of several keys, in their order. Looks all of them up at once as far as the machine
-    /// can.
+    /// The values of several keys, in their order. The machine waits for the memory of all of them at
+    /// once, so that each costs less than a [`get`](Table::get) would.
     ///
     /// # Errors
     /// As [`get`](Table::get).
     pub fn get_many<Q: Borrow<K>>(&self, keys: &[Q]) -> Result<Vec<Option<Cached<V>>>> {
-        let identities = keys.iter().map(|key| self.inner.identify(key.borrow()));
-        identities.map(|identity| self.inner.get(&identity)).collect()
+        let identify = |key: &Q| self.inner.identify(key.borrow());
+        let identities: Vec<Identity> = keys.iter().map(identify).collect();
+        if let Some((store, _)) = self.inner.parts() {
+            store.touch(&identities)?;
+        }
+        identities.iter().map(|identity| self.inner.get(identity)).collect()
     }
 
     /// Whether a key has a value.
@@ -312,10 +316,7 @@ impl<V: CacheValue> Inner<V> {
     }
 
     fn entry<'a>(&self, identity: Identity, payload: &'a [u8], cost: Duration) -> Entry<'a> {
-        let ttl = match self.view() {
-            View::After(ttl) => Some(ttl),
-            View::AsWritten | View::Never => None,
-        };
+        let ttl = self.view().ttl();
         Entry { identity, payload, ttl, cost }
     }
 

@@ -39,6 +39,12 @@ fn probe(table: Table, tag: Tag) -> impl Iterator<Item = u64> {
     })
 }
 
+/// Where the search for a tag begins.
+#[inline]
+pub(crate) fn first_place(table: Table, tag: Tag) -> u64 {
+    table.offset() + tag.home(table.buckets()) * BUCKET_SIZE + tag.place(0)
+}
+
 /// What `matches` makes of the first slot with this tag that it makes anything of.
 #[inline]
 pub(crate) fn find<T>(

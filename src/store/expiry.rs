@@ -8,9 +8,9 @@ use std::time::Duration;
 
 /// An entry from further in the future than this was written under a wrong clock: expired. Until
 /// then its age is zero, so a clock that was ahead prolongs no life by more than this.
-const FUTURE_MAX: Duration = Duration::from_secs(10);
+const FUTURE_MAX: u64 = 10_000_000_000;
 
-/// How a handle judges age.
+/// How a handle judges age. All times are nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum View {
     /// By what each record was written with.
@@ -18,15 +18,16 @@ pub(crate) enum View {
     /// Nothing is too old.
     Never,
     /// Whatever is as old as this or older has expired.
-    After(Duration),
+    After(u64),
 }
 
 impl View {
+    /// `None` is as written; past 584 years is never.
     pub(crate) fn new(expiry: Option<Duration>) -> View {
-        match expiry {
+        match expiry.map(|expiry| u64::try_from(expiry.as_nanos())) {
             None => View::AsWritten,
-            Some(Duration::MAX) => View::Never,
-            Some(expiry) => View::After(expiry),
+            Some(Ok(nanos)) if nanos < NEVER => View::After(nanos),
+            Some(_) => View::Never,
         }
     }
 
@@ -34,7 +35,15 @@ impl View {
         match self {
             View::AsWritten => None,
             View::Never => Some(Duration::MAX),
-            View::After(expiry) => Some(expiry),
+            View::After(nanos) => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// The time to live that a record is written with.
+    pub(crate) fn ttl(self) -> Option<Duration> {
+        match self {
+            View::After(nanos) => Some(Duration::from_nanos(nanos)),
+            View::AsWritten | View::Never => None,
         }
     }
 
@@ -43,10 +52,10 @@ impl View {
     pub(crate) fn is_expired(self, head: &HeadBytes) -> bool {
         let ttl = match self {
             View::Never => return false,
-            View::After(expiry) => expiry,
+            View::After(ttl) => ttl,
             View::AsWritten => match record::ttl(head).get() {
                 None => return false,
-                Some(ttl) => ttl,
+                Some(ttl) => u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
             },
         };
         is_past(record::created(head), ttl, clock::now())
@@ -54,12 +63,13 @@ impl View {
 }
 
 #[inline]
-fn is_past(created: Stamp, ttl: Duration, now: Duration) -> bool {
-    let created = Duration::from_millis(created.0 * 10);
+fn is_past(created: Stamp, ttl: u64, now: Duration) -> bool {
+    let now = now.as_secs().saturating_mul(1_000_000_000) + u64::from(now.subsec_nanos());
+    let created = created.0.saturating_mul(10_000_000);
     match now.checked_sub(created) {
         Some(age) => age >= ttl,
         // Stamps are rounded down, so a stamp from the future is one of another clock.
-        None => ttl.is_zero() || created - now > FUTURE_MAX,
+        None => ttl == 0 || created - now > FUTURE_MAX,
     }
 }
 
@@ -81,8 +91,7 @@ impl SharedView {
         let word = match view {
             View::AsWritten => AS_WRITTEN,
             View::Never => NEVER,
-            // Past 584 years of nanoseconds is never.
-            View::After(expiry) => u64::try_from(expiry.as_nanos()).unwrap_or(NEVER).min(NEVER),
+            View::After(nanos) => nanos,
         };
         // Relaxed: the word is all there is to see.
         self.0.store(word, Ordering::Relaxed);
@@ -93,7 +102,7 @@ impl SharedView {
         match self.0.load(Ordering::Relaxed) {
             AS_WRITTEN => View::AsWritten,
             NEVER => View::Never,
-            nanos => View::After(Duration::from_nanos(nanos)),
+            nanos => View::After(nanos),
         }
     }
 }
@@ -104,28 +113,30 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn at(time: Duration) -> Stamp {
-        Stamp::new(time)
+    fn is_past(created: Duration, ttl: Duration, now: Duration) -> bool {
+        let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        super::is_past(Stamp::new(created), ttl, now)
     }
 
     #[test]
     fn age_is_judged_against_the_time_to_live() {
         let now = DAY * 20_000;
-        assert!(!is_past(at(now - DAY), DAY * 2, now));
-        assert!(is_past(at(now - DAY * 2), DAY * 2, now));
-        assert!(is_past(at(now), Duration::ZERO, now));
-        assert!(!is_past(at(now - DAY), Duration::MAX, now));
-        assert!(is_past(at(now - Duration::from_millis(100)), Duration::from_millis(50), now));
+        assert!(!is_past(now - DAY, DAY * 2, now));
+        assert!(is_past(now - DAY * 2, DAY * 2, now));
+        assert!(is_past(now, Duration::ZERO, now));
+        assert!(!is_past(now - DAY, Duration::MAX, now));
+        assert!(is_past(now - Duration::from_millis(100), Duration::from_millis(50), now));
     }
 
     #[test]
     fn no_clock_makes_an_entry_immortal() {
-        let now = DAY * 20_000;
-        assert!(is_past(at(now + DAY * 365), DAY, now), "written by a clock a year ahead");
-        assert!(is_past(at(now + DAY), Duration::MAX, now), "even if it were to live for ever");
-        assert!(!is_past(at(now + FUTURE_MAX), DAY, now), "a little slip is no age");
-        assert!(is_past(at(now), DAY, now + DAY * 365), "the clock set ahead: expired early");
-        assert!(is_past(at(now + FUTURE_MAX), Duration::ZERO, now));
+        let (now, slip) = (DAY * 20_000, Duration::from_nanos(FUTURE_MAX));
+        assert!(is_past(now + DAY * 365, DAY, now), "written by a clock a year ahead");
+        assert!(is_past(now + DAY, Duration::MAX, now), "even if it were to live for ever");
+        assert!(!is_past(now + slip, DAY, now), "a little slip is no age");
+        assert!(is_past(now, DAY, now + DAY * 365), "the clock set ahead: expired early");
+        assert!(is_past(now + slip, Duration::ZERO, now));
+        assert!(is_past(DAY * 200_000_000, DAY, now) && !is_past(now, DAY, Duration::ZERO + now));
     }
 
     #[test]
@@ -134,7 +145,7 @@ mod tests {
             let shared = SharedView::new(View::new(expiry));
             assert_eq!(shared.get().get(), expiry);
         }
-        let long = View::After(Duration::from_secs(u64::MAX / 2));
+        let long = View::new(Some(Duration::from_secs(u64::MAX / 2)));
         assert_eq!(SharedView::new(long).get(), View::Never);
     }
 }

@@ -7,6 +7,7 @@ use super::region::Region;
 use super::share::lock;
 use crate::error::{Error, Result};
 use crate::sys::file::CacheFile;
+use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,21 +17,22 @@ const HANDOVER_MAX: u32 = 64;
 const BACKOFF_MIN: Duration = Duration::from_micros(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(2);
 
-/// A point in time to give up at.
-#[derive(Debug, Clone, Copy)]
+/// A point in time to give up at. The clock is first looked at when there is something to wait for.
+#[derive(Debug)]
 pub(crate) struct Deadline {
-    start: Instant,
+    start: OnceCell<Instant>,
     timeout: Duration,
 }
 
 impl Deadline {
     pub(crate) fn after(timeout: Duration) -> Deadline {
-        Deadline { start: Instant::now(), timeout }
+        Deadline { start: OnceCell::new(), timeout }
     }
     fn left(&self) -> Option<Duration> {
-        self.timeout.checked_sub(self.start.elapsed()).filter(|left| !left.is_zero())
+        let waited = self.start.get_or_init(Instant::now).elapsed();
+        self.timeout.checked_sub(waited).filter(|left| !left.is_zero())
     }
-    pub(crate) fn passed(&self, path: &Path) -> Error {
+    fn passed(&self, path: &Path) -> Error {
         Error::Locked { path: path.to_path_buf(), waited: self.timeout }
     }
 }
@@ -131,7 +133,10 @@ impl Drop for Pass<'_> {
         if !is_handed_on && let Some(region) = inner.locked.take() {
             region.file().unlock();
         }
+        let is_awaited = inner.waiting > 0;
         drop(inner);
-        self.gate.freed.notify_one();
+        if is_awaited {
+            self.gate.freed.notify_one(); // A system call, so not for nobody.
+        }
     }
 }

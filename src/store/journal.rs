@@ -98,12 +98,24 @@ impl<'a> Journal<'a> {
             draft.head.seq = seq;
         }
         let offsets = self.write(drafts)?;
+        if drafts.len() > 1 {
+            self.touch_slots(drafts);
+        }
         for (draft, offset) in drafts.iter().zip(&offsets) {
             self.apply(*offset, &draft.head)?;
             self.tend_index();
         }
         self.settle()?;
         Ok(offsets)
+    }
+
+    /// Loads the slots of many keys, so that the machine waits for all of them at once.
+    fn touch_slots(&self, drafts: &[Draft<'_>]) {
+        let table = self.ledger.table(word::INDEX);
+        for draft in drafts.iter().filter(|draft| draft.head.kind.is_keyed()) {
+            let tag = Tag::of(draft.head.identity.hash(self.facts.seed));
+            std::hint::black_box(self.medium().load(index::first_place(table, tag)));
+        }
     }
 
     /// Copies records behind the tail and publishes them.

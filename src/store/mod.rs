@@ -25,6 +25,7 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::format::header::{state, word};
 use crate::format::record::{self, Identity};
+use crate::sys::clock;
 use crate::sys::fork::PerProcess;
 use crate::sys::map::Record;
 use expiry::View;
@@ -35,7 +36,6 @@ use share::{Key, Share, Totals, lock, release_share, share_of, with_cell};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
 
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
 const PATH_CHECK_INTERVAL: u64 = 100;
@@ -53,7 +53,7 @@ pub(crate) struct Store {
 struct State {
     current: Mutex<Option<Arc<Region>>>,
     gate: Gate,
-    /// When the path was last looked at, in milliseconds of this process.
+    /// When the path was last looked at, in milliseconds since 1970.
     looked: AtomicU64,
 }
 
@@ -192,6 +192,12 @@ impl Store {
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
+    /// Loads what the look-ups of these identities will, so that the machine waits but once.
+    pub(crate) fn touch(&self, identities: &[Identity]) -> Result<()> {
+        self.region()?.touch(identities);
+        Ok(())
+    }
+
     /// This thread's share of a region.
     fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
         share_of(&self.key, region, &self.totals, None)
@@ -207,11 +213,10 @@ impl Store {
     }
 
     fn is_path_check_due(&self) -> bool {
-        static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-        let now = START.elapsed().as_millis() as u64 + PATH_CHECK_INTERVAL;
+        let now = clock::now().as_millis() as u64;
         let looked = &self.state().looked;
-        // Relaxed: two threads that look at once do no harm.
-        let is_due = now - looked.load(Ordering::Relaxed).min(now) >= PATH_CHECK_INTERVAL;
+        // Relaxed: two threads that look at once do no harm. A clock set back is a reason to look.
+        let is_due = now.abs_diff(looked.load(Ordering::Relaxed)) >= PATH_CHECK_INTERVAL;
         if is_due {
             looked.store(now, Ordering::Relaxed);
         }

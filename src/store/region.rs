@@ -7,7 +7,7 @@ use super::journal::Journal;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, state, word};
 use crate::format::record::{self, HEAD_SIZE, Head, HeadBytes, Identity};
-use crate::format::slot::{Table, Tag};
+use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
 use crate::sys::Words;
@@ -114,6 +114,23 @@ impl Region {
         })?;
         let head = map.head(&record);
         (record::is_value(head) && !view.is_expired(head)).then_some(record)
+    }
+
+    /// Loads the slots of many identities, then the records that they lead to: each is most likely a
+    /// cache miss, and none depends on another one.
+    pub(crate) fn touch(&self, identities: &[Identity]) {
+        let Backing::Mapped(map) = &self.backing else { return };
+        let table = Table(map.load(word::INDEX));
+        let slot_of = |identity: &Identity| {
+            let tag = Tag::of(identity.hash(self.facts.seed));
+            Slot(map.load(index::first_place(table, tag)))
+        };
+        for identity in identities {
+            std::hint::black_box(slot_of(identity));
+        }
+        for record in identities.iter().filter_map(|id| map.seen(slot_of(id).offset())) {
+            std::hint::black_box(map.head(&record)[0]);
+        }
     }
 
     /// What `identity` has, as `view` judges it.
