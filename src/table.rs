@@ -299,12 +299,10 @@ impl<V: CacheValue> Inner<V> {
     }
 
     /// On what terms a value that was not found is stored. What was found, and then is not admitted,
-    /// is damaged and is replaced.
+    /// is damaged.
     fn terms(&self, found: &Found) -> Terms {
-        match found.is_absent() {
-            true => Terms::IfAbsent(Store::token(&found.region), self.view()),
-            false => Terms::Replace,
-        }
+        let token = Store::token(&found.region);
+        if found.is_absent() { Terms::IfAbsent(token, self.view()) } else { Terms::Mend(token) }
     }
 
     /// A value that is in no file.

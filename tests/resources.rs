@@ -51,8 +51,13 @@ fn a_full_disk_is_an_error_and_no_signal() {
         return;
     }
     let dir = Dir::new();
+    on_small_disk(&dir, "2m", || command(TEST, "child", dir.path()));
+}
+
+/// Runs a command with a small disk of its own mounted at `dir`, where that is allowed.
+fn on_small_disk(dir: &Dir, size: &str, command: impl FnOnce() -> Command) {
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
         .arg(dir.path())
         .output()
         .is_ok_and(|output| output.status.success());
@@ -60,11 +65,36 @@ fn a_full_disk_is_an_error_and_no_signal() {
         eprintln!("not run: this machine lets the test mount nothing");
         return;
     }
-    let result = command(TEST, "child", dir.path()).output();
+    let result = command().output();
     let unmounted = Command::new("umount").arg("-l").arg(dir.path()).status();
     assert!(unmounted.unwrap().success());
     let result = result.unwrap();
-    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    assert!(result.status.success(), "{result:?}");
+}
+
+#[test]
+fn a_disk_that_fills_while_the_index_grows_is_an_error_and_no_signal() {
+    const TEST: &str = "a_disk_that_fills_while_the_index_grows_is_an_error_and_no_signal";
+    if let Some((_, place)) = role() {
+        // Whatever space the cache leaves free for a moment, somebody else takes it.
+        let filler = std::fs::File::create(place.join("filler")).unwrap();
+        let table = open(&place).table::<u64, u64>("t");
+        let mut full = false;
+        for key in 0..20_000 {
+            full |= table.insert(&key, &key).is_err();
+            if key % 8 == 0 {
+                let size = filler.metadata().unwrap().len();
+                let _ = std::os::unix::fs::FileExt::write_at(&filler, &[1; 4096], size);
+            }
+        }
+        assert!(full);
+        assert!(open(&place).verify().unwrap().findings.is_empty());
+        return;
+    }
+    for size in ["200k", "300k", "400k", "500k"] {
+        let dir = Dir::new();
+        on_small_disk(&dir, size, || command(TEST, "child", dir.path()));
+    }
 }
 
 /// Runs `test` as another process under a shell's limit.

@@ -144,7 +144,8 @@ fn unsafe_code_stands_where_it_may() {
 #[test]
 fn files_and_functions_stay_readable() {
     for (file, text) in files("src") {
-        assert!(text.lines().count() <= LINES_MAX, "{file} is too long");
+        let max = if file.ends_with("tests.rs") { 2 * LINES_MAX } else { LINES_MAX };
+        assert!(text.lines().count() <= max, "{file} is too long");
         assert!(text.starts_with("//!") || file == "src/lib.rs", "{file} does not say what it is");
         let mut start = None;
         for (number, line) in text.lines().enumerate() {

@@ -38,7 +38,8 @@ impl Tag {
     }
 }
 
-/// A tag and the offset of a record, or empty. A slot never becomes empty again.
+/// A tag and the offset of a record; or empty; or dead, which says that its record counts no more. A
+/// slot never becomes empty again, but a dead one may be taken by any key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(pub(crate) u64);
 
@@ -48,6 +49,15 @@ impl Slot {
     #[inline]
     pub(crate) const fn new(tag: Tag, offset: u64) -> Slot {
         Slot((tag.0 << PLACE_BITS) | (offset / ALIGNMENT))
+    }
+    #[inline]
+    pub(crate) const fn dead(tag: Tag) -> Slot {
+        // An offset in the header, where no record is.
+        Slot::new(tag, ALIGNMENT)
+    }
+    #[inline]
+    pub(crate) const fn is_dead(self) -> bool {
+        self.offset() == ALIGNMENT
     }
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {

@@ -51,7 +51,7 @@ pub(crate) fn step(ledger: Ledger<'_>) -> Result<()> {
     for bucket in cursor..end {
         let bucket = Table::new(index.offset() + bucket * BUCKET_SIZE, 1);
         for slot in slots(ledger.medium, bucket) {
-            place(ledger, pending, Slot::EMPTY, slot)?;
+            place(ledger, pending, slot, slot)?;
         }
     }
     ledger.set(word::CURSOR, end)?;
@@ -66,7 +66,8 @@ pub(crate) fn complete(ledger: Ledger<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Stores `slot` in the new table too, in place of `old`, if its place in the old one was moved.
+/// Stores `slot` in the new table too, in place of `old`, if its place in the old one was moved, or
+/// may have been: a step that was killed has moved some of its buckets, and says so nowhere.
 pub(crate) fn follow(
     ledger: Ledger<'_>,
     index: Table,
@@ -75,10 +76,15 @@ pub(crate) fn follow(
     slot: Slot,
 ) -> Result<()> {
     let pending = ledger.table(word::PENDING);
-    let is_moved = pending != Table::NONE
-        && pending != index
-        && bucket_of(index, at) < ledger.get(word::CURSOR)?;
-    if is_moved { place(ledger, pending, old, slot) } else { Ok(()) }
+    if pending == Table::NONE || pending == index {
+        return Ok(());
+    }
+    let end = (ledger.get(word::CURSOR)? + STEP_BUCKETS).min(index.buckets());
+    if bucket_of(index, at) >= end {
+        return Ok(());
+    }
+    make_room(ledger, index, pending, end)?;
+    place(ledger, pending, old, slot)
 }
 
 /// Disk space for all that the buckets below `end` can lead to in the new table.
@@ -94,12 +100,19 @@ fn make_room(ledger: Ledger<'_>, index: Table, pending: Table, end: u64) -> Resu
     ledger.set(word::GROWN, target)
 }
 
-/// Puts a slot into a table that has no readers yet. Slots differ by their offsets, so no record
-/// need be read; doing it twice changes nothing.
+/// Puts `slot` into a table that has no readers yet, in place of `old` if that is there. Slots differ by
+/// their offsets, so no record need be read; doing it twice changes nothing.
 fn place(ledger: Ledger<'_>, table: Table, old: Slot, slot: Slot) -> Result<()> {
-    let same = |found: Slot| (found == slot || found == old).then_some(());
-    match seat(ledger.medium, table, slot.tag(), same) {
-        Seat::Taken(at, ..) | Seat::Free(at) => ledger.store(at, slot.0),
+    let seat_of = |wanted: Slot| {
+        seat(ledger.medium, table, slot.tag(), |found| (found == wanted).then_some(()))
+    };
+    if let Seat::Taken(at, ..) = seat_of(old) {
+        return ledger.store(at, slot.0);
+    }
+    match seat_of(slot) {
+        Seat::Taken(..) => Ok(()),
+        _ if slot.is_dead() => Ok(()),
+        Seat::Free(at, _) => ledger.store(at, slot.0),
         Seat::Full => Err(ledger.damaged("the index: no room near a key's home")),
     }
 }
@@ -134,8 +147,6 @@ fn reclaim(ledger: Ledger<'_>, index: Table) -> Result<()> {
     if from == to {
         return ledger.store(word::RETIRED, Table::NONE.0);
     }
-    if retired.is_plausible() {
-        ledger.medium.file().punch(retired.offset() + from, retired.offset() + to);
-    }
+    ledger.medium.file().punch(retired.offset() + from, retired.offset() + to);
     ledger.store(word::RECLAIMED, to)
 }

@@ -75,8 +75,8 @@ pub(crate) fn find<T>(
 pub(crate) enum Seat<T> {
     /// In this place, with what `matches` made of it.
     Taken(u64, Slot, T),
-    /// It has none; this place is empty.
-    Free(u64),
+    /// It has none; this place holds an empty slot or a dead one, to be taken.
+    Free(u64, Slot),
     /// It has none, and there is no room near its home.
     Full,
 }
@@ -88,21 +88,24 @@ pub(crate) fn seat<T>(
     tag: Tag,
     mut matches: impl FnMut(Slot) -> Option<T>,
 ) -> Seat<T> {
+    let mut dead = None;
     for bucket in probe(table, tag) {
         for step in 0..BUCKET_SLOTS {
             let place = bucket + tag.place(step);
             let slot = Slot(words.load(place));
             if slot.is_empty() {
-                return Seat::Free(place);
+                return dead.unwrap_or(Seat::Free(place, slot));
             }
-            if slot.tag() == tag
+            if slot.is_dead() {
+                dead = dead.or(Some(Seat::Free(place, slot)));
+            } else if slot.tag() == tag
                 && let Some(found) = matches(slot)
             {
                 return Seat::Taken(place, slot, found);
             }
         }
     }
-    Seat::Full
+    dead.unwrap_or(Seat::Full)
 }
 
 /// The bucket of `table` that a place lies in.
@@ -110,11 +113,18 @@ pub(crate) fn bucket_of(table: Table, place: u64) -> u64 {
     (place - table.offset()) / BUCKET_SIZE
 }
 
-/// Every slot of a table that is not empty.
+/// Every slot of a table that names a record.
 pub(crate) fn slots(words: &(impl Words + ?Sized), table: Table) -> impl Iterator<Item = Slot> {
     (0..table.slots())
         .map(move |slot| Slot(words.load(table.offset() + slot * 8)))
-        .filter(|slot| !slot.is_empty())
+        .filter(|slot| !slot.is_empty() && !slot.is_dead())
+}
+
+/// Whether a table in which a key finds no seat should grow. If it is this empty, the trouble is more
+/// keys of one tag than there is room for near their home: not by accident, and no larger table would
+/// help.
+pub(crate) const fn is_worth_growing(used: u64, table: Table) -> bool {
+    used * 4 >= table.slots() && table.buckets() < BUCKET_LIMIT
 }
 
 /// A table in memory: what recovery and compaction build before it is written, and what a reader
@@ -137,7 +147,8 @@ impl HeapTable {
         self.used
     }
 
-    /// Puts `slot` where `matches` says its key is, or into a new place; returns what was there.
+    /// Puts `slot` where `matches` says its key is, or into a new place; returns what was there. A slot
+    /// for which there can be no room is left out: its record is found no more.
     pub(crate) fn put(&mut self, slot: Slot, matches: impl Fn(Slot) -> bool) -> Option<Slot> {
         loop {
             match seat(self, self.table(), slot.tag(), |slot| matches(slot).then_some(())) {
@@ -145,12 +156,13 @@ impl HeapTable {
                     self.set(place, slot);
                     return Some(old);
                 }
-                Seat::Free(place) if !is_crowded(self.used, self.table()) => {
+                Seat::Free(place, prior) if !is_crowded(self.used, self.table()) => {
                     self.set(place, slot);
-                    self.used += 1;
+                    self.used += u64::from(prior.is_empty());
                     return None;
                 }
-                Seat::Free(_) | Seat::Full => self.grow(),
+                Seat::Full if !is_worth_growing(self.used, self.table()) => return None,
+                Seat::Free(..) | Seat::Full => self.grow(),
             }
         }
     }
@@ -162,7 +174,7 @@ impl HeapTable {
                 self.set(place, slot);
                 true
             }
-            Seat::Free(_) | Seat::Full => false,
+            Seat::Free(..) | Seat::Full => false,
         }
     }
 
@@ -236,12 +248,12 @@ mod tests {
     fn what_was_put_is_found_through_every_growth() {
         let mut heap = HeapTable::new(1);
         for key in 1..=50_000 {
-            assert_eq!(heap.put(Slot::new(tag(key), key * 16), |_| false), None);
+            assert_eq!(heap.put(Slot::new(tag(key), key * 4096), |_| false), None);
         }
         let table = heap.table();
         for key in 1..=50_000 {
-            let found = find(&heap, table, tag(key), |at| (at == key * 16).then_some(at));
-            assert_eq!(found, Some(key * 16));
+            let found = find(&heap, table, tag(key), |at| (at == key * 4096).then_some(at));
+            assert_eq!(found, Some(key * 4096));
         }
         assert_eq!(find(&heap, table, tag(50_001), |at| (at == 0).then_some(())), None);
         assert_eq!(slots(&heap, table).count() as u64, heap.used());
@@ -257,10 +269,29 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_slot_is_taken_by_any_key() {
+        let mut heap = HeapTable::new(1);
+        heap.put(Slot::new(tag(1), 160), |_| false);
+        assert!(heap.replace(Slot::dead(tag(1)), |slot| slot.offset() == 160));
+        assert_eq!(slots(&heap, heap.table()).count(), 0);
+        assert_eq!(heap.put(Slot::new(tag(1), 320), |_| false), None);
+        assert_eq!((heap.used(), heap.table().buckets()), (1, 1));
+    }
+
+    #[test]
+    fn too_many_keys_of_one_tag_end_in_a_miss_and_not_in_endless_growth() {
+        let mut heap = HeapTable::new(64);
+        for offset in 1..=2000 {
+            heap.put(Slot::new(tag(1), offset * 4096), |_| false);
+        }
+        assert!(heap.table().buckets() <= 256 && heap.used() <= 8 * PROBE_LIMIT);
+    }
+
+    #[test]
     fn a_full_table_ends_the_search() {
         let heap = HeapTable::new(1);
         for place in 0..8 {
-            heap.store(HEADER_SIZE + place * 8, Slot::new(tag(1), 16).0).unwrap();
+            heap.store(HEADER_SIZE + place * 8, Slot::new(tag(1), 4096).0).unwrap();
         }
         assert_eq!(seat(&heap, heap.table(), tag(1), |_| None::<()>), Seat::Full);
     }

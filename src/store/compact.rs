@@ -7,8 +7,9 @@
 use super::TRIES;
 use super::create::write_header;
 use super::expiry::View;
+use super::journal::Journal;
 use super::region::Region;
-use super::rewrite::{Bulk, Replay, copy, replay, take_place};
+use super::rewrite::{Bulk, Outcome, Replay, copy, take_place};
 use super::{Store, Writer};
 use crate::error::{Error, Result};
 use crate::format::header::word;
@@ -74,43 +75,57 @@ impl Store {
         view: View,
     ) -> Result<Option<(Region, Bulk, Writer<'s>)>> {
         let old = region.journal();
-        let (mut from, seq) = (old.tail()?, old.seq()?);
-        let Some(slots) = slots_of(region, from) else { return Ok(None) };
-        let bulk = copy(region, slots, &new.file, view)?;
-        let barrier = bulk.barrier.max(old.ledger.get(word::BARRIER)?);
-        let words = bulk.words(seq, barrier);
-        let write = || Error::io("write", new.file.path());
-        write_header(&new.file, &bulk.facts, &words).map_err(write())?;
-        let next = Region::attach(new.share()?, bulk.facts, Care::Trusted)?;
-        let sync = || Error::io("sync", new.file.path());
-        new.file.sync().map_err(sync())?;
+        let Some((next, bulk, at)) = copy_to(region, new, view)? else { return Ok(None) };
+        let mut replay = Replay::new(region.journal(), next.journal(), at);
         for _ in 0..ROUNDS {
-            let to = old.tail()?;
-            if to - from <= DELTA_MAX {
+            let end = old.ledger.get(word::APPLIED)?;
+            if end - replay.at <= DELTA_MAX {
                 break;
             }
-            if replay(&old, &next.journal(), from, to)? == Replay::Cleared {
+            if replay.run(end)? == Outcome::Cleared {
                 return Ok(None);
             }
-            from = to;
         }
         let writer = self.lock()?;
-        if !Arc::ptr_eq(writer.region(), region) {
+        let is_same = Arc::ptr_eq(writer.region(), region);
+        if !is_same || replay.run(old.tail()?)? == Outcome::Cleared {
             return Ok(None);
         }
-        if replay(&old, &next.journal(), from, old.tail()?)? == Replay::Cleared {
-            return Ok(None);
-        }
-        let journal = next.journal();
-        journal.ledger.set(word::SEQ, journal.seq()?.max(old.seq()?))?;
-        let barrier = old.ledger.get(word::BARRIER)?.max(journal.ledger.get(word::BARRIER)?);
-        journal.ledger.set(word::BARRIER, barrier)?;
-        journal.ledger.set(word::SYNCED, journal.tail()?)?;
-        journal.checkpoint()?;
-        journal.trim()?;
-        new.file.sync().map_err(sync())?;
+        seal(&old, &next.journal())?;
+        new.file.sync().map_err(Error::io("sync", new.file.path()))?;
         Ok(Some((next, bulk, writer)))
     }
+}
+
+/// Copies what is live in `region` now into a new file, and says how far in the log that is. `None` if
+/// the index kept moving.
+pub(super) fn copy_to(
+    region: &Region,
+    new: &Replacement,
+    view: View,
+) -> Result<Option<(Region, Bulk, u64)>> {
+    let ledger = region.journal().ledger;
+    // What is applied is in the index; what is published beyond may not be yet.
+    let at = ledger.get(word::APPLIED)?;
+    let seq = region.journal().seq()?;
+    let Some(slots) = slots_of(region, at) else { return Ok(None) };
+    let bulk = copy(region, slots, &new.file, view)?;
+    let barrier = bulk.barrier.max(ledger.get(word::BARRIER)?);
+    let words = bulk.words(seq, barrier);
+    write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
+    new.file.sync().map_err(Error::io("sync", new.file.path()))?;
+    let next = Region::attach(new.share()?, bulk.facts, Care::Trusted)?;
+    Ok(Some((next, bulk, at)))
+}
+
+/// Carries over what the old file knows beside its records, and closes the new one with a checkpoint.
+fn seal(old: &Journal<'_>, new: &Journal<'_>) -> Result<()> {
+    new.raise_seq(old.seq()?)?;
+    let barrier = old.ledger.get(word::BARRIER)?.max(new.ledger.get(word::BARRIER)?);
+    new.ledger.set(word::BARRIER, barrier)?;
+    new.ledger.set(word::SYNCED, new.tail()?)?;
+    new.checkpoint()?;
+    new.trim()
 }
 
 /// The slots of records below `tail`. `None` if the index kept moving under the reading.

@@ -18,6 +18,9 @@ use crate::scan::{Step, Walk, Window};
 use crate::sys::clock;
 use crate::sys::file::Medium;
 
+/// Payloads longer than this are copied without the lock, into space reserved under it.
+pub(crate) const LARGE: usize = 64 << 10;
+
 /// Space is taken in steps of a sixteenth of the file, between these.
 const STEP_MIN: u64 = 64 << 10;
 const STEP_MAX: u64 = 8 << 20;
@@ -63,9 +66,9 @@ impl<'a> Journal<'a> {
         Error::io(action, self.medium().file().path())
     }
 
-    /// Finishes what a holder of the lock who was killed has published. `whole` also checks payloads,
-    /// which matters after a power cut alone.
-    pub(crate) fn redo(&self, whole: bool) -> Result<()> {
+    /// Finishes what a holder of the lock who was killed has published. After a power cut, payloads are
+    /// checked too, and no table is believed to be empty.
+    pub(crate) fn redo(&self, after_power_cut: bool) -> Result<()> {
         let (applied, tail) = (self.ledger.get(word::APPLIED)?, self.tail()?);
         if applied >= tail {
             return Ok(());
@@ -73,15 +76,43 @@ impl<'a> Journal<'a> {
         let mut walk = Walk::new(self.medium().file(), self.facts.seed, applied, tail);
         while let Some(step) = walk.next().map_err(self.io("read"))? {
             let Step::Record(offset, head) = step else { continue };
-            if whole && !head.kind.holds_table() {
-                let payload = walk.payload(offset, &head).map_err(self.io("read"))?;
-                if head.check_of(payload, self.facts.seed) != head.payload_check {
-                    continue;
-                }
+            if after_power_cut && !self.survived(&mut walk, offset, &head)? {
+                continue;
             }
             self.apply(offset, &head)?;
         }
         self.settle()
+    }
+
+    /// Whether a record came through a power cut whole. A table may have: its slots then are of any time.
+    fn survived(&self, walk: &mut Walk<'_>, offset: u64, head: &Head) -> Result<bool> {
+        match head.kind {
+            // Growth begins anew, elsewhere.
+            Kind::INDEX => return Ok(false),
+            Kind::CLEAR => {
+                let table = table_in(offset, head);
+                let file = self.medium().file();
+                file.zero(table.offset(), table.end()).map_err(self.io("clear"))?;
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let payload = walk.payload(offset, head).map_err(self.io("read"))?;
+        if head.check_of(payload, self.facts.seed) != head.payload_check {
+            return Ok(false);
+        }
+        let filled =
+            if head.kind == Kind::FILLED { self.offsets_in(offset, head)? } else { vec![] };
+        for filled in filled {
+            let Some(head) = self.head_at(filled) else { return Ok(false) };
+            let mut window = Window::new(self.medium().file(), self.tail()?);
+            let payload = window.get(filled + HEAD_SIZE, head.len).map_err(self.io("read"))?;
+            let check = payload.map(|payload| head.check_of(payload, self.facts.seed));
+            if check != Some(head.payload_check) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Ends a hold: all that is published is in the index.
@@ -116,6 +147,11 @@ impl<'a> Journal<'a> {
             let tag = Tag::of(draft.head.identity.hash(self.facts.seed));
             std::hint::black_box(self.medium().load(index::first_place(table, tag)));
         }
+    }
+
+    /// Gives out no number up to `seq` any more.
+    pub(crate) fn raise_seq(&self, seq: u64) -> Result<()> {
+        self.ledger.set(word::SEQ, self.seq()?.max(seq))
     }
 
     /// Copies records behind the tail and publishes them.
@@ -205,7 +241,8 @@ impl<'a> Journal<'a> {
             Kind::CLEAR => self.switch(table_in(offset, head), head.seq),
             Kind::INDEX => {
                 let table = table_in(offset, head);
-                let is_new = self.ledger.table(word::INDEX) != table
+                // Later tables lie further behind; redoing must not go back to a former one.
+                let is_new = self.ledger.table(word::INDEX).offset() < table.offset()
                     && self.ledger.table(word::PENDING) == Table::NONE;
                 if is_new { grow::begin(self.ledger, table) } else { Ok(()) }
             }
@@ -240,11 +277,14 @@ impl<'a> Journal<'a> {
                     self.count(&prior, -1)?;
                     return self.count(head, 1);
                 }
-                Seat::Free(at) => {
-                    grow::follow(self.ledger, table, at, Slot::EMPTY, slot)?;
+                Seat::Free(at, prior) => {
+                    grow::follow(self.ledger, table, at, slot, slot)?;
                     self.ledger.store(at, slot.0)?;
-                    self.ledger.add(word::USED, 1)?;
+                    self.ledger.add(word::USED, i64::from(prior.is_empty()))?;
                     return self.count(head, 1);
+                }
+                Seat::Full if !index::is_worth_growing(self.ledger.get(word::USED)?, table) => {
+                    return Err(self.ledger.damaged("the index: no room near a key's home"));
                 }
                 Seat::Full => {
                     if self.ledger.table(word::PENDING) == Table::NONE {
@@ -282,11 +322,11 @@ impl<'a> Journal<'a> {
         };
         match index::seat(self.medium(), table, tag, same) {
             Seat::Taken(_, _, found) => Some(found),
-            Seat::Free(_) | Seat::Full => None,
+            Seat::Free(..) | Seat::Full => None,
         }
     }
 
-    /// Points the slots of the records on a dead list at the list: they are found no more.
+    /// Makes the slots of the records on a dead list dead: they are found no more.
     fn bury(&self, list: u64, head: &Head) -> Result<()> {
         for offset in self.offsets_in(list, head)? {
             let Some(dead) = self.head_at(offset) else { continue };
@@ -294,7 +334,7 @@ impl<'a> Journal<'a> {
             let tag = Tag::of(dead.identity.hash(self.facts.seed));
             let same = |slot: Slot| (slot.offset() == offset).then_some(());
             if let Seat::Taken(at, old, ()) = index::seat(self.medium(), table, tag, same) {
-                let slot = Slot::new(tag, list);
+                let slot = Slot::dead(tag);
                 grow::follow(self.ledger, table, at, old, slot)?;
                 self.ledger.store(at, slot.0)?;
                 self.count(&dead, -1)?;
@@ -313,7 +353,7 @@ impl<'a> Journal<'a> {
             self.ledger.store(word::INDEX, table.0)?;
         }
         self.ledger.store(word::PENDING, Table::NONE.0)?;
-        if pending != Table::NONE && pending.end() <= self.tail()? {
+        if pending != Table::NONE && pending != table && pending.end() <= self.tail()? {
             self.medium().file().punch(pending.offset(), pending.end());
         }
         for place in [word::CURSOR, word::GROWN, word::ENTRIES, word::LIVE, word::USED] {
@@ -364,10 +404,10 @@ impl<'a> Journal<'a> {
             return Err(Error::TooLarge { what: "the index", size: table.end(), limit });
         }
         self.make_room(table.offset())?;
-        let file = self.medium().file();
-        let allocated = self.ledger.get(word::ALLOCATED)?;
-        file.zero(table.offset(), table.end().min(allocated)).map_err(self.io("clear"))?;
+        let (file, allocated) = (self.medium().file(), self.ledger.get(word::ALLOCATED)?);
+        let size = file.size().map_err(self.io("look at"))?;
         grow::reserve(self.ledger, table)?;
+        file.zero(table.offset(), table.end().min(size)).map_err(self.io("clear"))?;
 
         let seq = self.seq()?;
         self.ledger.set(word::SEQ, seq + 2)?;

@@ -96,7 +96,8 @@ fn stores() -> &'static Stores {
 impl Store {
     /// The store at a location: the one that other handles use, if there is one.
     pub(crate) fn open(location: Location) -> Result<Arc<Store>> {
-        if let Some(store) = lock(stores()).get(&location).and_then(Weak::upgrade) {
+        let store = lock(stores()).get(&location).and_then(Weak::upgrade);
+        if let Some(store) = store {
             store.region()?;
             return Ok(store);
         }
@@ -124,28 +125,23 @@ impl Store {
 
     /// The file that is the cache now, as far as is known.
     pub(crate) fn region(&self) -> Result<Arc<Region>> {
-        let mut current = lock(&self.state().current);
-        match &*current {
-            Some(region) => Ok(Arc::clone(region)),
-            None => {
-                let region = open::open(&self.location)?;
-                *current = Some(Arc::clone(&region));
-                Ok(region)
-            }
+        if let Some(region) = &*lock(&self.state().current) {
+            return Ok(Arc::clone(region));
         }
+        // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
+        let region = open::open(&self.location)?;
+        Ok(Arc::clone(lock(&self.state().current).get_or_insert(region)))
     }
 
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
     pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
-        let mut current = lock(&self.state().current);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &old)) {
+        let former = lock(&self.state().current).take_if(|current| Arc::ptr_eq(current, &old));
+        if former.is_some() {
             // Let go of the old file first: on a full disk its space may be what the new one needs.
-            *current = None;
             release_share(&self.key);
-            drop(old);
-            *current = Some(open::open(&self.location)?);
+            drop((former, old));
         }
-        Ok(())
+        self.region().map(drop)
     }
 
     /// The value of `identity`, if it lies in place and this process has verified it before. No lock
@@ -209,7 +205,11 @@ impl Store {
         if region.is_outgrown() && region.journal().tail()? > region.medium().reach() {
             return Ok(false);
         }
-        Ok(!self.is_path_check_due() || region.is_at_path())
+        if !self.is_path_check_due() {
+            return Ok(true);
+        }
+        // An index of this process's own is given up once a writer has mended the file's.
+        Ok(region.is_at_path() && !(region.is_private() && trust::is_trusted(region)?))
     }
 
     fn is_path_check_due(&self) -> bool {
@@ -240,13 +240,24 @@ impl Store {
             }
             pass.lock(&region, &deadline)?;
             if self.is_ready(&region)? {
-                region.journal().redo(false)?;
+                self.finish_others(&region)?;
                 return Ok(Writer { store: self, region, _pass: pass });
             }
             pass.unlock();
             self.follow(region)?;
         }
         Err(Error::Unstable { path: path.clone() })
+    }
+
+    /// Finishes what a killed holder of the lock left. An index that cannot take it is made anew.
+    fn finish_others(&self, region: &Region) -> Result<()> {
+        let journal = region.journal();
+        match journal.redo(false) {
+            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => {
+                recover::rebuild_in_place(&journal)
+            }
+            result => result,
+        }
     }
 
     /// Whether a locked file can be written: it is the cache, sound, and mapped far enough.

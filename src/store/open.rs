@@ -48,17 +48,18 @@ pub(crate) fn open(location: &Location) -> Result<Arc<Region>> {
             return Ok(Arc::new(recover::with_private_index(region)?));
         }
         lock_file(region.file(), &deadline)?;
-        // The lock goes with the region, or is given back below.
-        if is_trusted(&region)? {
-            region.file().unlock();
-            return Ok(Arc::new(region));
-        }
-        if region.is_at_path() && recover::recover(&region)? {
-            region.file().unlock();
+        let is_sound = mend(&region);
+        region.file().unlock();
+        if is_sound? {
             return Ok(Arc::new(region));
         }
     }
     Err(Error::Unstable { path: location.path.clone() })
+}
+
+/// Makes a locked file trustworthy, if nobody has yet. `false` if another file is at the path now.
+fn mend(region: &Region) -> Result<bool> {
+    Ok(is_trusted(region)? || region.is_at_path() && recover::recover(region)?)
 }
 
 /// The file at the location, for reading alone if the system allows no more.
@@ -92,7 +93,9 @@ fn replace_blank(location: &Location, blank: &CacheFile) -> Result<()> {
         return Err(Error::ReadOnly { path: path.clone() });
     }
     let Some(new) = Replacement::begin(path)? else {
-        return Err(Error::Busy { path: path.clone() });
+        // Another process is at it.
+        std::thread::sleep(Duration::from_millis(2));
+        return Ok(());
     };
     if !place::is_at(blank, path).map_err(Error::io("look at", path))? {
         return Ok(());

@@ -5,13 +5,13 @@
 
 use super::create::write_header;
 use super::expiry::View;
-use super::journal::Journal;
+use super::journal::{Journal, LARGE};
 use super::region::Region;
 use super::rewrite;
 use super::trust::is_consistent;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::header::{Facts, HOME, state, word};
+use crate::format::header::{Facts, HEADER_SIZE, HOME, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, HeapTable};
@@ -45,6 +45,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     let tail = journal.tail()?;
     // Space behind the tail is taken anew: a copy may have holes there.
     journal.ledger.set(word::ALLOCATED, tail)?;
+    file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))?;
     if !reuse_checkpoint(&journal)? {
         rebuild_in_place(&journal)?;
     }
@@ -76,6 +77,8 @@ fn reuse_checkpoint(journal: &Journal<'_>) -> Result<bool> {
     if !is_whole {
         return Ok(false);
     }
+    let (file, index) = (ledger.medium.file(), checkpoint.index);
+    file.allocate(index.offset(), index.end()).map_err(Error::io("grow", file.path()))?;
     for place in [word::CURSOR, word::GROWN] {
         ledger.set(place, 0)?;
     }
@@ -107,7 +110,7 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
 }
 
 /// Appends an index made from the whole log.
-fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
+pub(crate) fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
     let ledger = &journal.ledger;
     let file = ledger.medium.file();
     let (tail, synced) = (journal.tail()?, ledger.get(word::SYNCED)?);
@@ -130,7 +133,9 @@ pub(crate) fn rebuild(file: &CacheFile, facts: &Facts, end: u64, synced: u64) ->
     while let Some(step) = walk.next().map_err(failed())? {
         let Step::Record(offset, head) = step else { continue };
         let mut dead = Vec::new();
-        if head.kind == Kind::DEAD_LIST || (head.kind.is_keyed() && offset >= synced) {
+        // A large value's space may have been reserved before a sync and filled after it.
+        let is_checked = head.kind.is_keyed() && (offset >= synced || head.len > LARGE as u64);
+        if head.kind == Kind::DEAD_LIST || is_checked {
             let payload = walk.payload(offset, &head).map_err(failed())?;
             if head.check_of(payload, facts.seed) != head.payload_check {
                 continue;
@@ -169,7 +174,7 @@ impl Rebuilt {
             Kind::DEAD_LIST => {
                 for buried in dead {
                     let Some(old) = head_at(*buried) else { continue };
-                    let slot = Slot::new(Tag::of(old.identity.hash(seed)), offset);
+                    let slot = Slot::dead(Tag::of(old.identity.hash(seed)));
                     if self.index.replace(slot, |slot| slot.offset() == *buried) {
                         self.count(&old, -1);
                     }
@@ -200,7 +205,7 @@ fn salvage(region: &Region) -> Result<()> {
     let rebuilt = rebuild(file, facts, tail, 0)?;
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
     let barrier = rebuilt.barrier.max(region.journal().ledger.get(word::BARRIER).unwrap_or(0));
-    let seq = rebuilt.seq.max(region.seq());
+    let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0));
     let bulk = rewrite::copy(region, slots, &new.file, View::Never)?;
     let words = bulk.words(seq, barrier.max(bulk.barrier));
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;

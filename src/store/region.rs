@@ -202,7 +202,9 @@ impl Region {
         if end > limit {
             return None;
         }
-        let mut payload = AlignedVec::with_capacity(usize::try_from(len).ok()?);
+        // A stranger may have made a sparse file of any size: running out of memory is a miss.
+        Vec::<u8>::new().try_reserve_exact(usize::try_from(len).ok()?).ok()?;
+        let mut payload = AlignedVec::with_capacity(len as usize);
         payload.resize(len as usize, 0);
         file.read(offset + HEAD_SIZE, &mut payload).ok()?;
         self.is_whole(head, offset, &payload).then_some(payload)

@@ -8,11 +8,12 @@ use super::region::Region;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, HEADER_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
-use crate::format::slot::{Slot, Table};
+use crate::format::slot::{Slot, Table, Tag};
 use crate::index::{self, HeapTable};
 use crate::scan::{Step, Walk, Window};
 use crate::sys::file::CacheFile;
 use crate::sys::place::Replacement;
+use std::collections::HashMap;
 
 /// Bytes gathered before they are written.
 const BATCH_SIZE: usize = 1 << 20;
@@ -51,8 +52,7 @@ impl Bulk {
 /// index of them. The header is left for the caller to write.
 pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: View) -> Result<Bulk> {
     let seed = region.facts.seed;
-    let mut slots = slots;
-    slots.sort_unstable_by_key(|slot| slot.offset());
+    let slots = newest(region, slots);
     let mut index = HeapTable::new(index::buckets_for(slots.len() as u64));
     let first_index = Table::new(HEADER_SIZE, index.table().buckets());
     let (file_id, generation) = (random(), region.facts.generation + 1);
@@ -80,7 +80,7 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
             bulk.barrier = bulk.barrier.max(head.seq);
         }
         let is_value = head.kind == Kind::VALUE;
-        if !is_value && head.kind != Kind::SCOPE || view.is_expired(bytes) {
+        if head.kind != Kind::SCOPE && (!is_value || view.is_expired(bytes)) {
             bulk.dropped += u64::from(is_value);
             continue;
         }
@@ -91,7 +91,7 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
             continue;
         };
         batch.push(bulk.tail, &head.encode(bulk.tail, seed), payload)?;
-        index.put(Slot::new(slot.tag(), bulk.tail), |_| false);
+        index.put(Slot::new(Tag::of(head.identity.hash(seed)), bulk.tail), |_| false);
         bulk.last = bulk.tail;
         bulk.tail = head.next(bulk.tail);
         bulk.entries += u64::from(is_value);
@@ -104,6 +104,31 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
     out.write(HEADER_SIZE, &index.bytes()).map_err(write())?;
     out.allocate(0, bulk.tail).map_err(write())?;
     Ok(bulk)
+}
+
+/// The slots of the newest record of every key, in the order of the log. In a sound index that is all of
+/// them; one that damage left with two slots for a key must not bring the older one back.
+fn newest(region: &Region, mut slots: Vec<Slot>) -> Vec<Slot> {
+    slots.sort_unstable_by_key(|slot| slot.0);
+    let mut kept = Vec::with_capacity(slots.len());
+    for alike in slots.chunk_by(|a, b| a.tag() == b.tag()) {
+        let mut of_keys: HashMap<_, (u64, Slot)> = HashMap::new();
+        match alike {
+            [slot] => kept.push(*slot),
+            _ => {
+                for slot in alike {
+                    let Some(head) = region.journal().head_at(slot.offset()) else { continue };
+                    let newest = of_keys.entry(head.identity).or_insert((head.seq, *slot));
+                    if newest.0 < head.seq {
+                        *newest = (head.seq, *slot);
+                    }
+                }
+                kept.extend(of_keys.values().map(|(_, slot)| *slot));
+            }
+        }
+    }
+    kept.sort_unstable_by_key(|slot| slot.offset());
+    kept
 }
 
 /// Bytes on their way to a new file.
@@ -146,61 +171,92 @@ impl Batch<'_> {
 
 /// What became of a replay.
 #[derive(PartialEq, Eq)]
-pub(crate) enum Replay {
+pub(crate) enum Outcome {
     /// All of it is in the new file.
     Done,
     /// The cache was cleared: what was copied is worth nothing.
     Cleared,
 }
 
-/// Replays the records of `old` in a range as operations on `new`, which orders them anew: no number
-/// becomes smaller, so a computation that began before a removal still does.
-pub(crate) fn replay(old: &Journal<'_>, new: &Journal<'_>, from: u64, to: u64) -> Result<Replay> {
-    let file = old.ledger.medium.file();
-    let read = || Error::io("read", file.path());
-    let mut walk = Walk::new(file, old.facts.seed, from, to);
-    while let Some(step) = walk.next().map_err(read())? {
-        let Step::Record(offset, head) = step else { continue };
-        match head.kind {
-            Kind::CLEAR => return Ok(Replay::Cleared),
-            kind if kind.is_keyed() => {
-                let payload = walk.payload(offset, &head).map_err(read())?;
-                new.append(&mut [Draft { head, payload }])?;
-            }
-            Kind::FILLED => {
-                for filled in old.offsets_in(offset, &head)? {
-                    replay_filled(old, new, filled)?;
-                }
-            }
-            Kind::DEAD_LIST => {
-                let dead = old.offsets_in(offset, &head)?;
-                let dead = dead.iter().filter_map(|dead| {
-                    let dead = old.head_at(*dead)?;
-                    let (place, found) = new.locate(&dead.identity)?;
-                    (found.seq == dead.seq).then_some(place.to_le_bytes())
-                });
-                let payload = dead.collect::<Vec<_>>().concat();
-                let seed = new.facts.seed;
-                new.append(&mut [Draft::new(Kind::DEAD_LIST, head.identity, &payload, seed)])?;
-            }
-            _ => {}
-        }
-    }
-    Ok(Replay::Done)
+/// Replays the records of one file as operations on another. No sequence number becomes smaller, so
+/// that a computation that began before a removal still does.
+pub(crate) struct Replay<'a> {
+    old: Journal<'a>,
+    new: Journal<'a>,
+    /// What lies below has been replayed.
+    pub(crate) at: u64,
+    /// Where the records that were replayed are now.
+    places: HashMap<u64, u64>,
 }
 
-/// Replays a large value that was filled in after its place was passed.
-fn replay_filled(old: &Journal<'_>, new: &Journal<'_>, offset: u64) -> Result<()> {
-    let Some(head) = old.head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
-        return Ok(());
-    };
-    if old.locate(&head.identity).map(|(place, _)| place) != Some(offset) {
-        return Ok(()); // Superseded meanwhile; its successor is replayed as well.
+impl<'a> Replay<'a> {
+    pub(crate) fn new(old: Journal<'a>, new: Journal<'a>, at: u64) -> Replay<'a> {
+        Replay { old, new, at, places: HashMap::new() }
     }
-    let mut window = Window::new(old.ledger.medium.file(), old.tail()?);
-    let payload = window.get(offset + HEAD_SIZE, head.len);
-    let payload = payload.map_err(Error::io("read", old.ledger.medium.file().path()))?;
-    new.append(&mut [Draft { head, payload: payload.unwrap_or_default() }]).map(drop)
+
+    /// Replays the records up to `end`.
+    pub(crate) fn run(&mut self, end: u64) -> Result<Outcome> {
+        let file = self.old.ledger.medium.file();
+        let read = || Error::io("read", file.path());
+        let mut walk = Walk::new(file, self.old.facts.seed, self.at, end);
+        while let Some(step) = walk.next().map_err(read())? {
+            let Step::Record(offset, head) = step else { continue };
+            match head.kind {
+                Kind::CLEAR => return Ok(Outcome::Cleared),
+                kind if kind.is_keyed() => {
+                    let payload = walk.payload(offset, &head).map_err(read())?;
+                    self.append(offset, head.seq, Draft { head, payload })?;
+                }
+                Kind::FILLED => {
+                    for filled in self.old.offsets_in(offset, &head)? {
+                        self.fill(filled, head.seq)?;
+                    }
+                }
+                Kind::DEAD_LIST => self.bury(offset, &head)?,
+                _ => {}
+            }
+        }
+        self.at = end;
+        Ok(Outcome::Done)
+    }
+
+    fn append(&mut self, old_offset: u64, seq: u64, draft: Draft<'_>) -> Result<()> {
+        self.new.raise_seq(seq - 1)?;
+        let offset = self.new.append(&mut [draft])?[0];
+        self.places.insert(old_offset, offset);
+        Ok(())
+    }
+
+    /// A large value that was filled in after its place was passed.
+    fn fill(&mut self, offset: u64, seq: u64) -> Result<()> {
+        let old = &self.old;
+        let Some(head) = old.head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
+            return Ok(());
+        };
+        if old.locate(&head.identity).map(|(place, _)| place) != Some(offset) {
+            return Ok(()); // Superseded meanwhile; its successor is replayed as well.
+        }
+        let file = old.ledger.medium.file();
+        let mut window = Window::new(file, old.tail()?);
+        let payload = window.get(offset + HEAD_SIZE, head.len);
+        let payload = payload.map_err(Error::io("read", file.path()))?.unwrap_or_default();
+        self.append(offset, seq, Draft { head, payload })
+    }
+
+    /// A dead list, with the offsets that its records have now.
+    fn bury(&mut self, offset: u64, head: &Head) -> Result<()> {
+        let mut payload = Vec::new();
+        for dead in self.old.offsets_in(offset, head)? {
+            let place = self.places.get(&dead).copied().or_else(|| {
+                let dead = self.old.head_at(dead)?;
+                let (place, found) = self.new.locate(&dead.identity)?;
+                (found.seq == dead.seq).then_some(place)
+            });
+            payload.extend(place.into_iter().flat_map(u64::to_le_bytes));
+        }
+        let draft = Draft::new(Kind::DEAD_LIST, head.identity, &payload, self.new.facts.seed);
+        self.append(offset, head.seq, draft)
+    }
 }
 
 /// Lets the new file take the place of a locked one. Who finds the state MOVING looks which file is

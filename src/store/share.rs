@@ -73,8 +73,8 @@ impl Totals {
     pub(crate) fn sum(&self) -> (u64, u64) {
         let mut sum = (self.hits.load(Ordering::Relaxed), self.saved.load(Ordering::Relaxed));
         for counts in lock(&self.threads).iter().filter_map(Weak::upgrade) {
-            sum.0 += counts.hits.load(Ordering::Relaxed);
-            sum.1 += counts.saved.load(Ordering::Relaxed);
+            sum.0 = sum.0.saturating_add(counts.hits.load(Ordering::Relaxed));
+            sum.1 = sum.1.saturating_add(counts.saved.load(Ordering::Relaxed));
         }
         sum
     }

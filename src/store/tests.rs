@@ -1,10 +1,12 @@
 //! The interleavings that broke earlier designs, step by step: a process is killed where a step is
 //! left out here.
 
+use super::compact::copy_to;
 use super::expiry::View;
 use super::journal::{Draft, Journal};
 use super::open::Location;
 use super::region::Sight;
+use super::rewrite::{Outcome, Replay};
 use super::verify::Finding;
 use super::write::{Entry, ScopeRecord, Terms};
 use super::{Store, Token};
@@ -13,7 +15,7 @@ use crate::format::header::{HOME, Home, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, Seat, grow};
-use crate::sys::place::Care;
+use crate::sys::place::{Care, Replacement};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -217,22 +219,153 @@ fn growth_killed_after_any_step_goes_on() {
                 grow::step(ledger).unwrap();
                 ledger.store(word::PENDING, pending.0).unwrap();
                 ledger.store(word::RETIRED, index.0).unwrap();
-            } else if killed_after % 3 == 1 {
+            } else if pending.buckets() > 0 && killed_after % 3 == 1 {
                 // Killed within a step: some slots are in the new table, and the cursor is behind.
                 let cursor = ledger.get(word::CURSOR).unwrap();
                 grow::step(ledger).unwrap();
                 ledger.set(word::CURSOR, cursor).unwrap();
             }
         }
+        // Refreshed and removed before the step is taken again: the old ones must not come back.
+        let removed = (0..before).filter(|key| key % 5 == 0);
+        for key in removed.clone() {
+            put(&store, key, b"refreshed");
+            assert!(store.remove(&identity(key), View::AsWritten).unwrap());
+        }
         for key in before..3000 {
             put(&store, key, &key.to_le_bytes());
         }
-        for key in 0..3000 {
+        assert!(store.region().unwrap().index().1.buckets() > 64, "it has grown");
+        for key in (0..3000).filter(|key| key % 5 != 0 || *key >= before) {
             assert_eq!(get(&store, key).unwrap(), key.to_le_bytes(), "{killed_after}: {key}");
         }
-        assert_eq!(store.stats().entries, 3000);
+        for key in removed.clone() {
+            assert_eq!(get(&store, key), None, "{killed_after}: {key} was removed");
+        }
+        assert_eq!(store.stats().entries, 3000 - removed.count() as u64);
         assert_sound(&store);
     }
+}
+
+#[test]
+fn a_batch_that_grew_the_index_twice_is_redone_from_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..300).for_each(|key| put(&store, key, b"before"));
+    let removed = |key: &u64| key.is_multiple_of(3);
+    for key in (0..300).filter(removed) {
+        store.remove(&identity(key), View::AsWritten).unwrap();
+    }
+    let applied = store.region().unwrap().journal().ledger.get(word::APPLIED).unwrap();
+    let entries: Vec<_> = (1000..5000).map(|key| entry(key, b"batch")).collect();
+    store.put_many(&entries, &SCOPE).unwrap();
+    // Killed before the last store of the hold.
+    let region = store.region().unwrap();
+    region.journal().ledger.set(word::APPLIED, applied).unwrap();
+    put(&store, 1, b"after");
+    assert!((1000..5000).all(|key| get(&store, key).unwrap() == b"batch"));
+    assert!((0..300).filter(removed).all(|key| get(&store, key).is_none()));
+    assert_sound(&store);
+    store.clear().and_then(|()| store.compact(View::AsWritten)).unwrap();
+}
+
+#[test]
+fn flushing_one_key_for_ever_needs_no_larger_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    for _ in 0..2000 {
+        put(&store, 1, b"x");
+        assert_eq!(store.flush(View::After(0)).unwrap(), 1);
+    }
+    assert_eq!((get(&store, 1), store.region().unwrap().index().1.buckets()), (None, 64));
+    assert_sound(&store);
+}
+
+#[test]
+fn an_index_full_of_one_slot_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..100).for_each(|key| put(&store, key, b"x"));
+    let region = store.region().unwrap();
+    let (words, table) = region.index();
+    let slot = index::slots(words, table).next().unwrap();
+    for at in (table.offset()..table.end()).step_by(8) {
+        region.journal().ledger.store(at, slot.0).unwrap();
+    }
+    let kept = store.compact(View::AsWritten).unwrap().entries_kept;
+    assert!(kept <= 1, "what the index lost is lost; nothing grows without bound");
+    put(&store, 1, b"y");
+    assert_eq!(get(&store, 1).unwrap(), b"y");
+    assert_sound(&store);
+}
+
+#[test]
+fn what_happens_during_a_compaction_is_in_the_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..200).for_each(|key| put(&store, key, b"before"));
+    let region = store.region().unwrap();
+    // Published, and not yet in the index, when the copying begins.
+    {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        journal.write(&[draft(&journal, 1000, b"late"), draft(&journal, 1, b"refreshed")]).unwrap();
+    }
+    let new = Replacement::begin(&store.location.path).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AsWritten).unwrap().unwrap();
+    // Numbers that the new file has no records for.
+    store.sync().unwrap();
+    let token = Store::token(&region);
+    store.remove(&identity(5), View::AsWritten).unwrap();
+    put(&store, 7, b"to be flushed");
+    put(&store, 9, &[9; 100_000]);
+    let dead = region.journal().locate(&identity(7)).unwrap().0.to_le_bytes();
+    let journal = region.journal();
+    let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, region.facts.seed);
+    journal.append(&mut [list]).unwrap();
+    let mut replay = Replay::new(region.journal(), next.journal(), at);
+    assert!(replay.run(journal.tail().unwrap()).unwrap() == Outcome::Done);
+    let new = next.journal();
+    let value = |key| new.locate(&identity(key)).filter(|(_, head)| head.kind == Kind::VALUE);
+    assert!(value(1000).is_some() && value(5).is_none() && value(7).is_none());
+    let payload = |key: u64| {
+        let (offset, head) = value(key).unwrap();
+        let mut payload = vec![0; head.len as usize];
+        next.file().read(offset + HEAD_SIZE, &mut payload).unwrap();
+        payload
+    };
+    assert_eq!(
+        (payload(1), payload(2), payload(9)),
+        (b"refreshed".into(), b"before".into(), vec![9; 100_000])
+    );
+    let removed = new.locate(&identity(5)).unwrap().1;
+    assert!(removed.seq > token.seq, "a computation that began before the removal still did");
+}
+
+#[test]
+fn an_unsynced_large_value_costs_no_synced_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"synced");
+    let large = vec![7; 200_000];
+    let (offset, head) = {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let mut head = draft(&journal, 1, &large).head;
+        (journal.reserve(&mut head).unwrap(), head)
+    };
+    store.sync().unwrap();
+    // Filled after the sync; the power cut loses a page of it.
+    let file = store.region().unwrap();
+    file.file().write(offset + HEAD_SIZE, &large).unwrap();
+    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    assert_eq!(get(&store, 1).unwrap(), large);
+    file.file().write(offset + 100_000, &[0; 4096]).unwrap();
+    assert_eq!(
+        get(&reboot(&dir, &store), 1).unwrap(),
+        b"synced",
+        "the index is as synced or made anew"
+    );
 }
 
 #[test]

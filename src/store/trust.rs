@@ -35,18 +35,27 @@ pub(crate) fn is_consistent(journal: &Journal<'_>) -> Result<bool> {
     }
     let (tail, allocated) = (ledger.get(word::TAIL)?, ledger.get(word::ALLOCATED)?);
     let is_ordered = journal.facts.log_start <= tail && tail <= allocated && allocated <= size;
-    Ok(is_ordered && is_table(journal, ledger.table(word::INDEX), size))
+    let is_table_or_none = |place| match ledger.table(place) {
+        Table::NONE => true,
+        table => is_head_of_table(journal, table),
+    };
+    Ok(is_ordered
+        && is_table(journal, ledger.table(word::INDEX), size)
+        && is_table_or_none(word::PENDING)
+        && is_table_or_none(word::RETIRED))
 }
 
-/// Whether a table word names one of this file's tables.
+/// Whether a word names one of this file's tables, all of which is in the file.
 fn is_table(journal: &Journal<'_>, table: Table, size: u64) -> bool {
-    if !table.is_plausible() || table.end() > size {
-        return false;
-    }
+    table.is_plausible() && table.end() <= size && is_head_of_table(journal, table)
+}
+
+/// Whether a table is the one that the file began with, or lies behind the head of a table's record.
+fn is_head_of_table(journal: &Journal<'_>, table: Table) -> bool {
     if table == journal.facts.first_index {
         return true;
     }
-    let record = table.offset() - HEAD_SIZE;
+    let record = table.offset().saturating_sub(HEAD_SIZE);
     let mut bytes = [0; HEAD_SIZE as usize];
     let read = journal.ledger.medium.file().read(record, &mut bytes);
     let head = Head::decode(&bytes, record, journal.facts.seed);

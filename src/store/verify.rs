@@ -9,7 +9,7 @@ use crate::format::record::{Head, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index;
 use crate::scan::{Step, Walk};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// What a verification found.
@@ -149,6 +149,11 @@ fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<
         match head.kind {
             _ if !is_whole => report.find(Finding::Corrupt { offset }),
             Kind::CLEAR => newest.clear(),
+            Kind::DEAD_LIST => {
+                let dead = region.journal().offsets_in(offset, &head)?;
+                let dead: HashSet<u64> = dead.into_iter().collect();
+                newest.retain(|_, offset| !dead.contains(offset));
+            }
             kind if kind.is_keyed() => {
                 let mut key = head.identity.bytes.to_vec();
                 key.push(head.identity.form);
@@ -160,8 +165,7 @@ fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<
     Ok(newest)
 }
 
-/// Every newest record must be found from its key, or another one in its place: a newer one, or the
-/// list of the dead that names it.
+/// Every newest record must be found from its key, or a newer one in its place.
 fn check_reach(region: &Region, newest: &HashMap<Vec<u8>, u64>, report: &mut Verification) {
     let journal = region.journal();
     let (words, table) = region.index();
@@ -170,8 +174,7 @@ fn check_reach(region: &Region, newest: &HashMap<Vec<u8>, u64>, report: &mut Ver
         let tag = Tag::of(head.identity.hash(region.facts.seed));
         let leads = |slot: Slot| {
             let found = journal.head_at(slot.offset())?;
-            let is_it = found.identity == head.identity || found.kind == Kind::DEAD_LIST;
-            is_it.then_some(())
+            (found.identity == head.identity).then_some(())
         };
         if !matches!(index::seat(words, table, tag, leads), index::Seat::Taken(..)) {
             report.find(Finding::Unreachable { offset: *offset });

@@ -2,7 +2,7 @@
 //! than its bytes take to be copied; nothing of the user's runs meanwhile.
 
 use super::expiry::View;
-use super::journal::{Draft, Journal};
+use super::journal::{Draft, Journal, LARGE};
 use super::open;
 use super::region::{Backing, Region, Sight};
 use super::{Found, Store, Token, Writer};
@@ -17,8 +17,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Payloads longer than this are copied without the lock, into space reserved under it.
-const LARGE: usize = 64 << 10;
 /// Records that one dead list names.
 const DEAD_LIST_MAX: usize = 8192;
 
@@ -45,6 +43,8 @@ pub(crate) enum Terms {
     Replace,
     /// If nothing is there that counts, and nothing was cleared or removed since the token.
     IfAbsent(Token, View),
+    /// If nothing was cleared or removed since the token. What is there is damaged.
+    Mend(Token),
 }
 
 impl Entry<'_> {
@@ -102,9 +102,7 @@ impl Store {
             if !Arc::ptr_eq(writer.region(), &region) {
                 continue; // Compacted meanwhile, which leaves pads behind.
             }
-            if let (Terms::IfAbsent(..), Some(settled)) =
-                (terms, writer.settle_terms(entry, terms)?)
-            {
+            if let Some(settled) = writer.settle_terms(entry, terms)? {
                 return Ok(settled);
             }
             writer.journal().fulfil(offset, &draft.head)?;
@@ -247,23 +245,25 @@ impl Writer<'_> {
     /// Whether the terms are settled without storing: by what is there, or because the time has
     /// passed.
     fn settle_terms(&self, entry: &Entry<'_>, terms: Terms) -> Result<Option<Option<Found>>> {
-        let Terms::IfAbsent(token, view) = terms else { return Ok(None) };
+        let (token, view) = match terms {
+            Terms::Replace => return Ok(None),
+            Terms::IfAbsent(token, view) => (token, Some(view)),
+            Terms::Mend(token) => (token, None),
+        };
         let journal = self.journal();
+        let newest = journal.locate(&entry.identity).map(|(_, head)| head);
+        let is_removed = |head: &Head| head.kind == Kind::TOMBSTONE && head.seq > token.seq;
         if journal.facts.cache_id != token.cache_id
             || journal.ledger.get(word::BARRIER)? > token.seq
+            || newest.as_ref().is_some_and(is_removed)
         {
             return Ok(Some(None));
         }
-        match journal.locate(&entry.identity) {
-            Some((_, head)) if head.kind == Kind::TOMBSTONE && head.seq > token.seq => {
-                Ok(Some(None))
-            }
-            Some((_, head)) if head.kind == Kind::VALUE => {
-                let found = self.found(self.region().find(&entry.identity, view));
-                Ok((!found.is_absent()).then_some(Some(found)))
-            }
-            _ => Ok(None),
-        }
+        let (Some(view), true) = (view, newest.is_some_and(|head| head.kind == Kind::VALUE)) else {
+            return Ok(None);
+        };
+        let found = self.found(self.region().find(&entry.identity, view));
+        Ok((!found.is_absent()).then_some(Some(found)))
     }
 
     /// What was just stored, as a look-up would find it. This process wrote it and need not check it.

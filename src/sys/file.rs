@@ -119,26 +119,21 @@ impl CacheFile {
         if self.size()? < to { self.file.set_len(to) } else { Ok(()) }
     }
 
-    /// Gives the disk space of a range back; it reads as zeros. `false` where the system cannot: then
-    /// the space comes back with the next compaction.
-    pub(crate) fn punch(&self, from: u64, to: u64) -> bool {
+    /// Gives the disk space of a range back; it reads as zeros. Where the system cannot, the space comes
+    /// back with the next compaction.
+    pub(crate) fn punch(&self, from: u64, to: u64) {
         #[cfg(target_os = "linux")]
         {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            retry(|| rustix::fs::fallocate(&self.file, flags, from, to - from)).is_ok()
+            let _ = retry(|| rustix::fs::fallocate(&self.file, flags, from, to - from));
         }
         #[cfg(not(target_os = "linux"))]
-        {
-            let _ = (from, to);
-            false
-        }
+        let _ = (from, to);
     }
 
-    /// Makes a range behind the tail read as zeros: a writer that was killed may have left bytes.
+    /// Makes a range read as zeros that may hold the bytes of a writer who was killed. It keeps its disk
+    /// space.
     pub(crate) fn zero(&self, from: u64, to: u64) -> io::Result<()> {
-        if from >= to || self.punch(from, to) {
-            return Ok(());
-        }
         let zeros = [0; 1 << 16];
         let mut at = from;
         while at < to {

@@ -165,7 +165,13 @@ impl Words for Map {
         if !self.file.is_binding() {
             // The page may lack disk space: find out by an error, not by a signal.
             let page = (at / PAGE * PAGE) as usize;
-            self.raw.advise_range(memmap2::Advice::PopulateWrite, page, PAGE as usize)?;
+            match self.raw.advise_range(memmap2::Advice::PopulateWrite, page, PAGE as usize) {
+                // Before Linux 5.14 there is only the slow way.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    return self.file.store(at, value);
+                }
+                result => result?,
+            }
         }
         // Release: pairs with the acquire in `load`; bytes copied before are seen by whoever sees
         // this word.

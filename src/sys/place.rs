@@ -177,6 +177,8 @@ impl Drop for Replacement {
             // Under its lock, so it is still this one that has the name; a leftover does no harm.
             let _ = fs::remove_file(self.file.path());
         }
+        // Not by closing alone: a child forked meanwhile has the descriptor too.
+        self.file.unlock();
     }
 }
 
