@@ -8,6 +8,7 @@ use common::{Dir, finish, mix, role, spawn, value_of};
 use persist_cache::{Cached, MmapCache, Table};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 fn table_at(place: &Path) -> (MmapCache, Table<u64, Vec<u64>>) {
@@ -34,7 +35,7 @@ fn many_processes_share_one_cache() {
     let Some((role, place)) = role() else {
         let dir = Dir::new();
         drop(table_at(dir.path()));
-        let roles = ["writer", "writer", "reader", "reader", "remover", "compactor", "clearer"];
+        let roles = ["writer", "writer", "large", "reader", "remover", "compactor", "clearer"];
         let children: Vec<_> = roles.map(|role| spawn(TEST, role, dir.path())).into();
         children.into_iter().for_each(|child| drop(finish(child)));
         let (cache, table) = table_at(dir.path());
@@ -55,7 +56,17 @@ fn many_processes_share_one_cache() {
                 table.insert_many(entries).map(drop).expect("insert_many");
             }
             "writer" => drop(table.insert(&key, &value_of(key)).expect("insert")),
-            "reader" => drop((0..1000).map(|n| check(&table, (key + n) % KEYS)).count()),
+            "reader" => (0..1000).for_each(|n| {
+                check(&table, (key + n) % KEYS);
+            }),
+            "large" => {
+                // Longer than what is copied under the lock.
+                let large = cache.table::<u64, Vec<u64>>("large");
+                drop(large.insert(&(key % 20), &vec![key % 20; 10_000 + key as usize]));
+                if let Some(value) = large.get(&(step % 20)).expect("a look-up") {
+                    assert!(value.len() >= 10_000 && value.iter().all(|item| *item == step % 20));
+                }
+            }
             "remover" => {
                 table.remove(&key).expect("remove");
                 std::thread::sleep(Duration::from_micros(200));
@@ -71,6 +82,42 @@ fn many_processes_share_one_cache() {
             other => panic!("no such role: {other}"),
         }
     }
+}
+
+#[test]
+fn compaction_loses_nothing_that_comes_meanwhile() {
+    let dir = Dir::new();
+    let (cache, table) = table_at(dir.path());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2_u64)
+            .map(|writer| {
+                let (table, stop) = (table.clone(), &stop);
+                scope.spawn(move || {
+                    let mut next = writer * 10_000_000;
+                    while !stop.load(Relaxed) {
+                        table.insert_many((next..next + 500).map(|n| (n, value_of(n)))).unwrap();
+                        table.insert(&(next + 500), &value_of(next + 500)).unwrap();
+                        assert!(table.remove(&next).unwrap());
+                        assert!(!check(&table, next) && check(&table, next + 500));
+                        next += 501;
+                    }
+                    next
+                })
+            })
+            .collect();
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            cache.compact().unwrap();
+        }
+        stop.store(true, Relaxed);
+        for (writer, end) in writers.into_iter().enumerate() {
+            for key in writer as u64 * 10_000_000..end.join().unwrap() {
+                assert_eq!(check(&table, key), key % 10_000_000 % 501 != 0, "{key}");
+            }
+        }
+    });
+    assert_eq!(cache.verify().unwrap().findings, []);
 }
 
 #[test]
@@ -149,13 +196,13 @@ fn a_forked_child_goes_on() {
         return;
     };
     let (_cache, table) = table_at(&place);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // Another thread holds gate and lock nearly always, so most forks happen while it does.
         scope.spawn(|| {
             for n in 0.. {
                 table.insert(&(1_000_000 + n % 1000), &value_of(1_000_000 + n % 1000)).unwrap();
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if stop.load(Relaxed) {
                     break;
                 }
             }
@@ -186,6 +233,6 @@ fn a_forked_child_goes_on() {
             let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
             assert_eq!((waited, status), (pid, 0), "child {child}");
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Relaxed);
     });
 }

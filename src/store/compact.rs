@@ -79,11 +79,14 @@ impl Store {
         let mut replay = Replay::new(region.journal(), next.journal(), at);
         for _ in 0..ROUNDS {
             let end = old.ledger.get(word::APPLIED)?;
-            if end - replay.at <= DELTA_MAX {
-                break;
-            }
+            let is_last = end - replay.at <= DELTA_MAX;
             if replay.run(end)? == Outcome::Cleared {
                 return Ok(None);
+            }
+            // Most of the writing out is done before anyone has to wait for it.
+            new.file.sync().map_err(Error::io("sync", new.file.path()))?;
+            if is_last {
+                break;
             }
         }
         let writer = self.lock()?;
@@ -113,7 +116,6 @@ pub(super) fn copy_to(
     let barrier = bulk.barrier.max(ledger.get(word::BARRIER)?);
     let words = bulk.words(seq, barrier);
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
-    new.file.sync().map_err(Error::io("sync", new.file.path()))?;
     let next = Region::attach(new.share()?, bulk.facts, Care::Trusted)?;
     Ok(Some((next, bulk, at)))
 }
