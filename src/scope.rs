@@ -13,23 +13,33 @@ use std::panic::Location;
 pub(crate) enum Name<'a> {
     /// A word of the user's.
     Given(&'a str),
-    /// A function by its path, or a closure by that and its place in the source.
-    Function(&'static str, Option<&'static Location<'static>>),
+    /// A function, by its path and type; a closure by its place in the source too. Paths alone are
+    /// shared: by closures of one macro, by functions in two blocks, by types in two versions of a crate.
+    Function(&'static str, TypeId, Option<&'static Location<'static>>),
 }
 
 impl Name<'_> {
     /// The name of a function or closure of type `F` that was passed at `place`.
-    pub(crate) fn of<F>(place: &'static Location<'static>) -> Name<'static> {
+    pub(crate) fn of<F: 'static>(place: &'static Location<'static>) -> Name<'static> {
         let path = type_name::<F>();
-        Name::Function(path, path.ends_with("{{closure}}").then_some(place))
+        let place = path.ends_with("{{closure}}").then_some(place);
+        Name::Function(path, TypeId::of::<F>(), place)
     }
 
     fn text(&self) -> String {
         match self {
             Name::Given(name) => format!("name {name}"),
-            Name::Function(path, None) => format!("function {path}"),
-            Name::Function(path, Some(place)) => format!("closure {path} at {place}"),
+            Name::Function(path, _, None) => format!("function {path}"),
+            Name::Function(path, _, Some(place)) => format!("closure {path} at {place}"),
         }
+    }
+
+    fn type_hash(&self) -> [u8; 32] {
+        let mut bytes = Bytes(blake3::Hasher::new());
+        if let Name::Function(_, id, _) = self {
+            id.hash(&mut bytes);
+        }
+        *bytes.0.finalize().as_bytes()
     }
 }
 
@@ -42,7 +52,7 @@ pub(crate) struct Scope {
 
 impl Scope {
     pub(crate) fn new<K: CacheKey + ?Sized, V: CacheValue>(name: &Name<'_>) -> Scope {
-        let name = name.text();
+        let (name, type_hash) = (name.text(), name.type_hash());
         let mut hasher = blake3::Hasher::new_derive_key("persist-cache scope 1");
         let mut description = Vec::new();
         let mut feed = |field: &[u8], is_described: bool| {
@@ -57,6 +67,7 @@ impl Scope {
         feed(&K::SCHEMA.bytes(), true);
         feed(type_name::<V>().as_bytes(), true);
         feed(&fingerprint::<V>(), true);
+        feed(&type_hash, false);
         feed(&[size_of::<rkyv::primitive::ArchivedUsize>() as u8], false);
         Scope { hash: *hasher.finalize().as_bytes(), description }
     }
@@ -67,22 +78,24 @@ impl Scope {
     }
 }
 
+/// Takes what a `TypeId` hashes of itself.
+struct Bytes(blake3::Hasher);
+
+impl Hasher for Bytes {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    fn write_u64(&mut self, word: u64) {
+        self.0.update(&word.to_le_bytes());
+    }
+    fn finish(&self) -> u64 {
+        0 // Nobody asks: the whole hash is taken.
+    }
+}
+
 /// What is known of a result type without a schema of its own: its names, its layout, and what the
 /// compiler's `TypeId` sees, which are its fields' names and order, but not those of nested types.
 fn fingerprint<V: CacheValue>() -> [u8; 32] {
-    /// Takes what a `TypeId` hashes of itself.
-    struct Bytes(blake3::Hasher);
-    impl Hasher for Bytes {
-        fn write(&mut self, bytes: &[u8]) {
-            self.0.update(bytes);
-        }
-        fn write_u64(&mut self, word: u64) {
-            self.0.update(&word.to_le_bytes());
-        }
-        fn finish(&self) -> u64 {
-            0 // Nobody asks: the whole hash is taken.
-        }
-    }
     let mut bytes = Bytes(blake3::Hasher::new());
     TypeId::of::<V>().hash(&mut bytes);
     TypeId::of::<V::Archived>().hash(&mut bytes);

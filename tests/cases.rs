@@ -76,6 +76,50 @@ fn two_types_of_one_name_have_entries_of_their_own() {
 }
 
 #[test]
+fn functions_that_share_a_path_and_a_place_have_entries_of_their_own() {
+    fn through_a_helper<F: Fn(&u64) -> u64 + Send + Sync + 'static>(c: &MmapCache, f: F) -> u64 {
+        c.memoize(f).call(&0).to_native()
+    }
+    macro_rules! both {
+        ($cache:expr) => {
+            (*$cache.memoize(|n: &u64| n + 1).call(&0), *$cache.memoize(|n: &u64| n + 2).call(&0))
+        };
+    }
+    trait Constant {
+        const VALUE: u64;
+    }
+    fn constant<T: Constant + 'static>(cache: &MmapCache) -> u64 {
+        cache.memoize(|n: &u64| n + T::VALUE).call(&0).to_native()
+    }
+    let dir = Dir::new();
+    let cache = &dir.open("x");
+    assert_eq!(through_a_helper(cache, |n| n + 1), 1);
+    assert_eq!(through_a_helper(cache, |n| n + 2), 2);
+    assert_eq!(both!(cache), (1.into(), 2.into()));
+    let one = {
+        fn function(n: &u64) -> u64 {
+            n + 1
+        }
+        struct Type;
+        impl Constant for Type {
+            const VALUE: u64 = 1;
+        }
+        (*cache.memoize(function).call(&0), constant::<Type>(cache))
+    };
+    let two = {
+        fn function(n: &u64) -> u64 {
+            n + 2
+        }
+        struct Type;
+        impl Constant for Type {
+            const VALUE: u64 = 2;
+        }
+        (*cache.memoize(function).call(&0), constant::<Type>(cache))
+    };
+    assert_eq!((one, two), ((1.into(), 1), (2.into(), 2)));
+}
+
+#[test]
 fn none_unit_and_empty_are_values() {
     let dir = Dir::new();
     let cache = dir.open("x");
@@ -263,6 +307,21 @@ fn what_was_cleared_or_forgotten_meanwhile_is_not_stored() {
     run("forget and compact", &|| {
         table.remove(&1).unwrap();
         other.compact().unwrap();
+    });
+    // A removal that a value has hidden since, which then expired.
+    run("forget, store and flush", &|| {
+        table.remove(&1).unwrap();
+        other.set_expiry(Duration::ZERO);
+        table.insert(&1, &7).unwrap();
+        other.flush().unwrap();
+        other.set_expiry(None);
+    });
+    run("forget, store and compact", &|| {
+        table.remove(&1).unwrap();
+        other.set_expiry(Duration::ZERO);
+        table.insert(&1, &7).unwrap();
+        other.compact().unwrap();
+        other.set_expiry(None);
     });
     let first = cache.memoize_as("first", |n: &u64| {
         other.table::<u64, u64>("first").insert(n, &10).unwrap();

@@ -147,6 +147,50 @@ fn a_file_cut_anywhere_serves_what_is_left() {
 }
 
 #[test]
+fn a_damaged_tail_costs_no_entry() {
+    const MANY: u64 = 60_000;
+    let dir = Dir::new();
+    let path = dir.join("many.pcache");
+    let table = MmapCache::open_at(&path).unwrap().table::<u64, u64>("t");
+    table.insert_many((0..MANY).map(|key| (key, key))).unwrap();
+    drop(table);
+    // Enough that some keys share a tag; the word says less than the log has.
+    let image = fs::read(&path).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[image[642] ^ 0x10], 642).unwrap();
+    let count = |cache: MmapCache| {
+        let table = cache.table::<u64, u64>("t");
+        (0..MANY).filter(|key| table.get(key).unwrap().is_some_and(|value| *value == *key)).count()
+    };
+    let read_only = || MmapCache::options().read_only(true);
+    assert_eq!(count(read_only().open_at(&path).unwrap()), MANY as usize);
+    assert_eq!(count(read_only().copy_reads().open_at(&path).unwrap()), MANY as usize);
+    assert_eq!(count(MmapCache::open_at(&path).unwrap()), MANY as usize);
+}
+
+#[test]
+fn verification_finds_nothing_while_others_write() {
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let brief = MmapCache::options().root(dir.path()).expiry(std::time::Duration::ZERO);
+            let brief = brief.open("x").unwrap();
+            let table = brief.table::<u64, u64>("t");
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                table.insert_many((0..200).map(|key| (key, key))).unwrap();
+                brief.flush().unwrap();
+            }
+        });
+        for _ in 0..30 {
+            assert_eq!(cache.verify().unwrap().findings, []);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn absurd_lengths_allocate_nothing() {
     let dir = Dir::new();
     let (_, image) = original(&dir);

@@ -53,9 +53,11 @@ pub(crate) mod word {
     pub(crate) const RETIRED: u64 = 752;
     /// Bytes of it that have been given back.
     pub(crate) const RECLAIMED: u64 = 760;
+    /// The sequence number of the last clear: what has no higher one is dead.
+    pub(crate) const CLEARED: u64 = 768;
 
     /// All sealed words, with what they are in a new file whose log begins at the given offset.
-    pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 13] {
+    pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 14] {
         [
             (TAIL, log_start),
             (APPLIED, log_start),
@@ -70,6 +72,7 @@ pub(crate) mod word {
             (USED, 0),
             (CURSOR, 0),
             (GROWN, 0),
+            (CLEARED, 0),
         ]
     }
 }

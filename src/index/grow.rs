@@ -83,8 +83,11 @@ pub(crate) fn follow(
     if bucket_of(index, at) >= end {
         return Ok(());
     }
-    make_room(ledger, index, pending, end)?;
-    place(ledger, pending, old, slot)
+    match make_room(ledger, index, pending, end) {
+        Ok(()) => place(ledger, pending, old, slot),
+        // The disk is full: growth is given up, and the slot goes where there is room for it.
+        Err(_) => ledger.store(word::PENDING, Table::NONE.0),
+    }
 }
 
 /// Disk space for all that the buckets below `end` can lead to in the new table.

@@ -86,16 +86,12 @@ impl<'a> Journal<'a> {
 
     /// Whether a record came through a power cut whole. A table may have: its slots then are of any time.
     fn survived(&self, walk: &mut Walk<'_>, offset: u64, head: &Head) -> Result<bool> {
-        match head.kind {
-            // Growth begins anew, elsewhere.
-            Kind::INDEX => return Ok(false),
-            Kind::CLEAR => {
-                let table = table_in(offset, head);
-                let file = self.medium().file();
-                file.zero(table.offset(), table.end()).map_err(self.io("clear"))?;
-                return Ok(true);
-            }
-            _ => {}
+        if head.kind == Kind::CLEAR {
+            let (table, file) = (table_in(offset, head), self.medium().file());
+            file.zero(table.offset(), table.end()).map_err(self.io("clear"))?;
+        }
+        if head.kind.holds_table() {
+            return Ok(true);
         }
         let payload = walk.payload(offset, head).map_err(self.io("read"))?;
         if head.check_of(payload, self.facts.seed) != head.payload_check {
@@ -147,6 +143,11 @@ impl<'a> Journal<'a> {
             let tag = Tag::of(draft.head.identity.hash(self.facts.seed));
             std::hint::black_box(self.medium().load(index::first_place(table, tag)));
         }
+    }
+
+    /// A removal up to `seq` may not be on record any more: what began before it is not stored.
+    fn raise_barrier(&self, seq: u64) -> Result<()> {
+        self.ledger.set(word::BARRIER, self.ledger.get(word::BARRIER)?.max(seq))
     }
 
     /// Gives out no number up to `seq` any more.
@@ -239,13 +240,8 @@ impl<'a> Journal<'a> {
                 None => Ok(()),
             },
             Kind::CLEAR => self.switch(table_in(offset, head), head.seq),
-            Kind::INDEX => {
-                let table = table_in(offset, head);
-                // Later tables lie further behind; redoing must not go back to a former one.
-                let is_new = self.ledger.table(word::INDEX).offset() < table.offset()
-                    && self.ledger.table(word::PENDING) == Table::NONE;
-                if is_new { grow::begin(self.ledger, table) } else { Ok(()) }
-            }
+            // Whoever appended it may have begun to fill it, and have died: growth begins anew, elsewhere.
+            Kind::INDEX => Ok(()),
             Kind::CHECKPOINT => self.ledger.set(word::CHECKPOINT, offset),
             _ => Ok(()),
         }
@@ -260,7 +256,7 @@ impl<'a> Journal<'a> {
     }
 
     fn put(&self, offset: u64, head: &Head) -> Result<()> {
-        if head.seq <= self.ledger.get(word::BARRIER)? {
+        if head.seq <= self.ledger.get(word::CLEARED)? {
             return Ok(()); // A large value that was being filled while the cache was cleared.
         }
         let slot = Slot::new(Tag::of(head.identity.hash(self.facts.seed)), offset);
@@ -337,6 +333,7 @@ impl<'a> Journal<'a> {
                 let slot = Slot::dead(tag);
                 grow::follow(self.ledger, table, at, old, slot)?;
                 self.ledger.store(at, slot.0)?;
+                self.raise_barrier(dead.seq)?;
                 self.count(&dead, -1)?;
             }
         }
@@ -346,7 +343,8 @@ impl<'a> Journal<'a> {
     /// Makes `table` the index, all at once, as the order `seq` says.
     fn switch(&self, table: Table, seq: u64) -> Result<()> {
         let (index, pending) = (self.ledger.table(word::INDEX), self.ledger.table(word::PENDING));
-        self.ledger.set(word::BARRIER, seq)?;
+        self.raise_barrier(seq)?;
+        self.ledger.set(word::CLEARED, seq)?;
         if index != table {
             grow::retire(self.ledger, index)?;
             // Release, in `store`; pairs with the readers' load of the index.
@@ -387,7 +385,7 @@ impl<'a> Journal<'a> {
             return Err(Error::TooLarge { what: "the index", size, limit });
         }
         let (offset, head) = self.append_table(Kind::INDEX, buckets)?;
-        self.apply(offset, &head)
+        grow::begin(self.ledger, table_in(offset, &head))
     }
 
     /// Appends a record with an empty table. Of a table to grow into only both ends get their disk
@@ -428,8 +426,7 @@ impl<'a> Journal<'a> {
     pub(crate) fn adopt_table(&self, bytes: &[u8]) -> Result<()> {
         let buckets = bytes.len() as u64 / BUCKET_SIZE;
         let (offset, head) = self.append_table(Kind::INDEX, buckets)?;
-        let table = table_in(offset, &head);
-        let file = self.medium().file();
+        let (table, file) = (table_in(offset, &head), self.medium().file());
         file.allocate(table.offset(), table.end()).map_err(self.io("grow"))?;
         file.write(table.offset(), bytes).map_err(self.io("write"))?;
         self.ledger.store(word::PENDING, Table::NONE.0)?;

@@ -230,6 +230,13 @@ impl Store {
 
     /// Takes the lock on the file that is the cache, with all that was published in the index.
     pub(crate) fn lock(&self) -> Result<Writer<'_>> {
+        let writer = self.lock_as_left()?;
+        self.finish_others(writer.region())?;
+        Ok(writer)
+    }
+
+    /// Takes the lock, and leaves what a killed holder of it left.
+    pub(crate) fn lock_as_left(&self) -> Result<Writer<'_>> {
         let path = &self.location.path;
         let deadline = Deadline::after(self.location.lock_timeout);
         let mut pass = self.state().gate.enter(&deadline, path)?;
@@ -240,7 +247,6 @@ impl Store {
             }
             pass.lock(&region, &deadline)?;
             if self.is_ready(&region)? {
-                self.finish_others(&region)?;
                 return Ok(Writer { store: self, region, _pass: pass });
             }
             pass.unlock();
@@ -250,12 +256,9 @@ impl Store {
     }
 
     /// Finishes what a killed holder of the lock left. An index that cannot take it is made anew.
-    fn finish_others(&self, region: &Region) -> Result<()> {
-        let journal = region.journal();
-        match journal.redo(false) {
-            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => {
-                recover::rebuild_in_place(&journal)
-            }
+    pub(crate) fn finish_others(&self, region: &Region) -> Result<()> {
+        match region.journal().redo(false) {
+            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(region),
             result => result,
         }
     }

@@ -6,12 +6,12 @@
 use super::create::write_header;
 use super::expiry::View;
 use super::journal::{Journal, LARGE};
-use super::region::Region;
+use super::region::{Backing, Private, Region};
 use super::rewrite;
 use super::trust::is_consistent;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::header::{Facts, HEADER_SIZE, HOME, state, word};
+use crate::format::header::{Facts, HEADER_SIZE, HOME, HOME_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, HeapTable};
@@ -41,6 +41,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
         return Ok(false);
     }
     let file = region.file();
+    leave_home(file)?;
     file.unshare();
     let tail = journal.tail()?;
     // Space behind the tail is taken anew: a copy may have holes there.
@@ -50,10 +51,25 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
         rebuild_in_place(&journal)?;
     }
     journal.ledger.store(word::STATE, state::LIVE)?;
-    if let Some(home) = file.home() {
-        file.write(HOME, &home.encode()).map_err(Error::io("write", file.path()))?;
-    }
+    come_home(file)?;
     Ok(true)
+}
+
+/// Makes the index of a locked file anew.
+pub(crate) fn make_index(region: &Region) -> Result<()> {
+    leave_home(region.file())?;
+    rebuild_in_place(&region.journal())?;
+    come_home(region.file())
+}
+
+/// From here until it comes home, the file is believed by nobody: recovery may be killed, too.
+fn leave_home(file: &CacheFile) -> Result<()> {
+    file.write(HOME, &[0; HOME_SIZE]).map_err(Error::io("write", file.path()))
+}
+
+fn come_home(file: &CacheFile) -> Result<()> {
+    let Some(home) = file.home() else { return Ok(()) };
+    file.write(HOME, &home.encode()).map_err(Error::io("write", file.path()))
 }
 
 /// Whether all header words verify and the file is long enough for them.
@@ -85,7 +101,7 @@ fn reuse_checkpoint(journal: &Journal<'_>) -> Result<bool> {
     ledger.store(word::PENDING, 0)?;
     ledger.store(word::RETIRED, 0)?;
     ledger.store(word::INDEX, checkpoint.index.0)?;
-    ledger.set(word::BARRIER, checkpoint.barrier)?;
+    ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(checkpoint.barrier))?;
     ledger.set(word::ENTRIES, checkpoint.entries)?;
     ledger.set(word::LIVE, checkpoint.live)?;
     ledger.set(word::USED, checkpoint.used)?;
@@ -110,14 +126,14 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
 }
 
 /// Appends an index made from the whole log.
-pub(crate) fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
+fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
     let ledger = &journal.ledger;
     let file = ledger.medium.file();
     let (tail, synced) = (journal.tail()?, ledger.get(word::SYNCED)?);
     let rebuilt = rebuild(file, journal.facts, tail, synced)?;
     ledger.set(word::SEQ, journal.seq()?.max(rebuilt.seq))?;
-    ledger.set(word::APPLIED, tail)?;
     ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(rebuilt.barrier))?;
+    ledger.set(word::CLEARED, rebuilt.barrier)?;
     journal.adopt_table(&rebuilt.index.bytes())?;
     ledger.set(word::USED, rebuilt.index.used())?;
     ledger.set(word::ENTRIES, rebuilt.entries)?;
@@ -213,14 +229,19 @@ fn salvage(region: &Region) -> Result<()> {
     rewrite::take_place(region, &new)
 }
 
-/// For a file that may not be written: an index of this process's own.
+/// For a file that may not be written: an index of this process's own. If its tail cannot be believed,
+/// it is read by copy, up to where records were found.
 pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let journal = region.journal();
-    let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
-    let tail = match journal.tail() {
-        Ok(tail) if is_consistent(&journal).is_ok() => tail.min(size),
-        _ => size,
+    let file = region.file();
+    let size = file.size().map_err(Error::io("look at", file.path()))?;
+    let is_believed = is_consistent(&journal)?;
+    let end = if is_believed { journal.tail()?.min(size) } else { size };
+    let rebuilt = rebuild(file, &region.facts, end, end)?;
+    let private = Private { index: rebuilt.index.freeze(), end };
+    let backing = match region.backing {
+        Backing::Mapped(map) if !is_believed => Backing::Copied(map.into_file()),
+        backing => backing,
     };
-    let rebuilt = rebuild(region.file(), &region.facts, tail, tail)?;
-    Ok(Region::new(region.backing, region.facts, Some(rebuilt.index.freeze())))
+    Ok(Region::new(backing, region.facts, Some(private)))
 }

@@ -32,8 +32,14 @@ pub(crate) enum Backing {
 pub(crate) struct Region {
     pub(crate) backing: Backing,
     pub(crate) facts: Facts,
-    /// The index as this process found it, where it may not be brought up to date in the file.
-    private: Option<FrozenTable>,
+    private: Option<Private>,
+}
+
+/// The index as this process found it, where it may not be brought up to date in the file.
+pub(crate) struct Private {
+    pub(crate) index: FrozenTable,
+    /// Where the records end.
+    pub(crate) end: u64,
 }
 
 /// What a look-up found.
@@ -49,7 +55,7 @@ pub(crate) enum Sight {
 }
 
 impl Region {
-    pub(crate) fn new(backing: Backing, facts: Facts, private: Option<FrozenTable>) -> Region {
+    pub(crate) fn new(backing: Backing, facts: Facts, private: Option<Private>) -> Region {
         Region { backing, facts, private }
     }
 
@@ -198,7 +204,9 @@ impl Region {
     fn copy(&self, file: &CacheFile, offset: u64, head: &HeadBytes) -> Option<AlignedVec> {
         let len = record::len(head);
         let end = (offset + HEAD_SIZE).checked_add(len)?;
-        let limit = file.size().ok()?.min(file.load(word::TAIL) & WORD_MASK);
+        let tail = file.load(word::TAIL) & WORD_MASK;
+        let limit = self.private.as_ref().map_or(tail, |private| private.end);
+        let limit = limit.min(file.size().ok()?);
         if end > limit {
             return None;
         }
@@ -219,7 +227,7 @@ impl Region {
     ) -> Result<Option<T>, Moved> {
         let tag = Tag::of(identity.hash(self.facts.seed));
         if let Some(private) = &self.private {
-            return Ok(index::find(private, private.table(), tag, &examine));
+            return Ok(index::find(&private.index, private.index.table(), tag, &examine));
         }
         if words.load(word::STATE) != state::LIVE && !self.is_in_place() {
             return Err(Moved);
@@ -268,7 +276,7 @@ impl Region {
     /// The table that a walk over all entries goes through, with the words it lies in.
     pub(crate) fn index(&self) -> (&dyn Words, Table) {
         match (&self.private, &self.backing) {
-            (Some(private), _) => (private, private.table()),
+            (Some(private), _) => (&private.index, private.index.table()),
             (None, Backing::Mapped(map)) => (map, Table(map.load(word::INDEX))),
             (None, Backing::Copied(file)) => (file, Table(file.load(word::INDEX))),
         }

@@ -11,7 +11,7 @@ use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::{Slot, Table, Tag};
 use crate::index::{self, HeapTable};
 use crate::scan::{Step, Walk, Window};
-use crate::sys::file::CacheFile;
+use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
 use std::collections::HashMap;
 
@@ -76,11 +76,9 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
         let Some(bytes) = window.get(slot.offset(), HEAD_SIZE).map_err(read())? else { continue };
         let bytes = bytes.try_into().expect("sized");
         let Some(head) = Head::decode(bytes, slot.offset(), seed) else { continue };
-        if head.kind == Kind::TOMBSTONE {
-            bulk.barrier = bulk.barrier.max(head.seq);
-        }
         let is_value = head.kind == Kind::VALUE;
         if head.kind != Kind::SCOPE && (!is_value || view.is_expired(bytes)) {
+            bulk.barrier = bulk.barrier.max(head.seq);
             bulk.dropped += u64::from(is_value);
             continue;
         }
@@ -109,6 +107,7 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
 /// The slots of the newest record of every key, in the order of the log. In a sound index that is all of
 /// them; one that damage left with two slots for a key must not bring the older one back.
 fn newest(region: &Region, mut slots: Vec<Slot>) -> Vec<Slot> {
+    let seed = region.facts.seed;
     slots.sort_unstable_by_key(|slot| slot.0);
     let mut kept = Vec::with_capacity(slots.len());
     for alike in slots.chunk_by(|a, b| a.tag() == b.tag()) {
@@ -117,7 +116,10 @@ fn newest(region: &Region, mut slots: Vec<Slot>) -> Vec<Slot> {
             [slot] => kept.push(*slot),
             _ => {
                 for slot in alike {
-                    let Some(head) = region.journal().head_at(slot.offset()) else { continue };
+                    // By copy: in a damaged file the tail may say nothing.
+                    let bytes = Medium::head(region.file(), slot.offset());
+                    let head = bytes.and_then(|b| Head::decode(&b, slot.offset(), seed));
+                    let Some(head) = head else { continue };
                     let newest = of_keys.entry(head.identity).or_insert((head.seq, *slot));
                     if newest.0 < head.seq {
                         *newest = (head.seq, *slot);

@@ -172,16 +172,14 @@ impl Store {
     /// Removes everything. On a disk too full for the record that says so, the file itself goes: the
     /// next use creates an empty one.
     pub(crate) fn clear(&self) -> Result<()> {
-        let writer = self.lock()?;
-        match writer.journal().clear() {
-            Err(Error::Io { .. } | Error::TooLarge { .. }) => writer.unlink(),
-            result => result,
-        }
+        let writer = self.lock_as_left()?;
+        let cleared = self.finish_others(writer.region()).and_then(|()| writer.journal().clear());
+        cleared.or_else(|_| writer.unlink())
     }
 
     /// Removes the file. Whoever uses the cache afterwards creates it anew.
     pub(crate) fn delete(&self) -> Result<()> {
-        self.lock()?.unlink()?;
+        self.lock_as_left()?.unlink()?;
         place::sync_directory(&self.location.path)
     }
 
@@ -251,19 +249,20 @@ impl Writer<'_> {
             Terms::Mend(token) => (token, None),
         };
         let journal = self.journal();
-        let newest = journal.locate(&entry.identity).map(|(_, head)| head);
-        let is_removed = |head: &Head| head.kind == Kind::TOMBSTONE && head.seq > token.seq;
         if journal.facts.cache_id != token.cache_id
             || journal.ledger.get(word::BARRIER)? > token.seq
-            || newest.as_ref().is_some_and(is_removed)
         {
             return Ok(Some(None));
         }
-        let (Some(view), true) = (view, newest.is_some_and(|head| head.kind == Kind::VALUE)) else {
-            return Ok(None);
-        };
-        let found = self.found(self.region().find(&entry.identity, view));
-        Ok((!found.is_absent()).then_some(Some(found)))
+        let Some((_, newest)) = journal.locate(&entry.identity) else { return Ok(None) };
+        if let (Some(view), Kind::VALUE) = (view, newest.kind) {
+            let found = self.found(self.region().find(&entry.identity, view));
+            if !found.is_absent() {
+                return Ok(Some(Some(found)));
+            }
+        }
+        // Removed since; or stored since and expired, and what it replaced may have been a removal.
+        Ok((newest.seq > token.seq).then_some(None))
     }
 
     /// What was just stored, as a look-up would find it. This process wrote it and need not check it.

@@ -66,6 +66,11 @@ impl Map {
         }
     }
 
+    /// The file alone.
+    pub(crate) fn into_file(self) -> CacheFile {
+        self.file
+    }
+
     /// How much of a file this map can see.
     pub(crate) fn size(&self) -> u64 {
         self.raw.len() as u64
