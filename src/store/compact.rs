@@ -34,8 +34,8 @@ pub struct Compaction {
 
 /// The replay under the lock begins when no more than this is left to replay...
 const DELTA_MAX: u64 = 1 << 20;
-/// ...or after so many rounds beside the writers.
-const ROUNDS: u32 = 8;
+/// ...and after so many rounds beside the writers, a part at a time.
+const ROUNDS: u32 = 4;
 
 impl Store {
     /// Rewrites the file with its live entries alone.
@@ -77,21 +77,27 @@ impl Store {
         let old = region.journal();
         let Some((next, bulk, at)) = copy_to(region, new, view)? else { return Ok(None) };
         let mut replay = Replay::new(region.journal(), next.journal(), at);
-        for _ in 0..ROUNDS {
+        for round in 0.. {
+            // At first beside the writers. If they are faster, under the lock every other moment, which
+            // slows them down; never much under one hold.
+            let writer = if round < ROUNDS { None } else { Some(self.lock()?) };
             let end = old.ledger.get(word::APPLIED)?;
             let is_last = end - replay.at <= DELTA_MAX;
-            if replay.run(end)? == Outcome::Cleared {
+            let bytes_max = if writer.is_some() { 2 * DELTA_MAX } else { u64::MAX };
+            if replay.run(end, bytes_max)? == Outcome::Cleared {
                 return Ok(None);
             }
-            // Most of the writing out is done before anyone has to wait for it.
-            new.file.sync().map_err(Error::io("sync", new.file.path()))?;
+            if writer.is_none() {
+                // Most of the writing out is done before anyone has to wait for it.
+                new.file.sync().map_err(Error::io("sync", new.file.path()))?;
+            }
             if is_last {
                 break;
             }
         }
         let writer = self.lock()?;
         let is_same = Arc::ptr_eq(writer.region(), region);
-        if !is_same || replay.run(old.tail()?)? == Outcome::Cleared {
+        if !is_same || replay.run(old.tail()?, u64::MAX)? == Outcome::Cleared {
             return Ok(None);
         }
         seal(&old, &next.journal())?;

@@ -174,7 +174,7 @@ impl Batch<'_> {
 /// What became of a replay.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All of it is in the new file.
+    /// What was to be replayed is in the new file.
     Done,
     /// The cache was cleared: what was copied is worth nothing.
     Cleared,
@@ -196,13 +196,18 @@ impl<'a> Replay<'a> {
         Replay { old, new, at, places: HashMap::new() }
     }
 
-    /// Replays the records up to `end`.
-    pub(crate) fn run(&mut self, end: u64) -> Result<Outcome> {
+    /// Replays the records up to `end`, or until so many bytes of them are done.
+    pub(crate) fn run(&mut self, end: u64, bytes_max: u64) -> Result<Outcome> {
+        let start = self.at;
         let file = self.old.ledger.medium.file();
         let read = || Error::io("read", file.path());
         let mut walk = Walk::new(file, self.old.facts.seed, self.at, end);
         while let Some(step) = walk.next().map_err(read())? {
             let Step::Record(offset, head) = step else { continue };
+            if offset - start >= bytes_max {
+                self.at = offset;
+                return Ok(Outcome::Done);
+            }
             match head.kind {
                 Kind::CLEAR => return Ok(Outcome::Cleared),
                 kind if kind.is_keyed() => {

@@ -324,7 +324,7 @@ fn what_happens_during_a_compaction_is_in_the_new_file() {
     let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, region.facts.seed);
     journal.append(&mut [list]).unwrap();
     let mut replay = Replay::new(region.journal(), next.journal(), at);
-    assert!(replay.run(journal.tail().unwrap()).unwrap() == Outcome::Done);
+    assert!(replay.run(journal.tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
     let new = next.journal();
     let value = |key| new.locate(&identity(key)).filter(|(_, head)| head.kind == Kind::VALUE);
     assert!(value(1000).is_some() && value(5).is_none() && value(7).is_none());
