@@ -86,11 +86,10 @@ impl MmapCache {
     /// Memoises a function: a result is computed once and then read from the file, in this process and
     /// all others, now and after the next start.
     ///
-    /// The function is known by its path; a closure by its path and its line and column, so an edit
-    /// above it loses its entries: give a name to what should last
-    /// ([`memoize_as`](MmapCache::memoize_as)). A closure pasted at the very place of another one
-    /// inherits its entries. An edit of the function itself is not seen: clear the cache, or change
-    /// the name.
+    /// The function is known by its path and its type, a closure by its line and column too, so its
+    /// entries are misses after an edit above it, or built by another compiler, in another profile or
+    /// crate version. Give a name to what should last ([`memoize_as`](MmapCache::memoize_as)). An edit of
+    /// the function itself is not seen: clear the cache, or change the name.
     ///
     /// The argument is borrowed: for `fn slow(n: u64)` write `memoize(|n: &u64| slow(*n))`. For several
     /// arguments take a tuple: `memoize(|(path, depth): &(String, u32)| ..)`. If the function returns a

@@ -56,12 +56,13 @@
 //!
 //! ## Which call it is
 //!
-//! An entry is known by the function's name or path (a closure's place in the source), the shape of the
-//! key type, the fingerprint of the result type, and the argument. Change one and it is a miss; change it
-//! back and the old entries are there again. The fingerprint sees names, layout, and the fields of the
-//! result type itself, their order and names. It does **not** see, in a type *nested* in the result,
-//! fields of one size that change places, names or types. It changes with compiler, profile and crate
-//! version: entries then are misses. Arguments of up to 24 bytes and all values lie in the file in clear.
+//! An entry is known by the name you gave, or the function's path and type; by the shape of the key type;
+//! by the fingerprint of the result type; and by the argument. Change one and it is a miss; change it back
+//! and the old entries are there again. The fingerprint sees names, layout, and the fields of the result
+//! type itself, their order and names. It does **not** see, in a type *nested* in the result, fields of
+//! one size that change places, names or types. What is seen by type changes with compiler, profile and
+//! crate version too: then entries are misses. Results of std's types under a name of yours last longest.
+//! Arguments of up to 24 bytes and all values lie in the file in clear.
 //!
 //! ## Expiry
 //!

@@ -16,8 +16,7 @@ use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, HeapTable};
 use crate::scan::{Step, Walk};
-use crate::sys::file::CacheFile;
-use crate::sys::file::Medium as _;
+use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::place::Replacement;
 
 /// What a walk over a log found.

@@ -11,8 +11,7 @@ use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
 use crate::sys::Words;
-use crate::sys::file::CacheFile;
-use crate::sys::file::Medium;
+use crate::sys::file::{CacheFile, Medium};
 use crate::sys::map::{Map, Record};
 use crate::sys::place::{self, Care};
 use rkyv::util::AlignedVec;
@@ -95,7 +94,7 @@ impl Region {
     pub(crate) fn journal(&self) -> Journal<'_> {
         Journal::new(self.medium(), &self.facts)
     }
-    /// The head of a record that a look-up found, and its payload.
+    /// The map, if it is mapped.
     pub(crate) fn map(&self) -> Option<&Map> {
         match &self.backing {
             Backing::Mapped(map) => Some(map),
