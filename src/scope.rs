@@ -8,6 +8,7 @@ use crate::value::CacheValue;
 use std::any::{TypeId, type_name};
 use std::hash::{Hash as _, Hasher};
 use std::panic::Location;
+use std::sync::atomic::AtomicU64;
 
 /// What tells one function or table of a cache from another.
 pub(crate) enum Name<'a> {
@@ -48,6 +49,8 @@ pub(crate) struct Scope {
     pub(crate) hash: [u8; 32],
     /// What its record in the file says of it.
     pub(crate) description: Vec<u8>,
+    /// Where this process last saw that record.
+    pub(crate) seen: AtomicU64,
 }
 
 impl Scope {
@@ -69,7 +72,7 @@ impl Scope {
         feed(&fingerprint::<V>(), true);
         feed(&type_hash, false);
         feed(&[size_of::<rkyv::primitive::ArchivedUsize>() as u8], false);
-        Scope { hash: *hasher.finalize().as_bytes(), description }
+        Scope { hash: *hasher.finalize().as_bytes(), description, seen: AtomicU64::new(0) }
     }
 
     /// The identity of the scope's own record.

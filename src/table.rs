@@ -319,7 +319,8 @@ impl<V: CacheValue> Inner<V> {
     }
 
     fn scope_record(&self) -> ScopeRecord<'_> {
-        ScopeRecord { identity: self.scope.identity(), payload: &self.scope.description }
+        let Scope { description, seen, .. } = &self.scope;
+        ScopeRecord { identity: self.scope.identity(), payload: description, seen }
     }
 }
 

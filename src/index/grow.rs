@@ -109,7 +109,9 @@ fn place(ledger: Ledger<'_>, table: Table, old: Slot, slot: Slot) -> Result<()> 
     let seat_of = |wanted: Slot| {
         seat(ledger.medium, table, slot.tag(), |found| (found == wanted).then_some(()))
     };
-    if let Seat::Taken(at, ..) = seat_of(old) {
+    if old != slot
+        && let Seat::Taken(at, ..) = seat_of(old)
+    {
         return ledger.store(at, slot.0);
     }
     match seat_of(slot) {

@@ -54,7 +54,9 @@ fn identity(key: u64) -> Identity {
 const SCOPE: ScopeRecord<'static> = ScopeRecord {
     identity: Identity { bytes: [0; 32], form: Identity::SCOPE },
     payload: b"a scope",
+    seen: &SEEN,
 };
+static SEEN: AtomicU64 = AtomicU64::new(0);
 
 fn entry(key: u64, payload: &[u8]) -> Entry<'_> {
     Entry { identity: identity(key), payload, ttl: None, cost: Duration::ZERO }

@@ -15,6 +15,7 @@ use crate::sys::place;
 use rkyv::util::AlignedVec;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Records that one dead list names.
@@ -34,6 +35,8 @@ pub(crate) struct Entry<'a> {
 pub(crate) struct ScopeRecord<'a> {
     pub(crate) identity: Identity,
     pub(crate) payload: &'a [u8],
+    /// Where this process last saw it: see `announce`.
+    pub(crate) seen: &'a AtomicU64,
 }
 
 /// Whether a computed value is stored.
@@ -208,13 +211,20 @@ impl Store {
     }
 }
 
-/// Writes the record of a scope, if the file has none.
+/// Writes the record of a scope, if the file has none. Looks it up once for each file and clear.
 fn announce(journal: &Journal<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
-    if journal.locate(&scope.identity).is_some() {
+    let (file_id, _) = journal.facts.file_id.split_first_chunk().expect("16 bytes");
+    let place = u64::from_le_bytes(*file_id) ^ journal.ledger.get(word::CLEARED)?;
+    // Relaxed: who sees an old place looks once more.
+    if scope.seen.load(Ordering::Relaxed) == place {
         return Ok(());
     }
-    let seed = journal.facts.seed;
-    journal.append(&mut [Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed)]).map(drop)
+    if journal.locate(&scope.identity).is_none() {
+        let seed = journal.facts.seed;
+        journal.append(&mut [Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed)])?;
+    }
+    scope.seen.store(place, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Whether the record at `offset` is a value that `view` judges expired.
