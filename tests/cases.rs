@@ -424,6 +424,27 @@ fn exposed_places_are_refused_and_say_how_to_go_on() {
 }
 
 #[test]
+fn a_file_system_not_known_to_be_local_is_refused() {
+    let proc = Path::new("/proc/version");
+    if !proc.exists() {
+        return;
+    }
+    let user = fs::metadata("/proc/self").unwrap().uid();
+    let error = MmapCache::options().read_only(true).open_at(proc).unwrap_err();
+    let Error::Exposed { exposure, .. } = error else { panic!("{error}") };
+    match user {
+        0 => assert!(matches!(exposure, Exposure::NotLocal(_)), "{exposure}"),
+        _ => assert_eq!(exposure, Exposure::ForeignOwner { owner: 0, user }),
+    }
+    // Copied from, it may lie anywhere; but it is no cache.
+    let error = MmapCache::options().read_only(true).copy_reads().open_at(proc).unwrap_err();
+    assert!(matches!(
+        error,
+        Error::NotACache { .. } | Error::Damaged { .. } | Error::ReadOnly { .. }
+    ));
+}
+
+#[test]
 fn copies_are_read_as_maps_are() {
     let dir = Dir::new();
     let cache = MmapCache::options().copy_reads().root(dir.path()).open("x").unwrap();

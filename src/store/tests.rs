@@ -284,6 +284,34 @@ fn flushing_one_key_for_ever_needs_no_larger_index() {
 }
 
 #[test]
+fn clearing_for_ever_needs_no_larger_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    for round in 0..10 {
+        (0..1000).for_each(|key| put(&store, key, b"x"));
+        assert!(store.region().unwrap().index().1.buckets() <= 256, "round {round}");
+        store.clear().unwrap();
+        assert_eq!((get(&store, 1), store.stats().entries), (None, 0));
+    }
+    let before = store.stats().file_bytes;
+    store.compact(View::AsWritten).unwrap();
+    assert!(store.stats().file_bytes < before / 20, "the space comes back");
+}
+
+#[test]
+fn a_removal_after_growth_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    // This thread met the record in the first table.
+    put(&store, 0, b"x");
+    assert!(get(&store, 0).is_some());
+    (1..5000).for_each(|key| put(&store, key, b"x"));
+    assert!(store.remove(&identity(0), View::AsWritten).unwrap());
+    assert!(store.find_seen(&identity(0), View::AsWritten).is_none());
+    assert_eq!(get(&store, 0), None);
+}
+
+#[test]
 fn an_index_full_of_one_slot_is_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
