@@ -125,3 +125,8 @@ pub use value::{CacheValue, Cached};
 compile_error!("persist-cache needs a 64-bit, little-endian machine: its file is read in place");
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!("persist-cache knows Linux and macOS; see src/sys for what another system needs");
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
