@@ -48,7 +48,7 @@ impl View {
     }
 
     /// Whether a record with this head counts no more. Looks at the clock only if it must.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_expired(self, head: &HeadBytes) -> bool {
         let ttl = match self {
             View::Never => return false,

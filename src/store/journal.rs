@@ -23,7 +23,7 @@ pub(crate) const LARGE: usize = 64 << 10;
 
 /// Space is taken in steps of a sixteenth of the file, between these.
 const STEP_MIN: u64 = 64 << 10;
-const STEP_MAX: u64 = 8 << 20;
+const STEP_MAX: u64 = 2 << 20;
 const PAGE: u64 = 4096;
 
 /// A record about to be appended: its head but for place and order, and its payload.
