@@ -172,22 +172,25 @@ fn a_damaged_tail_costs_no_entry() {
 fn verification_finds_nothing_while_others_write() {
     let dir = Dir::new();
     let cache = dir.open("x");
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let reports = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
             let brief = MmapCache::options().root(dir.path()).expiry(std::time::Duration::ZERO);
             let brief = brief.open("x").unwrap();
             let table = brief.table::<u64, u64>("t");
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            for _ in 0..300 {
                 table.insert_many((0..200).map(|key| (key, key))).unwrap();
                 brief.flush().unwrap();
             }
         });
-        for _ in 0..30 {
-            assert_eq!(cache.verify().unwrap().findings, []);
+        let mut reports = Vec::new();
+        while !writer.is_finished() {
+            reports.push(cache.verify().unwrap());
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        reports
     });
+    for report in reports {
+        assert_eq!(report.findings, []);
+    }
 }
 
 #[test]

@@ -124,7 +124,10 @@ impl Store {
             later.findings.retain(|finding| {
                 !matches!(finding, Finding::Unreachable { offset } if dead.contains(offset))
             });
-            later.findings.into_iter().for_each(|finding| report.find(finding));
+            // A table that was left meanwhile is given back piece by piece, and leads nowhere.
+            if region.index().1 == table {
+                later.findings.into_iter().for_each(|finding| report.find(finding));
+            }
         }
         Ok(report)
     }
