@@ -36,6 +36,8 @@ pub struct Compaction {
 const DELTA_MAX: u64 = 1 << 20;
 /// ...and after so many rounds beside the writers, a part at a time.
 const ROUNDS: u32 = 4;
+/// However fast the writers are, it ends: past this the rest is replayed under one hold.
+const ROUNDS_MAX: u32 = 1000;
 
 impl Store {
     /// Rewrites the file with its live entries alone.
@@ -77,7 +79,7 @@ impl Store {
         let old = region.journal();
         let Some((next, bulk, at)) = copy_to(region, new, view)? else { return Ok(None) };
         let mut replay = Replay::new(region.journal(), next.journal(), at);
-        for round in 0.. {
+        for round in 0..ROUNDS_MAX {
             // At first beside the writers. If they are faster, under the lock every other moment, which
             // slows them down; never much under one hold.
             let writer = if round < ROUNDS { None } else { Some(self.lock()?) };
