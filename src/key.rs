@@ -1,6 +1,6 @@
 //! From a call's argument to the identity of its record. The encoding is canonical: equal arguments
 //! encode alike in every process, on every machine, and different arguments of one type never do. It
-//! is part of the file format (`docs/format.md`) and pinned by golden vectors in `tests/keys.rs`.
+//! is part of the file format (`docs/format.md`) and pinned by the golden vectors in `key/tests.rs`.
 //! Types stand in the scope, once, as a [`KeySchema`], and not in each key.
 
 mod impls;
@@ -98,7 +98,7 @@ impl KeySchema {
     }
 }
 
-/// Takes a key's encoding: up to 24 bytes as they are, more as a hash. Allocates nothing.
+/// Takes a key's encoding: up to 24 bytes as they are, more as a hash of as many. Allocates nothing.
 pub struct KeyWriter<'a> {
     /// What a long key is hashed under.
     scope: &'a [u8; 32],
@@ -108,7 +108,7 @@ pub struct KeyWriter<'a> {
     hasher: Option<blake3::Hasher>,
 }
 
-/// The bytes of the scope that stand before an inline key.
+/// The bytes of the scope that stand before a key or its hash: they say whose record it is.
 const PREFIX: usize = 32 - INLINE_KEY;
 
 impl<'a> KeyWriter<'a> {
@@ -181,7 +181,9 @@ impl<'a> KeyWriter<'a> {
         match self.hasher {
             None => Identity { bytes: self.inline, form: self.len as u8 },
             Some(hasher) => {
-                Identity { bytes: *hasher.finalize().as_bytes(), form: Identity::HASHED }
+                let mut bytes = self.inline;
+                bytes[PREFIX..].copy_from_slice(&hasher.finalize().as_bytes()[..INLINE_KEY]);
+                Identity { bytes, form: Identity::HASHED }
             }
         }
     }

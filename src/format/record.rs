@@ -49,7 +49,7 @@ impl Kind {
 /// Who a record belongs to: 32 bytes and the form they have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Identity {
-    /// 8 bytes of scope and a short key, or a 32-byte hash.
+    /// 8 bytes of scope, and a short key or 24 bytes of a long one's hash.
     pub(crate) bytes: [u8; 32],
     /// The length of the inline key, or one of the constants below.
     pub(crate) form: u8,

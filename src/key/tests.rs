@@ -12,7 +12,10 @@ const SCOPE: [u8; 32] = *b"01234567890123456789012345678901";
 fn vector<K: CacheKey + ?Sized>(key: &K) -> String {
     let identity = identify(&SCOPE, key);
     let bytes = match identity.form {
-        Identity::HASHED => &identity.bytes[..12],
+        Identity::HASHED => {
+            assert_eq!(identity.bytes[..8], SCOPE[..8]);
+            &identity.bytes[8..20]
+        }
         form => {
             assert_eq!(identity.bytes[..8], SCOPE[..8]);
             assert!(identity.bytes[8 + form as usize..].iter().all(|byte| *byte == 0));
