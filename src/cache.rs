@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::handle::Handle;
-use crate::memo::{self, Memoized, TryMemoized};
 use crate::options::OpenOptions;
 use crate::scope::Name;
 use crate::store::Store;
@@ -13,7 +12,6 @@ use crate::store::verify::Verification;
 use crate::table::Table;
 use crate::{CacheKey, CacheValue};
 use std::fmt;
-use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +33,7 @@ use std::time::Duration;
 /// ```
 #[derive(Clone)]
 pub struct MmapCache {
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
 }
 
 impl MmapCache {
@@ -79,98 +77,22 @@ impl MmapCache {
     pub fn disabled() -> MmapCache {
         let view = SharedView::new(View::AsWritten);
         MmapCache {
-            handle: Arc::new(Handle { store: None, view, totals: Arc::default(), name: None }),
+            handle: Arc::new(Handle {
+                store: None,
+                view,
+                totals: Arc::default(),
+                name: None,
+                claim_timeout: Duration::ZERO,
+                fault: None,
+            }),
         }
-    }
-
-    /// Memoises a function: a result is computed once and then read from the file, in this process and
-    /// all others, now and after the next start.
-    ///
-    /// The function is known by its path and its type, a closure by its line and column too, so its
-    /// entries are misses after an edit above it, or built by another compiler, in another profile or
-    /// crate version. Give a name to what should last ([`memoize_as`](MmapCache::memoize_as)). An edit of
-    /// the function itself is not seen: clear the cache, or change the name.
-    ///
-    /// The argument is borrowed: for `fn slow(n: u64)` write `memoize(|n: &u64| slow(*n))`. For several
-    /// arguments take a tuple: `memoize(|(path, depth): &(String, u32)| ..)`. If the function returns a
-    /// `Result`, errors are stored too: see [`try_memoize`](MmapCache::try_memoize).
-    ///
-    /// A closure that captures something is refused by the compiler, since two of them with different
-    /// captures cannot be told apart:
-    ///
-    /// ```compile_fail
-    /// let factor = std::env::args().count() as u64;
-    /// let scaled = persist_cache::MmapCache::disabled().memoize(move |n: &u64| n * factor);
-    /// ```
-    ///
-    /// So is a function pointer. Put what is captured into the argument, or give a name:
-    ///
-    /// ```
-    /// let factor = std::env::args().count() as u64;
-    /// let cache = persist_cache::MmapCache::disabled();
-    /// let scaled = cache.memoize(|(n, factor): &(u64, u64)| n * factor);
-    /// let scaled = cache.memoize_as(&format!("scaled by {factor}"), move |n: &u64| n * factor);
-    /// ```
-    #[track_caller]
-    pub fn memoize<K, V, F>(&self, function: F) -> Memoized<K, V>
-    where
-        K: CacheKey + ?Sized,
-        V: CacheValue,
-        F: Fn(&K) -> V + Send + Sync + 'static,
-    {
-        let table = Table::new(&self.handle, &Name::of::<F>(Location::caller()));
-        Memoized::new(table, memo::as_pointer(function))
-    }
-
-    /// Memoises any function under a name. The name is your word: whatever is memoised under it in this
-    /// cache, with the same types, shares its entries.
-    pub fn memoize_as<K, V, F>(&self, name: &str, function: F) -> Memoized<K, V, F>
-    where
-        K: CacheKey + ?Sized,
-        V: CacheValue,
-        F: Fn(&K) -> V,
-    {
-        Memoized::new(self.table(name), function)
-    }
-
-    /// Memoises a function that can fail: `Ok` is stored, `Err` is returned and forgotten.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
-    /// let parse = cache.try_memoize(|text: &str| text.parse::<u64>());
-    /// assert_eq!(parse.call("42").map(|n| n.to_native()), Ok(42));
-    /// assert!(parse.call("forty-two").is_err());
-    /// assert_eq!(cache.stats().entries, 1);
-    /// # Ok::<(), persist_cache::Error>(())
-    /// ```
-    #[track_caller]
-    pub fn try_memoize<K, V, E, F>(&self, function: F) -> TryMemoized<K, V, E>
-    where
-        K: CacheKey + ?Sized,
-        V: CacheValue,
-        F: Fn(&K) -> Result<V, E> + Send + Sync + 'static,
-    {
-        let table = Table::new(&self.handle, &Name::of::<F>(Location::caller()));
-        TryMemoized::new(table, memo::as_pointer(function))
-    }
-
-    /// Memoises any function that can fail, under a name, as [`memoize_as`](MmapCache::memoize_as)
-    /// does.
-    pub fn try_memoize_as<K, V, E, F>(&self, name: &str, function: F) -> TryMemoized<K, V, E, F>
-    where
-        K: CacheKey + ?Sized,
-        V: CacheValue,
-        F: Fn(&K) -> Result<V, E>,
-    {
-        TryMemoized::new(self.table(name), function)
     }
 
     /// A typed, named part of the cache, for entries by hand. It shares its entries with what is
     /// memoised under its name with the same types.
     #[must_use]
     pub fn table<K: CacheKey + ?Sized, V: CacheValue>(&self, name: &str) -> Table<K, V> {
-        Table::new(&self.handle, &Name::Given(name))
+        Table::new(&self.handle, Name::Given(name.to_owned()))
     }
 
     /// Sets the expiry of this handle, of its clones, and of what is memoised from them. Entries as
@@ -251,8 +173,10 @@ impl MmapCache {
         match &self.handle.store {
             Some(store) => store.stats(),
             None => {
-                let misses = self.handle.totals.misses.load(Ordering::Relaxed);
-                Stats { misses, ..Stats::default() }
+                let totals = &self.handle.totals;
+                let misses = totals.misses.load(Ordering::Relaxed);
+                let store_errors = totals.store_errors.load(Ordering::Relaxed);
+                Stats { misses, store_errors, ..Stats::default() }
             }
         }
     }
@@ -267,6 +191,13 @@ impl MmapCache {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.handle.name.as_deref()
+    }
+
+    /// Why this is not the cache that was asked for: a `#[cache]` function whose file cannot be mapped
+    /// safely reads it by copy, and one whose file cannot be opened goes without. `None` for all others.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Error> {
+        self.handle.fault.as_ref()
     }
 
     fn with<T>(&self, disabled: T, work: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
@@ -303,7 +234,9 @@ impl OpenOptions {
         let store = Store::open(self.location(path))?;
         let totals = Arc::clone(&store.totals);
         let view = SharedView::new(self.view());
-        Ok(MmapCache { handle: Arc::new(Handle { store: Some(store), view, totals, name }) })
+        let claim_timeout = self.claim_timeout_set();
+        let handle = Handle { store: Some(store), view, totals, name, claim_timeout, fault: None };
+        Ok(MmapCache { handle: Arc::new(handle) })
     }
 }
 

@@ -6,6 +6,7 @@ use crate::store::expiry::SharedView;
 use crate::store::share::Totals;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// A store, as one handle and its clones see it.
 pub(crate) struct Handle {
@@ -14,6 +15,10 @@ pub(crate) struct Handle {
     pub(crate) view: SharedView,
     pub(crate) totals: Arc<Totals>,
     pub(crate) name: Option<String>,
+    /// How long a call waits for another that computes the same.
+    pub(crate) claim_timeout: Duration,
+    /// Why it is not the cache that was asked for.
+    pub(crate) fault: Option<Error>,
 }
 
 impl Handle {

@@ -99,20 +99,32 @@ mod index;
 mod scan;
 mod store;
 mod key;
+mod file_key;
+mod schema;
 mod value;
 mod scope;
 mod handle;
+mod section;
+mod recording;
 mod table;
 mod memo;
 mod options;
 mod cache;
+mod memoize;
+mod site;
 
 pub use cache::{MmapCache, clear, delete, flush};
 pub use error::{Error, Exposure, Result};
+pub use file_key::FileKey;
 pub use key::{CacheKey, KeySchema, KeyWriter};
+pub use memo::items::{MemoizedIter, MemoizedStream};
+pub use memo::tasks::{AsyncMemoized, AsyncTryMemoized};
 pub use memo::{Memoized, TryMemoized};
 pub use options::OpenOptions;
+pub use persist_cache_macros::{CacheKey, Schema, cache, tracked};
+pub use recording::{CachedIter, CachedStream};
 pub use rkyv;
+pub use schema::{Schema, SchemaWriter};
 pub use store::compact::Compaction;
 pub use store::stats::Stats;
 pub use store::verify::{Finding, Verification};
@@ -120,6 +132,14 @@ pub use table::Table;
 #[doc(hidden)]
 pub use value::Sink;
 pub use value::{CacheValue, Cached};
+
+/// What the macros' expansions name. Anything here may change in any release.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::recording::Kind;
+    pub use crate::site::probe::*;
+    pub use crate::site::*;
+}
 
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
 compile_error!("persist-cache needs a 64-bit, little-endian machine: its file is read in place");

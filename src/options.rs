@@ -27,7 +27,12 @@ pub struct OpenOptions {
     is_read_only: bool,
     care: Care,
     lock_timeout: Duration,
+    claim_timeout: Duration,
 }
+
+/// How long a call waits for another that computes the same result: most computations are over by
+/// then, and a circle of waits that nobody could see ends.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a writer waits for others: far longer than any of them holds the lock, short enough for a
 /// call that would rather compute.
@@ -41,6 +46,7 @@ impl OpenOptions {
             is_read_only: false,
             care: Care::Checked,
             lock_timeout: LOCK_TIMEOUT,
+            claim_timeout: CLAIM_TIMEOUT,
         }
     }
 
@@ -90,6 +96,16 @@ impl OpenOptions {
         self
     }
 
+    /// How long a call that misses waits for another, in this process or any, that computes the same
+    /// result, before it computes it too: a minute by default. Zero: calls never wait for each other.
+    ///
+    /// Calls within a computation never wait. The deadline is for what cannot be seen: a computation
+    /// that waits for another thread or task, which calls for the same result.
+    pub fn claim_timeout(mut self, timeout: Duration) -> OpenOptions {
+        self.claim_timeout = timeout;
+        self
+    }
+
     /// Where the cache of this name lies; makes the root.
     pub(crate) fn locate(&self, name: &str) -> Result<PathBuf> {
         let root = match &self.root {
@@ -110,6 +126,10 @@ impl OpenOptions {
             is_read_only: self.is_read_only,
             lock_timeout: self.lock_timeout,
         }
+    }
+
+    pub(crate) fn claim_timeout_set(&self) -> Duration {
+        self.claim_timeout
     }
 
     /// How the handle judges expiry.

@@ -1,27 +1,44 @@
 //! Scopes: which function or table an entry belongs to, and with which types. A scope is the hash of
-//! a name, the key's schema, the fingerprint of the result type, and how rkyv lays values out here.
-//! What changes any of them is a miss; going back hits again.
+//! a name, the version of the code, the key's schema, the fingerprint of the result type, and how rkyv
+//! lays values out here. What changes any of them is a miss; going back hits again.
 
+use crate::CacheValue;
 use crate::format::record::Identity;
 use crate::key::CacheKey;
-use crate::value::CacheValue;
+use crate::schema::{self, Schema};
+use crate::value::Shape;
 use std::any::{TypeId, type_name};
 use std::hash::{Hash as _, Hasher};
 use std::panic::Location;
 use std::sync::atomic::AtomicU64;
 
 /// What tells one function or table of a cache from another.
-pub(crate) enum Name<'a> {
+#[derive(Clone)]
+pub(crate) enum Name {
     /// A word of the user's.
-    Given(&'a str),
+    Given(String),
     /// A function, by its path and type; a closure by its place in the source too. Paths alone are
     /// shared: by closures of one macro, by functions in two blocks, by types in two versions of a crate.
     Function(&'static str, TypeId, Option<&'static Location<'static>>),
+    /// A function that is marked with `#[cache]`.
+    Marked(Marked),
 }
 
-impl Name<'_> {
+/// A marked function, by its path, its code, and what its generic parameters are in this instance.
+#[derive(Clone)]
+pub(crate) struct Marked {
+    pub(crate) path: String,
+    /// The hash of its code, or what the user put in its place.
+    pub(crate) version: String,
+    /// The names of types and the values of constants.
+    pub(crate) generics: String,
+    /// The same types as this process knows them: two that have one name are still two.
+    pub(crate) instance: TypeId,
+}
+
+impl Name {
     /// The name of a function or closure of type `F` that was passed at `place`.
-    pub(crate) fn of<F: 'static>(place: &'static Location<'static>) -> Name<'static> {
+    pub(crate) fn of<F: 'static>(place: &'static Location<'static>) -> Name {
         let path = type_name::<F>();
         let place = path.ends_with("{{closure}}").then_some(place);
         Name::Function(path, TypeId::of::<F>(), place)
@@ -32,6 +49,14 @@ impl Name<'_> {
             Name::Given(name) => format!("name {name}"),
             Name::Function(path, _, None) => format!("function {path}"),
             Name::Function(path, _, Some(place)) => format!("closure {path} at {place}"),
+            Name::Marked(Marked { path, generics, .. }) => format!("cached {path} {generics}"),
+        }
+    }
+
+    fn version(&self) -> &str {
+        match self {
+            Name::Marked(marked) => &marked.version,
+            Name::Given(_) | Name::Function(..) => "",
         }
     }
 
@@ -42,11 +67,50 @@ impl Name<'_> {
         }
         *bytes.0.finalize().as_bytes()
     }
+
+    /// Whose the name is in this process, beside what its text says.
+    fn instance(&self) -> TypeId {
+        match self {
+            Name::Marked(marked) => marked.instance,
+            Name::Given(_) | Name::Function(..) => TypeId::of::<()>(),
+        }
+    }
+}
+
+/// What is known of a result type.
+#[derive(Clone)]
+pub(crate) struct Fingerprint {
+    /// The type's name, where that counts: a schema has its own.
+    name: &'static str,
+    counts: bool,
+    hash: [u8; 32],
+}
+
+impl Fingerprint {
+    /// What is known without a schema: its names, its layout, and what the compiler's `TypeId` sees,
+    /// which are its fields' names and order, but not those of nested types.
+    pub(crate) fn of_type<V: CacheValue>(shape: Shape) -> Fingerprint {
+        let mut bytes = Bytes(blake3::Hasher::new());
+        TypeId::of::<V>().hash(&mut bytes);
+        TypeId::of::<V::Archived>().hash(&mut bytes);
+        bytes.0.update(type_name::<V::Archived>().as_bytes());
+        Fingerprint { name: type_name::<V>(), counts: true, hash: bytes.finish::<V>(shape) }
+    }
+
+    /// What its schema says, which no compiler and no version changes.
+    pub(crate) fn of_schema<V: CacheValue + Schema>(shape: Shape) -> Fingerprint {
+        let mut bytes = Bytes(blake3::Hasher::new());
+        bytes.0.update(&schema::hash_of::<V>());
+        Fingerprint { name: type_name::<V>(), counts: false, hash: bytes.finish::<V>(shape) }
+    }
 }
 
 /// The scope of a table or memoised function.
 pub(crate) struct Scope {
     pub(crate) hash: [u8; 32],
+    pub(crate) name: Name,
+    /// Whose it is in this process.
+    pub(crate) instance: TypeId,
     /// What its record in the file says of it.
     pub(crate) description: Vec<u8>,
     /// Where this process last saw that record.
@@ -54,25 +118,31 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn new<K: CacheKey + ?Sized, V: CacheValue>(name: &Name<'_>) -> Scope {
-        let (name, type_hash) = (name.text(), name.type_hash());
+    pub(crate) fn new<K: CacheKey + ?Sized>(name: Name, fingerprint: &Fingerprint) -> Scope {
+        let (text, type_hash) = (name.text(), name.type_hash());
         let mut hasher = blake3::Hasher::new_derive_key("persist-cache scope 1");
-        let mut description = Vec::new();
-        let mut feed = |field: &[u8], is_described: bool| {
+        let mut feed = |field: &[u8]| {
             hasher.update(&(field.len() as u64).to_le_bytes());
             hasher.update(field);
-            if is_described {
-                description.extend_from_slice(&(field.len() as u32).to_le_bytes());
-                description.extend_from_slice(field);
-            }
         };
-        feed(name.as_bytes(), true);
-        feed(&K::SCHEMA.bytes(), true);
-        feed(type_name::<V>().as_bytes(), true);
-        feed(&fingerprint::<V>(), true);
-        feed(&type_hash, false);
-        feed(&[size_of::<rkyv::primitive::ArchivedUsize>() as u8], false);
-        Scope { hash: *hasher.finalize().as_bytes(), description, seen: AtomicU64::new(0) }
+        feed(text.as_bytes());
+        feed(name.version().as_bytes());
+        feed(&K::SCHEMA.bytes());
+        feed(if fingerprint.counts { fingerprint.name.as_bytes() } else { &[] });
+        feed(&fingerprint.hash);
+        feed(&type_hash);
+        feed(&[size_of::<rkyv::primitive::ArchivedUsize>() as u8]);
+        let described: [&[u8]; 5] = [
+            text.as_bytes(),
+            name.version().as_bytes(),
+            &K::SCHEMA.bytes(),
+            fingerprint.name.as_bytes(),
+            &fingerprint.hash,
+        ];
+        let prefixed = |field: &&[u8]| [&(field.len() as u32).to_le_bytes(), *field].concat();
+        let description = described.iter().flat_map(prefixed).collect();
+        let (hash, instance) = (*hasher.finalize().as_bytes(), name.instance());
+        Scope { hash, name, instance, description, seen: AtomicU64::new(0) }
     }
 
     /// The identity of the scope's own record.
@@ -84,6 +154,16 @@ impl Scope {
 /// Takes what a `TypeId` hashes of itself.
 struct Bytes(blake3::Hasher);
 
+impl Bytes {
+    /// The hash, with the layout of the archived type and how many of them a value is.
+    fn finish<V: CacheValue>(mut self, shape: Shape) -> [u8; 32] {
+        self.write_u64(size_of::<V::Archived>() as u64);
+        self.write_u64(align_of::<V::Archived>() as u64);
+        self.write_u64(shape as u64);
+        *self.0.finalize().as_bytes()
+    }
+}
+
 impl Hasher for Bytes {
     fn write(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
@@ -94,16 +174,4 @@ impl Hasher for Bytes {
     fn finish(&self) -> u64 {
         0 // Nobody asks: the whole hash is taken.
     }
-}
-
-/// What is known of a result type without a schema of its own: its names, its layout, and what the
-/// compiler's `TypeId` sees, which are its fields' names and order, but not those of nested types.
-fn fingerprint<V: CacheValue>() -> [u8; 32] {
-    let mut bytes = Bytes(blake3::Hasher::new());
-    TypeId::of::<V>().hash(&mut bytes);
-    TypeId::of::<V::Archived>().hash(&mut bytes);
-    bytes.0.update(type_name::<V::Archived>().as_bytes());
-    bytes.write_u64(size_of::<V::Archived>() as u64);
-    bytes.write_u64(align_of::<V::Archived>() as u64);
-    *bytes.0.finalize().as_bytes()
 }

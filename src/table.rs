@@ -1,23 +1,19 @@
-//! Tables: typed, named parts of a cache. Where a key becomes an identity, a found record a value, and
-//! a computed value a record.
+//! Tables: typed, named parts of a cache, for entries by hand.
 
 use crate::error::Result;
 use crate::format::record::Identity;
 use crate::handle::Handle;
-use crate::key::identify;
-use crate::scope::{Name, Scope};
-use crate::store::expiry::View;
-use crate::store::write::{Entry, ScopeRecord, Terms};
-use crate::store::{Found, Store};
-use crate::value::{Claim, encode, encode_owned};
+use crate::schema::Schema;
+use crate::scope::{Fingerprint, Name};
+use crate::section::Section;
+use crate::value::{Shape, encode_owned};
 use crate::{CacheKey, CacheValue, Cached};
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A typed, named part of a cache: entries by hand, from [`MmapCache::table`](crate::MmapCache::table).
 ///
@@ -32,15 +28,8 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), persist_cache::Error>(())
 /// ```
 pub struct Table<K: ?Sized, V> {
-    inner: Arc<Inner<V>>,
+    pub(crate) section: Arc<Section<V>>,
     key: PhantomData<fn(&K)>,
-}
-
-struct Inner<V> {
-    handle: Arc<Handle>,
-    scope: Scope,
-    /// `None`: the scope's hash collides with that of another type, and the table is never used.
-    claim: Option<Claim<V>>,
 }
 
 /// What `insert_many` encodes before it takes the lock: entries, and bytes of values.
@@ -48,11 +37,18 @@ const BATCH_ENTRIES: usize = 4096;
 const BATCH_BYTES: usize = 4 << 20;
 
 impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
-    pub(crate) fn new(handle: &Arc<Handle>, name: &Name<'_>) -> Table<K, V> {
-        let scope = Scope::new::<K, V>(name);
-        let claim = Claim::of(&scope.hash);
-        let inner = Inner { handle: Arc::clone(handle), scope, claim };
-        Table { inner: Arc::new(inner), key: PhantomData }
+    pub(crate) fn new(handle: &Arc<Handle>, name: Name) -> Table<K, V> {
+        let fingerprint = Fingerprint::of_type::<V>(Shape::One);
+        Table { section: Arc::new(Section::new::<K>(handle, name, &fingerprint)), key: PhantomData }
+    }
+
+    /// The table of the same name whose values are known by their [`Schema`]: exactly, and for good.
+    #[must_use]
+    pub fn with_schema(self) -> Table<K, V>
+    where
+        V: Schema,
+    {
+        Table { section: Arc::new(self.section.with_schema::<K>()), key: PhantomData }
     }
 
     /// The same table by keys of another type that encode alike: `(u64, &str)` for `(u64, String)`.
@@ -76,7 +72,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
                 "these keys do not encode alike"
             );
         }
-        Table { inner: Arc::clone(&self.inner), key: PhantomData }
+        Table { section: Arc::clone(&self.section), key: PhantomData }
     }
 
     /// The value of a key. On a hit no lock, no system call, no allocation, no copy, but for the first
@@ -86,7 +82,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// If the file had to be opened anew, and that failed.
     #[inline]
     pub fn get(&self, key: &K) -> Result<Option<Cached<V>>> {
-        self.inner.get(&self.inner.identify(key))
+        self.section.get(&self.section.identify(key))
     }
 
     /// The values of several keys, in their order. The machine waits for the memory of all of them at
@@ -95,12 +91,12 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// # Errors
     /// As [`get`](Table::get).
     pub fn get_many<Q: Borrow<K>>(&self, keys: &[Q]) -> Result<Vec<Option<Cached<V>>>> {
-        let identify = |key: &Q| self.inner.identify(key.borrow());
+        let identify = |key: &Q| self.section.identify(key.borrow());
         let identities: Vec<Identity> = keys.iter().map(identify).collect();
-        if let Some((store, _)) = self.inner.parts() {
+        if let Some((store, _)) = self.section.parts() {
             store.touch(&identities)?;
         }
-        identities.iter().map(|identity| self.inner.get(identity)).collect()
+        identities.iter().map(|identity| self.section.get(identity)).collect()
     }
 
     /// Whether a key has a value.
@@ -119,16 +115,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// the deadline ([`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout)). Nothing that was
     /// stored before is lost by it.
     pub fn insert(&self, key: &K, value: &V) -> Result<Cached<V>> {
-        let identity = self.inner.identify(key);
-        let Some((store, claim)) = self.inner.parts() else { return Cached::from_value(value) };
-        let stored = encode(value, |payload| {
-            let entry = self.inner.entry(identity, payload, Duration::ZERO);
-            store.put(&entry, &self.inner.scope_record(), Terms::Replace)
-        })??;
-        match stored.and_then(|found| Cached::admit(found, claim)) {
-            Some(cached) => Ok(cached),
-            None => Cached::from_value(value),
-        }
+        self.section.insert(self.section.identify(key), value)
     }
 
     /// Stores many values, and returns how many. Takes the lock once for thousands of them. Up to an
@@ -158,17 +145,19 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
                 let Some((key, value)) = entries.next() else { break };
                 let payload = encode_owned(&value)?;
                 bytes += payload.len();
-                values.push((self.inner.identify(key.borrow()), payload));
+                values.push((self.section.identify(key.borrow()), payload));
             }
             if values.is_empty() {
                 return Ok(count);
             }
-            if let Some((store, _)) = self.inner.parts() {
+            if let Some((store, _)) = self.section.parts() {
                 let entries: Vec<_> = values
                     .iter()
-                    .map(|(identity, payload)| self.inner.entry(*identity, payload, Duration::ZERO))
+                    .map(|(identity, payload)| {
+                        self.section.entry(*identity, payload, Duration::ZERO)
+                    })
                     .collect();
-                store.put_many(&entries, &self.inner.scope_record())?;
+                store.put_many(&entries, &self.section.scope_record())?;
                 count += entries.len() as u64;
             }
         }
@@ -179,10 +168,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// # Errors
     /// As [`insert`](Table::insert).
     pub fn remove(&self, key: &K) -> Result<bool> {
-        match self.inner.parts() {
-            Some((store, _)) => store.remove(&self.inner.identify(key), self.inner.view()),
-            None => Ok(false),
-        }
+        self.section.remove(&self.section.identify(key))
     }
 
     /// The value of a key, computed and stored if it has none. The cache never makes it fail: what
@@ -210,123 +196,17 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         key: &K,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<Cached<V>, E> {
-        self.inner.obtain(self.inner.identify(key), compute)
-    }
-}
-
-impl<V: CacheValue> Inner<V> {
-    #[inline]
-    fn identify<K: CacheKey + ?Sized>(&self, key: &K) -> Identity {
-        identify(&self.scope.hash, key)
-    }
-
-    #[inline]
-    fn view(&self) -> View {
-        self.handle.view.get()
-    }
-
-    /// The store, and the right to use it.
-    #[inline]
-    fn parts(&self) -> Option<(&Store, Claim<V>)> {
-        Some((self.handle.store.as_deref()?, self.claim?))
-    }
-
-    #[inline]
-    fn get(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
-        match self.parts() {
-            Some((store, claim)) => match store.find_seen(identity, self.view()) {
-                Some(hit) => Ok(Some(Cached::of(hit, claim))),
-                None => Ok(Cached::admit(store.find(identity, self.view())?, claim)),
-            },
-            None => {
-                self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
-                Ok(None)
-            }
+        let identity = self.section.identify(key);
+        match self.section.hit(&identity) {
+            Some(cached) => Ok(cached),
+            None => Ok(self.section.obtain(&identity, compute)?.into_cached()),
         }
-    }
-
-    #[inline(always)]
-    fn obtain<E>(
-        &self,
-        identity: Identity,
-        compute: impl FnOnce() -> Result<V, E>,
-    ) -> Result<Cached<V>, E> {
-        if let Some((store, claim)) = self.parts()
-            && let Some(hit) = store.find_seen(&identity, self.view())
-        {
-            return Ok(Cached::of(hit, claim));
-        }
-        self.obtain_slowly(&identity, compute)
-    }
-
-    #[cold]
-    fn obtain_slowly<E>(
-        &self,
-        identity: &Identity,
-        compute: impl FnOnce() -> Result<V, E>,
-    ) -> Result<Cached<V>, E> {
-        let Some((store, claim)) = self.parts() else {
-            self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
-            return compute().map(|value| self.unstored(&value));
-        };
-        let terms = match store.find(identity, self.view()) {
-            Ok(found) => {
-                let terms = self.terms(&found);
-                match Cached::admit(found, claim) {
-                    Some(cached) => return Ok(cached),
-                    None => Ok(terms),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        let start = Instant::now();
-        let value = compute()?;
-        let cost = start.elapsed();
-        let stored = terms.and_then(|terms| {
-            encode(&value, |payload| {
-                let entry = self.entry(*identity, payload, cost);
-                store.put(&entry, &self.scope_record(), terms)
-            })?
-        });
-        let cached = match stored {
-            Ok(found) => found.and_then(|found| Cached::admit(found, claim)),
-            Err(error) => {
-                self.handle.note(&error);
-                None
-            }
-        };
-        Ok(cached.unwrap_or_else(|| self.unstored(&value)))
-    }
-
-    /// On what terms a value that was not found is stored. What was found, and then is not admitted,
-    /// is damaged.
-    fn terms(&self, found: &Found) -> Terms {
-        let token = Store::token(&found.region);
-        if found.is_absent() { Terms::IfAbsent(token, self.view()) } else { Terms::Mend(token) }
-    }
-
-    /// A value that is in no file.
-    fn unstored(&self, value: &V) -> Cached<V> {
-        match Cached::from_value(value) {
-            Ok(cached) => cached,
-            Err(error) => panic!("a memoised function's result must be archivable: {error}"),
-        }
-    }
-
-    fn entry<'a>(&self, identity: Identity, payload: &'a [u8], cost: Duration) -> Entry<'a> {
-        let ttl = self.view().ttl();
-        Entry { identity, payload, ttl, cost }
-    }
-
-    fn scope_record(&self) -> ScopeRecord<'_> {
-        let Scope { description, seen, .. } = &self.scope;
-        ScopeRecord { identity: self.scope.identity(), payload: description, seen }
     }
 }
 
 impl<K: ?Sized, V> Clone for Table<K, V> {
     fn clone(&self) -> Table<K, V> {
-        Table { inner: Arc::clone(&self.inner), key: PhantomData }
+        Table { section: Arc::clone(&self.section), key: PhantomData }
     }
 }
 

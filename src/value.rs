@@ -2,11 +2,14 @@
 //! casts bytes to a type.
 //!
 //! # Safety
-//! [`Cached`] is made here alone, of bytes that never change while it holds its owner, and that either
-//! were checked as `V::Archived` just now, or were checked as such before: a record that this process
-//! has seen was checked, or written, under its scope, and a scope belongs to one type in a process
-//! ([`Claim`]).
-#![expect(unsafe_code, reason = "one of the three files that may: see the safety section")]
+//! [`Cached`] and [`Items`] are made here alone, of bytes that never change while they hold their owner,
+//! and that either were checked as archives of `V` just now, or were checked as such before: a record
+//! that this process has seen was checked, or written, under its scope, and a scope belongs to one type
+//! in a process ([`Warrant`]).
+#![expect(unsafe_code, reason = "one of the four files that may: see the safety section")]
+
+#[cfg(test)]
+mod tests;
 
 use crate::error::{Error, Result};
 use crate::store::region::Sight;
@@ -76,26 +79,51 @@ impl<T> CacheValue for T where
 {
 }
 
-/// The proof that a scope belongs to `V` in this process.
-pub(crate) struct Claim<V>(PhantomData<fn() -> V>);
+/// How many values a result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One.
+    One,
+    /// As many as an iterator gave: [`Sequence`].
+    Sequence,
+}
 
-impl<V> Clone for Claim<V> {
-    fn clone(&self) -> Claim<V> {
+/// The proof that a scope belongs to `V` in this process.
+pub(crate) struct Warrant<V>(PhantomData<fn() -> V>);
+
+impl<V> Clone for Warrant<V> {
+    fn clone(&self) -> Warrant<V> {
         *self
     }
 }
-impl<V> Copy for Claim<V> {}
+impl<V> Copy for Warrant<V> {}
 
-impl<V: CacheValue> Claim<V> {
-    /// Claims a scope, by its hash, for `V`. `None` if this process uses one with the same first 8
-    /// bytes, which are what a short key's record has of it, for another type: a collision of hashes.
-    pub(crate) fn of(scope: &[u8; 32]) -> Option<Claim<V>> {
-        static TYPES: LazyLock<Mutex<HashMap<[u8; 8], TypeId>>> = LazyLock::new(Mutex::default);
-        let prefix = scope[..8].try_into().expect("sized");
-        let mut types = TYPES.lock().unwrap_or_else(PoisonError::into_inner);
-        let owner = *types.entry(prefix).or_insert_with(TypeId::of::<V::Archived>);
-        (owner == TypeId::of::<V::Archived>()).then_some(Claim(PhantomData))
+impl<V: CacheValue> Warrant<V> {
+    /// Takes a scope, by its hash, for `V` and for one instance of a function. `None` if this process
+    /// uses one with the same first 8 bytes, which are what a record has of it, for another: two types
+    /// of one name, or a collision of hashes.
+    pub(crate) fn of(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<V>> {
+        let is_own = take(scope, (TypeId::of::<V::Archived>(), instance));
+        is_own.then_some(Warrant(PhantomData))
     }
+}
+
+impl<V: CacheValue> Warrant<Sequence<V>> {
+    /// As above, for a sequence of `V`.
+    pub(crate) fn of_items(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<Sequence<V>>> {
+        let is_own = take(scope, (TypeId::of::<Sequence<V::Archived>>(), instance));
+        is_own.then_some(Warrant(PhantomData))
+    }
+}
+
+/// Whose scopes are in this process: archived type and instance.
+type Owner = (TypeId, TypeId);
+
+fn take(scope: &[u8; 32], owner: Owner) -> bool {
+    static OWNERS: LazyLock<Mutex<HashMap<[u8; 8], Owner>>> = LazyLock::new(Mutex::default);
+    let prefix = scope[..8].try_into().expect("sized");
+    let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    *owners.entry(prefix).or_insert(owner) == owner
 }
 
 /// Pointers that may lie one within another in an archive: a nested archive must not overflow the
@@ -191,29 +219,16 @@ impl<V: CacheValue> Cached<V> {
         Cached::holding(Arc::new(Share::Copy(bytes)), Record::NONE)
     }
 
-    /// What was found in place under a scope that is claimed for `V`.
+    /// What was found in place under a scope that is `V`'s.
     #[inline]
-    pub(crate) fn of(hit: Hit, _claim: Claim<V>) -> Cached<V> {
+    pub(crate) fn of(hit: Hit, _warrant: Warrant<V>) -> Cached<V> {
         Cached::holding(hit.share, hit.record)
     }
 
-    /// What a look-up found under a scope that is claimed for `V`, if it is one.
-    pub(crate) fn admit(found: Found, _claim: Claim<V>) -> Option<Cached<V>> {
-        match found.sight {
-            Sight::Mapped { record, is_fresh } => {
-                if is_fresh {
-                    let map = found.region.map()?;
-                    check::<V>(map.payload(&record)).ok()?;
-                    map.mark(&record);
-                }
-                Some(Cached::holding(found.share, record))
-            }
-            Sight::Copied(_, bytes) => {
-                check::<V>(&bytes).ok()?;
-                Some(Cached::copied(bytes))
-            }
-            Sight::Absent | Sight::Moved => None,
-        }
+    /// What a look-up found under a scope that is `V`'s, if it is one.
+    pub(crate) fn admit(found: Found, _warrant: Warrant<V>) -> Option<Cached<V>> {
+        let (share, record) = admit(found, |bytes| check::<V>(bytes).is_ok())?;
+        Some(Cached::holding(share, record))
     }
 
     /// A value that is in no file.
@@ -242,6 +257,23 @@ impl<V: CacheValue> Cached<V> {
     pub fn try_into_owned(this: Cached<V>) -> Result<V> {
         rkyv::api::high::deserialize::<V, BoxedError>(&*this)
             .map_err(|source| Error::Convert { source })
+    }
+}
+
+/// The bytes that a look-up found, which are checked unless this process has seen them.
+fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, Record)> {
+    match found.sight {
+        Sight::Mapped { record, is_fresh } => {
+            if is_fresh {
+                let map = found.region.map()?;
+                is_valid(map.payload(&record)).then(|| map.mark(&record))?;
+            }
+            Some((found.share, record))
+        }
+        Sight::Copied(_, bytes) => {
+            is_valid(&bytes).then(|| (Arc::new(Share::Copy(bytes)), Record::NONE))
+        }
+        Sight::Absent | Sight::Moved => None,
     }
 }
 
@@ -276,40 +308,168 @@ impl<V: Archive<Archived: Portable + fmt::Debug>> fmt::Debug for Cached<V> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The values of an iterator, as one record: chunks of archives, each with the places of its roots.
+/// Behind the last chunk stands how many values there are in all.
+///
+/// A chunk is its archive's size and its number of values, 8 bytes each; the archive; and 4 bytes for
+/// the place of each value's root in it. Archive and places are filled up to multiples of 16.
+pub(crate) struct Sequence<V>(PhantomData<V>);
 
-    #[test]
-    fn a_scope_belongs_to_one_type() {
-        let mut scope = *b"a scope that two types have alike";
-        let (scope, _) = scope.split_first_chunk_mut::<32>().unwrap();
-        assert!(Claim::<u64>::of(scope).is_some() && Claim::<u64>::of(scope).is_some());
-        assert!(
-            Claim::<String>::of(scope).is_none(),
-            "or unchecked bytes would be seen as another"
-        );
-        scope[31] ^= 1;
-        assert!(Claim::<String>::of(scope).is_none(), "short keys have no more than 8 bytes of it");
-        scope[0] ^= 1;
-        assert!(Claim::<String>::of(scope).is_some());
+const CHUNK_HEAD: usize = 16;
+const COUNT_SIZE: usize = 16;
+/// A chunk is closed when its archive has so many bytes, or it so many values.
+const CHUNK_SIZE: usize = 64 << 10;
+const CHUNK_VALUES: usize = 16 << 10;
+
+/// Makes a sequence, chunk by chunk.
+#[derive(Default)]
+pub(crate) struct Chunk {
+    archive: Sink,
+    roots: Vec<u8>,
+}
+
+impl Chunk {
+    /// Adds a value; `true` if the chunk should be closed now.
+    pub(crate) fn push<V: CacheValue>(&mut self, value: &V) -> Result<bool> {
+        self.archive = append(value, std::mem::take(&mut self.archive))?;
+        let size = self.archive.0.len();
+        let root = u32::try_from(size - size_of::<V::Archived>()).map_err(|_| Error::TooLarge {
+            what: "an item",
+            size: size as u64,
+            limit: u32::MAX.into(),
+        })?;
+        self.roots.extend_from_slice(&root.to_le_bytes());
+        Ok(size >= CHUNK_SIZE || self.roots.len() >= 4 * CHUNK_VALUES)
     }
 
-    #[test]
-    fn a_nested_archive_overflows_no_stack() {
-        #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-        #[rkyv(serialize_bounds(__S: Writer))]
-        #[rkyv(deserialize_bounds(__D::Error: rkyv::rancor::Source))]
-        #[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)))]
-        struct Nested(#[rkyv(omit_bounds)] Option<Box<Nested>>);
+    /// Closes the chunk: its bytes, in three parts, which are gone afterwards.
+    pub(crate) fn close(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (archive, roots) = (&mut self.archive.0, &mut self.roots);
+        let (size, count) = (archive.len() as u64, roots.len() as u64 / 4);
+        archive.resize(archive.len().next_multiple_of(16), 0);
+        roots.resize(roots.len().next_multiple_of(16), 0);
+        if count > 0 {
+            take(&[size.to_le_bytes(), count.to_le_bytes()].concat())?;
+            take(archive)?;
+            take(roots)?;
+        }
+        archive.clear();
+        roots.clear();
+        Ok(())
+    }
 
-        let nest = |depth| (0..depth).fold(Nested(None), |inner, _| Nested(Some(Box::new(inner))));
-        let encoded = |depth| {
-            let mut bytes = AlignedVec::<16>::new();
-            encode(&nest(depth), |archive| bytes.extend_from_slice(archive)).unwrap();
-            bytes
+    /// What stands behind the last chunk.
+    pub(crate) fn end(count: u64) -> [u8; COUNT_SIZE] {
+        u128::from(count).to_le_bytes()
+    }
+}
+
+/// Where a chunk's parts are in a sequence.
+#[derive(Clone, Copy, Default)]
+struct Parts {
+    archive: usize,
+    size: usize,
+    roots: usize,
+    count: usize,
+    next: usize,
+}
+
+impl Parts {
+    /// The chunk at `at`; `None` behind the last one, or if there is none that lies inside.
+    #[inline]
+    fn at(bytes: &[u8], at: usize) -> Option<Parts> {
+        let end = bytes.len().checked_sub(COUNT_SIZE)?;
+        let head = bytes.get(at..at.checked_add(CHUNK_HEAD).filter(|head| *head <= end)?)?;
+        let word = |at: usize| usize::from_le_bytes(head[at..at + 8].try_into().expect("sized"));
+        let (archive, size, count) = (at + CHUNK_HEAD, word(0), word(8));
+        let roots = archive.checked_add(size.checked_next_multiple_of(16)?)?;
+        let next = roots.checked_add(count.checked_mul(4)?.checked_next_multiple_of(16)?)?;
+        (next <= end).then_some(Parts { archive, size, roots, count, next })
+    }
+
+    /// Where the archive of a value ends, counted from the start of the chunk's.
+    #[inline]
+    fn root(&self, bytes: &[u8], number: usize) -> usize {
+        let at = self.roots + 4 * number;
+        u32::from_le_bytes(bytes[at..at + 4].try_into().expect("sized")) as usize
+    }
+}
+
+fn count_of(bytes: &[u8]) -> u64 {
+    let count = bytes.last_chunk().map_or(0, |count| u128::from_le_bytes(*count));
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Checks a sequence that nobody in this process has seen yet.
+fn is_sequence<V: CacheValue>(bytes: &[u8]) -> bool {
+    let (mut at, mut values) = (0, 0);
+    while let Some(parts) = Parts::at(bytes, at) {
+        let archive = &bytes[parts.archive..parts.archive + parts.size];
+        let is_valid = |number| {
+            let root = parts.root(bytes, number);
+            let end = root.checked_add(size_of::<V::Archived>());
+            end.and_then(|end| archive.get(..end)).is_some_and(|value| check::<V>(value).is_ok())
         };
-        assert!(check::<Nested>(&encoded(1000)).is_ok());
-        assert!(check::<Nested>(&encoded(1100)).is_err(), "deeper than anyone may ask to check");
+        if !(0..parts.count).all(is_valid) {
+            return false;
+        }
+        at = parts.next;
+        values += parts.count as u64;
+    }
+    at + COUNT_SIZE == bytes.len() && values == count_of(bytes)
+}
+
+/// The values of a sequence, brought back one by one as they are asked for.
+pub(crate) struct Items<V: Archive> {
+    share: Arc<Share>,
+    record: Record,
+    /// The chunk that is being read, and how many of its values have been.
+    chunk: Parts,
+    read: usize,
+    /// Values left in all.
+    left: u64,
+    value: PhantomData<Arc<V::Archived>>,
+}
+
+impl<V: CacheValue> Items<V> {
+    fn holding(share: Arc<Share>, record: Record) -> Items<V> {
+        const { assert!(align_of::<V::Archived>() <= 16, "records are aligned to 16 bytes") }
+        let left = count_of(share.payload(&record));
+        Items { share, record, chunk: Parts::default(), read: 0, left, value: PhantomData }
+    }
+
+    /// What was found in place under a scope that belongs to sequences of `V`.
+    pub(crate) fn of(hit: Hit, _warrant: Warrant<Sequence<V>>) -> Items<V> {
+        Items::holding(hit.share, hit.record)
+    }
+
+    /// What a look-up found under a scope that belongs to sequences of `V`, if it is one.
+    pub(crate) fn admit(found: Found, _warrant: Warrant<Sequence<V>>) -> Option<Items<V>> {
+        let (share, record) = admit(found, is_sequence::<V>)?;
+        Some(Items::holding(share, record))
+    }
+
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The next value.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Result<V>> {
+        let bytes = self.share.payload(&self.record);
+        while self.read == self.chunk.count {
+            self.chunk = Parts::at(bytes, self.chunk.next)?;
+            self.read = 0;
+        }
+        let archive = &bytes[self.chunk.archive..self.chunk.archive + self.chunk.size];
+        let root = self.chunk.root(bytes, self.read);
+        self.read += 1;
+        self.left -= 1;
+        // SAFETY: the bytes are a checked sequence of `V`: `holding` is called only as the safety
+        // section says. Each of its roots is the place of a valid archive of `V` in its chunk, which
+        // is aligned to 16, as the payload is.
+        let archived = unsafe { rkyv::api::access_pos_unchecked::<V::Archived>(archive, root) };
+        let value = rkyv::api::high::deserialize::<V, BoxedError>(archived);
+        Some(value.map_err(|source| Error::Convert { source }))
     }
 }

@@ -20,7 +20,7 @@ fn golden() -> std::path::PathBuf {
 /// a grown index, a checkpoint.
 fn write(path: &Path) {
     let cache = MmapCache::open_at(path).unwrap();
-    let bytes = cache.table::<u64, u64>("numbers");
+    let bytes = cache.table::<u64, u64>("numbers").with_schema();
     for key in 0..KEYS {
         bytes.insert(&key, &(key + 1)).unwrap();
     }
@@ -30,7 +30,7 @@ fn write(path: &Path) {
     for key in (0..KEYS).step_by(7) {
         bytes.remove(&key).unwrap();
     }
-    cache.table::<str, u64>("by long names").insert(&"long ".repeat(20), &9).unwrap();
+    cache.table::<str, u64>("by long names").with_schema().insert(&"long ".repeat(20), &9).unwrap();
     cache.set_expiry(std::time::Duration::from_millis(1));
     bytes.insert(&KEYS, &1).unwrap();
     cache.set_expiry(None);
@@ -40,8 +40,23 @@ fn write(path: &Path) {
     bytes.insert(&(KEYS + 1), &(KEYS + 2)).unwrap();
 }
 
-/// What `write` leaves, as the raw records of the file: the scopes of another compiler's types are
-/// others, so the entries are not looked up but walked.
+/// What `write` leaves, whatever compiler builds this: the tables' types are known by their schemas.
+fn check_entries(cache: &MmapCache) {
+    let numbers = cache.table::<u64, u64>("numbers").with_schema();
+    for key in 0..=KEYS + 1 {
+        let value = numbers.get(&key).unwrap().map(|value| value.to_native());
+        let expected = match key {
+            _ if key == KEYS || key < KEYS && key % 7 == 0 => None,
+            _ if key < KEYS && key % 3 != 0 => Some(key + 1),
+            _ if key < KEYS => Some(key + 2),
+            _ => Some(KEYS + 2),
+        };
+        assert_eq!(value, expected, "of {key}");
+    }
+    let names = cache.table::<str, u64>("by long names").with_schema();
+    assert_eq!(*names.get(&"long ".repeat(20)).unwrap().unwrap(), 9);
+}
+
 #[test]
 fn a_file_of_version_1_is_read() {
     let dir = Dir::new();
@@ -53,8 +68,10 @@ fn a_file_of_version_1_is_read() {
     assert_eq!(report.findings, []);
     let live = KEYS - KEYS.div_ceil(7) + 1 + 1;
     assert_eq!(cache.stats().entries, live);
+    check_entries(&cache);
     assert_eq!(cache.compact().unwrap().entries_kept, live);
     assert_eq!(cache.verify().unwrap().findings, []);
+    check_entries(&cache);
     cache.table::<u64, Vec<u64>>("new").insert(&1, &value_of(1)).unwrap();
     assert_eq!(cache.stats().entries, live + 1);
 }

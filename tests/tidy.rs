@@ -1,5 +1,5 @@
 //! Guards the shape of the source: a file imports only from files listed before it, unsafe code stands
-//! in its three files, files and functions stay readable, and no debris is left.
+//! in its four files, files and functions stay readable, and no debris is left.
 #![allow(missing_docs)]
 
 use std::collections::HashMap;
@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files that may contain unsafe blocks, and why no other can do it for them.
-const UNSAFE: [&str; 3] = [
-    "src/sys/fork.rs", // Registers the hook that tells a forked child.
-    "src/sys/map.rs",  // The mapped file.
-    "src/value.rs",    // Archived bytes seen as a type.
+const UNSAFE: [&str; 4] = [
+    "src/sys/claims.rs", // Locks a byte of a file.
+    "src/sys/fork.rs",   // Registers the hook that tells a forked child.
+    "src/sys/map.rs",    // The mapped file.
+    "src/value.rs",      // Archived bytes seen as a type.
 ];
 
 const LINES_MAX: usize = 500;
@@ -50,7 +51,7 @@ fn reading_order() -> Vec<String> {
     }
     fn add(file_of: &dyn Fn(&str) -> Option<String>, name: &str, order: &mut Vec<String>) {
         let children = file_of(name).map(|file| modules(&file)).unwrap_or_default();
-        let behind = ["write", "compact", "stats", "verify"];
+        let behind = ["approach", "write", "compact", "stats", "verify"];
         let is_behind = |child: &&String| name != "store" || behind.contains(&child.as_str());
         let path = |child: &String| format!("{name}::{child}");
         let (last, first): (Vec<_>, Vec<_>) = children.iter().partition(is_behind);

@@ -1,6 +1,10 @@
 //! Memoised functions: a table and the function that fills it.
 
+pub(crate) mod tasks;
+pub(crate) mod items;
+
 use crate::error::Result;
+use crate::schema::Schema;
 use crate::table::Table;
 use crate::{CacheKey, CacheValue, Cached};
 use std::any::{Any, TypeId};
@@ -43,13 +47,23 @@ where
         Memoized { table, function }
     }
 
+    /// The same function, its results known by their [`Schema`]: exactly, and for good.
+    #[must_use]
+    pub fn with_schema(self) -> Memoized<K, V, F>
+    where
+        V: Schema,
+    {
+        Memoized { table: self.table.with_schema(), function: self.function }
+    }
+
     /// The function's result for `key`: as it is stored, or computed now and stored. The cache never
     /// makes it fail: what cannot be stored is returned all the same, and counted in
     /// [`Stats::store_errors`](crate::Stats::store_errors).
     ///
-    /// On a hit no lock, no system call, no allocation, no copy. On a miss the function runs under no
-    /// lock and may call itself. If several callers miss at once, each computes, and the first result
-    /// is kept.
+    /// On a hit no lock, no system call, no allocation, no copy. If several callers miss at once, in
+    /// this process or others, one computes and the rest wait for it, up to
+    /// [`OpenOptions::claim_timeout`](crate::OpenOptions::claim_timeout); if it panics or dies, the next
+    /// takes over. The function may call itself, and any other.
     ///
     /// # Panics
     /// If the function does, in which case nothing is stored; or if rkyv cannot archive the value.
@@ -84,7 +98,17 @@ where
         TryMemoized { table, function, error: std::marker::PhantomData }
     }
 
+    /// The same function, its results known by their [`Schema`]: exactly, and for good.
+    #[must_use]
+    pub fn with_schema(self) -> TryMemoized<K, V, E, F>
+    where
+        V: Schema,
+    {
+        TryMemoized::new(self.table.with_schema(), self.function)
+    }
+
     /// The function's result for `key`: as it is stored, or computed now and, if it is `Ok`, stored.
+    /// One that fails is computed by each caller in turn.
     ///
     /// # Errors
     /// Those of the function alone.
@@ -115,6 +139,18 @@ where
 type Functions = RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>;
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::default);
 
+/// Refuses, when it is compiled, a function with captured state.
+pub(crate) const fn refuse_captures<F>() {
+    const {
+        assert!(
+            size_of::<F>() == 0,
+            "this closure captures something, or is a function pointer, so that two of them could \
+             not be told apart: put what it captures into the argument, or give it a name of its \
+             own with the method of this name that ends in `_as`"
+        );
+    }
+}
+
 /// A function without captured state as a pointer, so that what is memoised has a type one can write.
 /// Called through it, on a miss, the function is looked up by its type: the value of a zero-sized type
 /// could be conjured from nothing, but not in safe code.
@@ -123,14 +159,7 @@ where
     K: ?Sized,
     F: Fn(&K) -> T + Send + Sync + 'static,
 {
-    const {
-        assert!(
-            size_of::<F>() == 0,
-            "this closure captures something, or is a function pointer, so that two of them could \
-             not be told apart: put what it captures into the argument, or give it a name of its \
-             own with `memoize_as` or `try_memoize_as`"
-        );
-    }
+    refuse_captures::<F>();
     let mut functions = FUNCTIONS.write().unwrap_or_else(PoisonError::into_inner);
     functions.entry(TypeId::of::<F>()).or_insert_with(|| Arc::new(function));
     call_by_type::<K, T, F>

@@ -10,12 +10,14 @@ use super::expiry::View;
 use super::journal::Journal;
 use super::region::Region;
 use super::rewrite::{Bulk, Outcome, Replay, copy, take_place};
+use super::versions::Prefix;
 use super::{Store, Writer};
 use crate::error::{Error, Result};
 use crate::format::header::word;
 use crate::format::slot::Slot;
 use crate::index;
 use crate::sys::place::{self, Care, Replacement};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What a compaction did.
@@ -28,7 +30,8 @@ pub struct Compaction {
     pub bytes_after: u64,
     /// Entries that are in the new file.
     pub entries_kept: u64,
-    /// Entries that had expired or did not verify, and are not.
+    /// Entries that are not: they had expired, did not verify, or are of a version of their function's
+    /// code older than its newest two.
     pub entries_dropped: u64,
 }
 
@@ -77,7 +80,9 @@ impl Store {
         view: View,
     ) -> Result<Option<(Region, Bulk, Writer<'s>)>> {
         let old = region.journal();
-        let Some((next, bulk, at)) = copy_to(region, new, view)? else { return Ok(None) };
+        let Some((next, bulk, at)) = copy_to(region, new, view, Some(&self.in_use()))? else {
+            return Ok(None);
+        };
         let mut replay = Replay::new(region.journal(), next.journal(), at);
         for round in 0..ROUNDS_MAX {
             // At first beside the writers. If they are faster, under the lock every other moment, which
@@ -108,19 +113,27 @@ impl Store {
     }
 }
 
-/// Copies what is live in `region` now into a new file, and says how far in the log that is. `None` if
-/// the index kept moving.
+/// Copies what is live in `region` now into a new file, and says how far in the log that is. Given the
+/// scopes in use, retires old versions of functions. `None` if the index kept moving.
 pub(super) fn copy_to(
     region: &Region,
     new: &Replacement,
     view: View,
+    in_use: Option<&HashSet<Prefix>>,
 ) -> Result<Option<(Region, Bulk, u64)>> {
     let ledger = region.journal().ledger;
     // What is applied is in the index; what is published beyond may not be yet.
     let at = ledger.get(word::APPLIED)?;
     let seq = region.journal().seq()?;
     let Some(slots) = slots_of(region, at) else { return Ok(None) };
-    let bulk = copy(region, slots, &new.file, view)?;
+    let mut bulk = copy(region, slots.clone(), &new.file, view, &HashSet::new())?;
+    let census = std::mem::take(&mut bulk.census);
+    let retired = in_use.map_or_else(HashSet::new, |in_use| census.retired(in_use));
+    if !retired.is_empty() {
+        // Only now is it known what was in vain; it happens once for each edit or two.
+        new.empty()?;
+        bulk = copy(region, slots, &new.file, view, &retired)?;
+    }
     let barrier = bulk.barrier.max(ledger.get(word::BARRIER)?);
     let words = bulk.words(seq, barrier);
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;

@@ -28,7 +28,8 @@ impl Deadline {
     pub(crate) fn after(timeout: Duration) -> Deadline {
         Deadline { start: OnceCell::new(), timeout }
     }
-    fn left(&self) -> Option<Duration> {
+    /// How long it is until then; `None` once it has passed.
+    pub(crate) fn left(&self) -> Option<Duration> {
         let waited = self.start.get_or_init(Instant::now).elapsed();
         self.timeout.checked_sub(waited).filter(|left| !left.is_zero())
     }

@@ -3,7 +3,7 @@
 //! Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
 //! replaced, to a new one after deletion.
 
-// In reading order: each stands on those above it; the last four are this module's operations.
+// In reading order: each stands on those above it; the last five are this module's operations.
 pub(crate) mod expiry;
 pub(crate) mod journal;
 pub(crate) mod region;
@@ -11,9 +11,12 @@ pub(crate) mod share;
 pub(crate) mod gate;
 pub(crate) mod create;
 pub(crate) mod trust;
+pub(crate) mod versions;
 pub(crate) mod rewrite;
 pub(crate) mod recover;
+pub(crate) mod flight;
 pub(crate) mod open;
+pub(crate) mod approach;
 pub(crate) mod write;
 pub(crate) mod compact;
 pub(crate) mod stats;
@@ -29,13 +32,15 @@ use crate::sys::clock;
 use crate::sys::fork::PerProcess;
 use crate::sys::map::Record;
 use expiry::View;
+use flight::Flights;
 use gate::{Deadline, Gate, Pass};
 use open::{Location, TRIES};
 use region::{Region, Sight};
 use share::{Key, Share, Totals, lock, release_share, share_of, with_cell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use versions::Prefix;
 
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
 const PATH_CHECK_INTERVAL: u64 = 100;
@@ -46,6 +51,8 @@ pub(crate) struct Store {
     key: Key,
     state: PerProcess<State>,
     pub(crate) totals: Arc<Totals>,
+    /// The scopes that this process uses: compaction keeps them.
+    in_use: Mutex<HashSet<Prefix>>,
 }
 
 /// What a forked child does not share with its parent.
@@ -53,6 +60,7 @@ pub(crate) struct Store {
 struct State {
     current: Mutex<Option<Arc<Region>>>,
     gate: Gate,
+    flights: Flights,
     /// When the path was last looked at, in milliseconds since 1970.
     looked: AtomicU64,
 }
@@ -108,6 +116,7 @@ impl Store {
             key: Key::new(),
             state: PerProcess::new(State::default()),
             totals: Arc::default(),
+            in_use: Mutex::default(),
         });
         store.region()?;
         let mut stores = lock(stores());
@@ -157,8 +166,8 @@ impl Store {
         })?
     }
 
-    /// What `identity` has: a miss, a record that this process meets for the first time, a copy. Goes
-    /// where the cache went.
+    /// What `identity` has: nothing, a record that this process meets for the first time, a copy. Goes
+    /// where the cache went. A hit is counted here, a miss by the caller, who may look again.
     #[cold]
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
         for _ in 0..TRIES {
@@ -176,10 +185,7 @@ impl Store {
             let saved = match &sight {
                 Sight::Mapped { record, .. } => region.map().map(|map| *map.head(record)),
                 Sight::Copied(head, _) => Some(**head),
-                Sight::Absent | Sight::Moved => {
-                    self.totals.misses.fetch_add(1, Ordering::Relaxed);
-                    None
-                }
+                Sight::Absent | Sight::Moved => None,
             };
             let saved = saved.map(|head| record::cost(&head).nanos());
             let share = share_of(&self.key, &region, &self.totals, saved);
@@ -223,6 +229,16 @@ impl Store {
         is_due
     }
 
+    /// Notes that this process uses a scope.
+    pub(crate) fn enroll(&self, scope: &[u8; 32]) {
+        let (prefix, _) = scope.split_first_chunk().expect("32 bytes");
+        lock(&self.in_use).insert(*prefix);
+    }
+
+    fn in_use(&self) -> HashSet<Prefix> {
+        lock(&self.in_use).clone()
+    }
+
     /// When a computation that begins now began.
     pub(crate) fn token(region: &Region) -> Token {
         Token { cache_id: region.facts.cache_id, seq: region.seq() }
@@ -230,22 +246,30 @@ impl Store {
 
     /// Takes the lock on the file that is the cache, with all that was published in the index.
     pub(crate) fn lock(&self) -> Result<Writer<'_>> {
-        let writer = self.lock_as_left()?;
+        self.lock_until(&self.deadline())
+    }
+
+    pub(crate) fn lock_until(&self, deadline: &Deadline) -> Result<Writer<'_>> {
+        let writer = self.lock_as_left(deadline)?;
         self.finish_others(writer.region())?;
         Ok(writer)
     }
 
+    /// When a wait for the lock that begins now ends.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.location.lock_timeout)
+    }
+
     /// Takes the lock, and leaves what a killed holder of it left.
-    pub(crate) fn lock_as_left(&self) -> Result<Writer<'_>> {
+    pub(crate) fn lock_as_left(&self, deadline: &Deadline) -> Result<Writer<'_>> {
         let path = &self.location.path;
-        let deadline = Deadline::after(self.location.lock_timeout);
-        let mut pass = self.state().gate.enter(&deadline, path)?;
+        let mut pass = self.state().gate.enter(deadline, path)?;
         for _ in 0..TRIES {
             let region = self.region()?;
             if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
                 return Err(Error::ReadOnly { path: path.clone() });
             }
-            pass.lock(&region, &deadline)?;
+            pass.lock(&region, deadline)?;
             if self.is_ready(&region)? {
                 return Ok(Writer { store: self, region, _pass: pass });
             }

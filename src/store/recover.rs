@@ -18,6 +18,7 @@ use crate::index::{self, HeapTable};
 use crate::scan::{Step, Walk};
 use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::place::Replacement;
+use std::collections::HashSet;
 
 /// What a walk over a log found.
 pub(crate) struct Rebuilt {
@@ -221,7 +222,7 @@ fn salvage(region: &Region) -> Result<()> {
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
     let barrier = rebuilt.barrier.max(region.journal().ledger.get(word::BARRIER).unwrap_or(0));
     let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0));
-    let bulk = rewrite::copy(region, slots, &new.file, View::Never)?;
+    let bulk = rewrite::copy(region, slots, &new.file, View::Never, &HashSet::new())?;
     let words = bulk.words(seq, barrier.max(bulk.barrier));
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
     new.file.sync().map_err(Error::io("sync", new.file.path()))?;

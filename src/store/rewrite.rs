@@ -5,6 +5,7 @@ use super::create::random;
 use super::expiry::View;
 use super::journal::{Draft, Journal};
 use super::region::Region;
+use super::versions::{Census, Prefix};
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, HEADER_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
@@ -13,7 +14,7 @@ use crate::index::{self, HeapTable};
 use crate::scan::{Step, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Bytes gathered before they are written.
 const BATCH_SIZE: usize = 1 << 20;
@@ -25,10 +26,12 @@ pub(crate) struct Bulk {
     entries: u64,
     live: u64,
     used: u64,
-    /// Values that are not in it: expired, or damaged.
+    /// Values that are not in it: expired, retired, or damaged.
     pub(crate) dropped: u64,
     /// The newest removal that is not on record any more: what began before it is not stored.
     pub(crate) barrier: u64,
+    /// Whose records were copied.
+    pub(crate) census: Census,
 }
 
 impl Bulk {
@@ -48,9 +51,15 @@ impl Bulk {
     }
 }
 
-/// Copies the values and scopes among `slots` that `view` judges alive and that verify, and the
-/// index of them. The header is left for the caller to write.
-pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: View) -> Result<Bulk> {
+/// Copies the values and scopes among `slots` that `view` judges alive, that are not of `retired` scopes,
+/// and that verify, and the index of them. The header is left for the caller to write.
+pub(crate) fn copy(
+    region: &Region,
+    slots: Vec<Slot>,
+    out: &CacheFile,
+    view: View,
+    retired: &HashSet<Prefix>,
+) -> Result<Bulk> {
     let seed = region.facts.seed;
     let slots = newest(region, slots);
     let mut index = HeapTable::new(index::buckets_for(slots.len() as u64));
@@ -67,6 +76,7 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
         used: 0,
         dropped: 0,
         barrier: 0,
+        census: Census::default(),
     };
     let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
     let mut window = Window::new(region.file(), size);
@@ -77,7 +87,9 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
         let bytes = bytes.try_into().expect("sized");
         let Some(head) = Head::decode(bytes, slot.offset(), seed) else { continue };
         let is_value = head.kind == Kind::VALUE;
-        if head.kind != Kind::SCOPE && (!is_value || view.is_expired(bytes)) {
+        let (prefix, _) = head.identity.bytes.split_first_chunk().expect("32 bytes");
+        let is_over = head.kind != Kind::SCOPE && (!is_value || view.is_expired(bytes));
+        if is_over || retired.contains(prefix) {
             bulk.barrier = bulk.barrier.max(head.seq);
             bulk.dropped += u64::from(is_value);
             continue;
@@ -88,6 +100,10 @@ pub(crate) fn copy(region: &Region, slots: Vec<Slot>, out: &CacheFile, view: Vie
             bulk.dropped += u64::from(is_value);
             continue;
         };
+        bulk.census.count(*prefix, head.seq);
+        if head.kind == Kind::SCOPE {
+            bulk.census.describe(*prefix, payload);
+        }
         batch.push(bulk.tail, &head.encode(bulk.tail, seed), payload)?;
         index.put(Slot::new(Tag::of(head.identity.hash(seed)), bulk.tail), |_| false);
         bulk.last = bulk.tail;

@@ -63,7 +63,7 @@ fn entry(key: u64, payload: &[u8]) -> Entry<'_> {
 }
 
 fn put(store: &Store, key: u64, payload: &[u8]) {
-    store.put(&entry(key, payload), &SCOPE, Terms::Replace).unwrap().unwrap();
+    store.put(&entry(key, payload), &SCOPE, Terms::Replace, &store.deadline()).unwrap().unwrap();
 }
 
 fn get(store: &Store, key: u64) -> Option<Vec<u8>> {
@@ -356,7 +356,7 @@ fn what_happens_during_a_compaction_is_in_the_new_file() {
         journal.write(&[draft(&journal, 1000, b"late"), draft(&journal, 1, b"refreshed")]).unwrap();
     }
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-    let (next, _, at) = copy_to(&region, &new, View::AsWritten).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AsWritten, None).unwrap().unwrap();
     // Numbers that the new file has no records for.
     for _ in 0..20 {
         let writer = store.lock().unwrap();
@@ -507,7 +507,7 @@ fn a_damaged_record_is_replaced_by_the_next_result() {
     assert_eq!(get(&store, 1), None);
     let region = store.region().unwrap();
     let terms = Terms::IfAbsent(Store::token(&region), View::AsWritten);
-    assert!(store.put(&entry(1, b"anew"), &SCOPE, terms).unwrap().is_some());
+    assert!(store.put(&entry(1, b"anew"), &SCOPE, terms, &store.deadline()).unwrap().is_some());
     assert_eq!(get(&store, 1).unwrap(), b"anew");
 }
 
@@ -517,7 +517,7 @@ fn a_token_of_another_cache_stores_nothing() {
     let store = open(&dir);
     let token = Token { cache_id: [7; 16], seq: u64::MAX >> 16 };
     let terms = Terms::IfAbsent(token, View::AsWritten);
-    assert!(store.put(&entry(1, b"x"), &SCOPE, terms).unwrap().is_none());
+    assert!(store.put(&entry(1, b"x"), &SCOPE, terms, &store.deadline()).unwrap().is_none());
     assert_eq!(get(&store, 1), None);
 }
 

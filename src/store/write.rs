@@ -2,6 +2,7 @@
 //! than its bytes take to be copied; nothing of the user's runs meanwhile.
 
 use super::expiry::View;
+use super::gate::Deadline;
 use super::journal::{Draft, Journal, LARGE};
 use super::open;
 use super::region::{Backing, Region, Sight};
@@ -48,6 +49,8 @@ pub(crate) enum Terms {
     IfAbsent(Token, View),
     /// If nothing was cleared or removed since the token. What is there is damaged.
     Mend(Token),
+    /// If nothing was cleared or removed since the token, in place of what is there.
+    Refresh(Token),
 }
 
 impl Entry<'_> {
@@ -69,19 +72,20 @@ impl Entry<'_> {
 
 impl Store {
     /// Stores a value. Returns it as it is in the file, or what was there before, or `None` if it may
-    /// not be stored any more.
+    /// not be stored any more. Waits for the lock until the deadline.
     pub(crate) fn put(
         &self,
         entry: &Entry<'_>,
         scope: &ScopeRecord<'_>,
         terms: Terms,
+        deadline: &Deadline,
     ) -> Result<Option<Found>> {
         entry.check_size()?;
         // Encoded, above all checksummed, before the lock; the seed outlives compaction.
         let mut seed = self.region()?.facts.seed;
         let mut draft = entry.draft(seed);
         for _ in 0..open::TRIES {
-            let writer = self.lock()?;
+            let writer = self.lock_until(deadline)?;
             let journal = writer.journal();
             if let Some(settled) = writer.settle_terms(entry, terms)? {
                 return Ok(settled);
@@ -101,7 +105,7 @@ impl Store {
             let payload = offset + record::HEAD_SIZE;
             let file = region.file();
             file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
-            let writer = self.lock()?;
+            let writer = self.lock_until(deadline)?;
             if !Arc::ptr_eq(writer.region(), &region) {
                 continue; // Compacted meanwhile, which leaves pads behind.
             }
@@ -175,14 +179,14 @@ impl Store {
     /// Removes everything. On a disk too full for the record that says so, the file itself goes: the
     /// next use creates an empty one.
     pub(crate) fn clear(&self) -> Result<()> {
-        let writer = self.lock_as_left()?;
+        let writer = self.lock_as_left(&self.deadline())?;
         let cleared = self.finish_others(writer.region()).and_then(|()| writer.journal().clear());
         cleared.or_else(|_| writer.unlink())
     }
 
     /// Removes the file. Whoever uses the cache afterwards creates it anew.
     pub(crate) fn delete(&self) -> Result<()> {
-        self.lock_as_left()?.unlink()?;
+        self.lock_as_left(&self.deadline())?.unlink()?;
         place::sync_directory(&self.location.path)
     }
 
@@ -256,7 +260,7 @@ impl Writer<'_> {
         let (token, view) = match terms {
             Terms::Replace => return Ok(None),
             Terms::IfAbsent(token, view) => (token, Some(view)),
-            Terms::Mend(token) => (token, None),
+            Terms::Mend(token) | Terms::Refresh(token) => (token, None),
         };
         let journal = self.journal();
         if journal.facts.cache_id != token.cache_id
@@ -270,6 +274,9 @@ impl Writer<'_> {
             if !found.is_absent() {
                 return Ok(Some(Some(found)));
             }
+        }
+        if let (Terms::Refresh(_), Kind::VALUE) = (terms, newest.kind) {
+            return Ok(None);
         }
         // Removed since; or stored since and expired, and what it replaced may have been a removal.
         Ok((newest.seq > token.seq).then_some(None))

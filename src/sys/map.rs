@@ -8,14 +8,14 @@
 //! stranger of the same user who breaks it is outside the boundary; `place` keeps other users out.
 //! The range maps past the end of the file, so that its growth needs no second map: bytes beyond the
 //! end are never touched, since tail, tables and their sizes were verified against the file's size.
-#![expect(unsafe_code, reason = "one of the three files that may: see the safety section")]
+#![expect(unsafe_code, reason = "one of the four files that may: see the safety section")]
 
 use super::Words;
 use super::file::{CacheFile, Medium};
 use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
 use crate::format::{ALIGNMENT, WORD_MASK};
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Mmap, MmapOptions, MmapRaw};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -215,4 +215,10 @@ impl Medium for Map {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
         Ok(())
     }
+}
+
+/// The bytes of a file without a name: see [`place::scratch`](super::place::scratch).
+pub(crate) fn view(scratch: &CacheFile) -> io::Result<Mmap> {
+    // SAFETY: the file has no name and has never left this process, which does not write it any more.
+    unsafe { Mmap::map(scratch.inner()) }
 }

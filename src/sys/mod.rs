@@ -1,5 +1,5 @@
-//! The outside world: clock, forks, files, maps. The only place with platform code, and, in
-//! [`map`] and [`fork`], with unsafe code of its own. The index, the log and the store's protocol
+//! The outside world: clock, forks, files, maps, claims, threads. The only place with platform code,
+//! and, in [`map`], [`fork`] and [`claims`], with unsafe code of its own. The index, the log and the store's protocol
 //! work over [`Words`] and [`Medium`](file::Medium), so that they run as well over plain reads and writes, or over a
 //! model checker's words.
 
@@ -8,6 +8,8 @@ pub(crate) mod fork;
 pub(crate) mod file;
 pub(crate) mod map;
 pub(crate) mod place;
+pub(crate) mod claims;
+pub(crate) mod task;
 
 use std::io;
 

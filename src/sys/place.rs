@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a file is read and written, and hence how much is asked of its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +97,38 @@ pub(crate) fn sibling(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The file beside a cache in which computations under way are claimed; made if it is missing.
+pub(crate) fn open_sidecar(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".claims");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(&name, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR)?;
+    Ok(File::from(file))
+}
+
+/// A file without a name in the directory of `path`, gone with its handle.
+pub(crate) fn scratch(path: &Path) -> io::Result<CacheFile> {
+    let file = |file| CacheFile::new(File::from(file), path, true, false);
+    let mode = Mode::RUSR | Mode::WUSR;
+    #[cfg(target_os = "linux")]
+    {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
+        match rustix::fs::open(parent(path), flags, mode) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {}
+            result => return Ok(file(result?)),
+        }
+    }
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: nothing but distinct numbers is asked for.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut name = path.as_os_str().to_os_string();
+    name.push(format!(".{}.{number}.scratch", std::process::id()));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let scratch = rustix::fs::open(&name, flags, mode)?;
+    fs::remove_file(&name)?;
+    Ok(file(scratch))
+}
+
 /// Creates a file at `path` with what `fill` writes, whole or not at all. `false` if a file is there.
 pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -> Result<bool> {
     let failed = || Error::io("create", path);
@@ -152,8 +185,14 @@ impl Replacement {
             return Ok(None);
         }
         // A leftover of one who died: nobody has it mapped, since it never was at its path.
-        file.inner().set_len(0).map_err(failed())?;
-        Ok(Some(Replacement { file, is_published: Cell::new(false) }))
+        let new = Replacement { file, is_published: Cell::new(false) };
+        new.empty()?;
+        Ok(Some(new))
+    }
+
+    /// Gives up what was written so far.
+    pub(crate) fn empty(&self) -> Result<()> {
+        self.file.inner().set_len(0).map_err(Error::io("create", self.file.path()))
     }
 
     /// Another handle of the same file, under the lock of this one.

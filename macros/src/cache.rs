@@ -1,0 +1,602 @@
+//! `#[cache]`: the function as it was to its callers, around the function as it was written.
+//!
+//! The outer function has the name, signature and attributes. It asks the cache by its arguments, and
+//! calls the inner function on a miss. That is `uncached` of the companion, an empty enum of the
+//! function's name, since that name is free among types; the other ways to call the function stand
+//! beside it. A method's inner function is a closure in its body, as nothing but functions can stand
+//! in an `impl`; its companions, if they are asked for, are methods with a name before theirs.
+//!
+//! Local names of the expansion have spans of their own, which the user's names cannot meet.
+
+use crate::code::Code;
+use crate::function::{Argument, Function, Gives, span_of};
+use crate::options::{OF_CACHE, Options};
+use crate::tracked::constant;
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::ext::IdentExt as _;
+use syn::{Attribute, GenericArgument, ItemFn, Meta, PathArguments, Result, Type};
+
+pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
+    match try_expand(options, item.clone()) {
+        Ok(expansion) => expansion,
+        Err(error) => {
+            // The function as it is, so that its callers do not fail as well.
+            let error = error.into_compile_error();
+            quote!(#item #error)
+        }
+    }
+}
+
+fn try_expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
+    let options = Options::parse(options, &OF_CACHE)?;
+    let item: ItemFn = syn::parse2(item).map_err(|error| {
+        let text = "`cache` is for functions and methods with a body";
+        syn::Error::new(error.span(), text)
+    })?;
+    let function = Function::new(item, &options)?;
+    Ok(Expansion { function: &function, options: &options }.all())
+}
+
+/// A name that no name of the user's can be.
+fn own(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
+fn is_lint(attribute: &Attribute) -> bool {
+    ["allow", "expect", "warn", "deny", "forbid"].iter().any(|lint| attribute.path().is_ident(lint))
+}
+
+struct Expansion<'a> {
+    function: &'a Function,
+    options: &'a Options,
+}
+
+impl Expansion<'_> {
+    fn all(&self) -> TokenStream {
+        let outer = self.outer();
+        match (&self.function.companion, self.function.is_method) {
+            (None, _) => outer,
+            (Some(name), false) => {
+                let companion = self.companion(name);
+                quote!(#outer #companion)
+            }
+            (Some(prefix), true) => {
+                let members = self.members(Some(prefix));
+                quote!(#outer #members)
+            }
+        }
+    }
+
+    /// The function that is called.
+    fn outer(&self) -> TokenStream {
+        let Function { item, companion, is_method, .. } = self.function;
+        // Lints are about the body, wherever that is; what is allowed there is allowed here.
+        let has_body = companion.is_none() || *is_method;
+        let attributes = item.attrs.iter().filter_map(|attribute| match &attribute.meta {
+            Meta::List(list) if !has_body && attribute.path().is_ident("expect") => {
+                let lints = &list.tokens;
+                Some(quote!(#[allow(#lints)]))
+            }
+            _ if !has_body && is_lint(attribute) && !attribute.path().is_ident("allow") => None,
+            _ => Some(quote!(#attribute)),
+        });
+        let (visibility, signature) = (self.function.visibility(), self.function.signature());
+        let local = companion.is_none().then(|| self.site(Some(self.function.name())));
+        let body = self.call(Way::Run);
+        quote! {
+            #(#attributes)*
+            #visibility #signature {
+                #local
+                #body
+            }
+        }
+    }
+
+    /// The type beside the function, with the other ways to call it.
+    fn companion(&self, name: &Ident) -> TokenStream {
+        let visibility = self.function.visibility();
+        let cfgs: Vec<_> =
+            self.function.item.attrs.iter().filter(|a| a.path().is_ident("cfg")).collect();
+        let function = self.function.name().unraw();
+        let doc = format!(
+            "The cache of [`{function}()`] and the other ways to call it: see `persist_cache::cache`."
+        );
+        let members = self.members(None);
+        quote! {
+            #(#cfgs)*
+            #[doc = #doc]
+            #[allow(non_camel_case_types, dead_code, missing_debug_implementations, clippy::all)]
+            #visibility enum #name {}
+            #(#cfgs)*
+            #[allow(dead_code, unreachable_pub, unused_variables, clippy::all, clippy::pedantic)]
+            impl #name { #members }
+        }
+    }
+
+    fn library(&self) -> &syn::Path {
+        &self.options.library
+    }
+
+    /// What a member of the companion is called.
+    fn member(&self, prefix: Option<&Ident>, name: &str) -> Ident {
+        match prefix {
+            Some(prefix) => format_ident!("{}_{name}", prefix, span = prefix.span()),
+            None => Ident::new(name, self.function.name().span()),
+        }
+    }
+
+    fn members(&self, prefix: Option<&Ident>) -> TokenStream {
+        let (library, visibility) = (self.library(), self.function.visibility());
+        let site_name = self.site_name();
+        let site = self.site(self.function.companion.as_ref().filter(|_| prefix.is_none()));
+        let code = prefix.is_none().then(|| {
+            let code = self.code();
+            quote! {
+                /// The hash of the function's code, and of that of its `deps`.
+                #visibility const CODE: u128 = #code;
+            }
+        });
+        let upkeep = self.upkeep(prefix);
+        let mut ways = vec![Way::Forget, Way::Refresh];
+        if let Gives::Value(_) = self.function.gives {
+            ways.extend([Way::Archived, Way::Peek]);
+        }
+        let ways = ways.iter().map(|way| self.way(prefix, *way));
+        let uncached = self.uncached(prefix);
+        let allow = prefix.map(|_| quote!(#[allow(dead_code, unused_variables)]));
+        let cache = self.member(prefix, "cache");
+        quote! {
+            #code
+            #site
+            /// The function's own handle on its cache.
+            #allow
+            #visibility fn #cache() -> #library::MmapCache {
+                ::core::clone::Clone::clone(Self::#site_name().cache())
+            }
+            #upkeep
+            #(#ways)*
+            #uncached
+        }
+    }
+
+    /// What the cache offers, by the names it has there.
+    fn upkeep(&self, prefix: Option<&Ident>) -> TokenStream {
+        let (library, visibility, site) =
+            (self.library(), self.function.visibility(), self.site_name());
+        let allow = prefix.map(|_| quote!(#[allow(dead_code)]));
+        let offers: [(&str, TokenStream, &str); 5] = [
+            (
+                "flush",
+                quote!(#library::Result<u64>),
+                "Removes the entries of the cache that have expired, and returns how many.",
+            ),
+            (
+                "clear",
+                quote!(#library::Result<()>),
+                "Removes all entries of the cache, those of other functions that share it too.",
+            ),
+            ("delete", quote!(#library::Result<()>), "Removes the file of the cache."),
+            (
+                "compact",
+                quote!(#library::Result<#library::Compaction>),
+                "Rewrites the file of the cache with its live entries alone.",
+            ),
+            ("stats", quote!(#library::Stats), "Counts, of the cache and of this process."),
+        ];
+        let offers = offers.iter().map(|(name, output, doc)| {
+            let (member, method) = (self.member(prefix, name), format_ident!("{name}"));
+            quote! {
+                #[doc = #doc]
+                #allow
+                #visibility fn #member() -> #output { Self::#site().#method() }
+            }
+        });
+        let set_expiry = self.member(prefix, "set_expiry");
+        quote! {
+            /// Sets the expiry of this function's entries, at once; other functions keep theirs.
+            #allow
+            #visibility fn #set_expiry(
+                expiry: impl ::core::convert::Into<::core::option::Option<::core::time::Duration>>,
+            ) {
+                Self::#site().set_expiry(expiry)
+            }
+            #(#offers)*
+        }
+    }
+
+    /// Another way to call the function, with its arguments.
+    fn way(&self, prefix: Option<&Ident>, way: Way) -> TokenStream {
+        let library = self.library();
+        let mut signature = self.function.signature();
+        signature.ident = self.member(prefix, way.name());
+        let stored = self.function.gives.stored().clone();
+        match way {
+            Way::Run | Way::Refresh => {}
+            Way::Forget => {
+                signature.asyncness = None;
+                signature.output = syn::parse_quote!(-> #library::Result<bool>);
+            }
+            Way::Archived | Way::Peek => {
+                let is_peek = matches!(way, Way::Peek);
+                if is_peek {
+                    signature.asyncness = None;
+                }
+                let (value, error) = match spelling(&stored) {
+                    Spelling::Plain => (quote!(#stored), None),
+                    Spelling::Result => {
+                        let of = quote!(<#stored as #library::__private::SpelledResult>);
+                        (quote!(#of::Value), Some(quote!(#of::Error)))
+                    }
+                    Spelling::Unclear => {
+                        let spelled = own("Spelled");
+                        signature.generics.params.push(syn::parse_quote!(#spelled));
+                        let clause = signature.generics.make_where_clause();
+                        clause.predicates.push(syn::parse_quote!(#spelled: #library::CacheValue));
+                        let is = quote!(#library::__private::Is<#spelled>);
+                        clause.predicates.push(syn::parse_quote!(#stored: #is));
+                        (quote!(#spelled), None)
+                    }
+                };
+                let cached = quote!(#library::Cached<#value>);
+                let output = match (is_peek, error) {
+                    (true, _) => quote!(::core::option::Option<#cached>),
+                    (false, Some(error)) => quote!(::core::result::Result<#cached, #error>),
+                    (false, None) => cached,
+                };
+                signature.output = syn::parse_quote!(-> #output);
+            }
+        }
+        let (visibility, doc, body) = (self.function.visibility(), way.doc(), self.call(way));
+        let allow = prefix.map(|_| quote!(#[allow(dead_code, unused_variables)]));
+        quote! {
+            #[doc = #doc]
+            #allow
+            #visibility #signature { #body }
+        }
+    }
+
+    /// The function as it was written.
+    fn uncached(&self, prefix: Option<&Ident>) -> TokenStream {
+        let ItemFn { attrs, sig, block, .. } = &self.function.item;
+        let lints = attrs.iter().filter(|attribute| is_lint(attribute) && prefix.is_none());
+        let mut signature = sig.clone();
+        signature.ident = self.member(prefix, "uncached");
+        let visibility = self.function.visibility();
+        quote! {
+            /// The function itself, without the cache.
+            #(#lints)*
+            #[allow(dead_code)]
+            #visibility #signature #block
+        }
+    }
+
+    fn site_name(&self) -> Ident {
+        match (&self.function.companion, self.function.is_method) {
+            (Some(prefix), true) => format_ident!("__{}_site", prefix.unraw()),
+            _ => format_ident!("__site"),
+        }
+    }
+
+    /// The function in which the function's static is, inside `parent` or beside the function.
+    fn site(&self, parent: Option<&Ident>) -> TokenStream {
+        let (library, name) = (self.library(), self.site_name());
+        let private = quote!(#library::__private);
+        let function = self.function.name().unraw().to_string();
+        let parent = parent.map_or_else(String::new, |parent| format!("::{}", parent.unraw()));
+        let tail = format!("{parent}::{name}::__Here");
+        let Options { version, name: cache, root, path, expiry, claim_timeout, .. } = self.options;
+        let option = |value: Option<TokenStream>| match value {
+            Some(value) => quote!(::core::option::Option::Some(|| #value)),
+            None => quote!(::core::option::Option::None),
+        };
+        let text = |value: &syn::Expr| quote!(::std::string::String::from(#value));
+        let file = |value: &syn::Expr| quote!(::std::path::PathBuf::from(#value));
+        let (cache, root) = (option(cache.as_ref().map(text)), option(root.as_ref().map(file)));
+        let path = option(path.as_ref().map(file));
+        let (expiry, claim_timeout) = (option(expiry.clone()), option(claim_timeout.clone()));
+        let version = match version {
+            Some(version) => {
+                quote!(::std::format!("version {}", #version))
+            }
+            None => {
+                let code = self.code();
+                quote!({
+                    const CODE: u128 = #code;
+                    ::std::format!("code {:032x}", CODE)
+                })
+            }
+        };
+        quote! {
+            #[doc(hidden)]
+            #[allow(dead_code, clippy::all, clippy::pedantic)]
+            fn #name() -> &'static #private::Site {
+                enum __Here {}
+                static SITE: #private::Site = #private::Site::new(#private::Declaration {
+                    place: ::core::any::type_name::<__Here>,
+                    tail: #tail,
+                    name: #function,
+                    version: || #version,
+                    cache: #cache,
+                    root: #root,
+                    path: #path,
+                    expiry: #expiry,
+                    claim_timeout: #claim_timeout,
+                });
+                &SITE
+            }
+        }
+    }
+
+    fn code(&self) -> TokenStream {
+        let ItemFn { sig, block, .. } = &self.function.item;
+        let mut code = Code::new();
+        code.feed(quote!(#sig #block));
+        self.options.feed(&mut code);
+        constant(self.library(), code, &self.options.deps)
+    }
+
+    /// The body of the outer function, or of another way to call it.
+    fn call(&self, way: Way) -> TokenStream {
+        let (library, function) = (self.library(), self.function);
+        let private = quote!(#library::__private);
+        let (form, describe, site, call) = (own("form"), own("describe"), own("site"), own("call"));
+        let stored = function.gives.stored();
+        let span = span_of(stored);
+        let site_name = self.site_name();
+        let at = match (&function.companion, function.is_method) {
+            (None, _) => quote!(#site_name()),
+            (Some(_), true) => quote!(Self::#site_name()),
+            (Some(companion), false) => quote!(#companion::#site_name()),
+        };
+        let ready = (function.is_async() && way.is_async()).then(|| quote!(#site.ready().await;));
+        let instance = function.instance(self.options);
+        let key = self.key();
+        let enter = match function.gives {
+            Gives::Value(_) => quote!(call),
+            Gives::Iter(_) | Gives::Stream(_) => quote!(items),
+        };
+        let probe = quote_spanned! {span=>
+            let #form = {
+                use #private::{ProbeFallible as _, ProbePlain as _};
+                (&#private::Probe::<#stored>::new()).form()
+            };
+            let #describe = {
+                use #private::{ProbeSchema as _, ProbeType as _};
+                (&#private::storable(#form)).describe()
+            };
+        };
+        let finish = self.finish(way, &call);
+        quote! {
+            let #site: &'static #private::Site = #at;
+            #ready
+            #[allow(unused_imports, clippy::needless_borrow)]
+            let #call = {
+                #probe
+                #site.#enter(#form, #describe, &#instance, &#key)
+            };
+            #finish
+        }
+    }
+
+    /// The key: a tuple of references, in which each argument that is none is told of at its type.
+    fn key(&self) -> TokenStream {
+        let private = {
+            let library = self.library();
+            quote!(#library::__private)
+        };
+        if let Some(key) = &self.options.key {
+            return quote!((#private::key(&#key),));
+        }
+        let with_self =
+            self.options.with_self.map(|span| quote_spanned!(span=> #private::key(&self)));
+        let arguments = self.function.keys(self.options).map(|Argument { name, ty, .. }| {
+            let span = span_of(ty);
+            quote_spanned!(span=> #private::key(&#name))
+        });
+        let mut parts: Vec<TokenStream> = with_self.into_iter().chain(arguments).collect();
+        // Tuples end at twelve: longer ones are nested.
+        while parts.len() > 12 {
+            parts = parts.chunks(12).map(|parts| quote!((#(#parts,)*))).collect();
+        }
+        quote!((#(#parts,)*))
+    }
+
+    /// What is done with a call.
+    fn finish(&self, way: Way, call: &Ident) -> TokenStream {
+        let function = self.function;
+        let compute = || self.compute();
+        let is_async = function.is_async();
+        let wait = is_async.then(|| quote!(.await));
+        let cached = own("cached");
+        let unclear = matches!(spelling(function.gives.stored()), Spelling::Unclear);
+        match (way, &function.gives) {
+            (Way::Forget, _) => quote!(#call.forget()),
+            (Way::Run, Gives::Iter(_)) => {
+                let compute = compute();
+                quote!(#call.iter(#compute))
+            }
+            (Way::Run, Gives::Stream(_)) => {
+                let compute = compute();
+                quote!(#call.stream(#compute))
+            }
+            (Way::Refresh, Gives::Iter(_)) => {
+                let compute = compute();
+                quote!(#call.refresh_iter(#compute))
+            }
+            (Way::Refresh, Gives::Stream(_)) => {
+                let compute = compute();
+                quote!(#call.refresh_stream(#compute))
+            }
+            (Way::Run, Gives::Value(_)) => {
+                let (run, compute) = (if is_async { "run_async" } else { "run" }, compute());
+                let run = format_ident!("{run}");
+                quote!(#call.#run(#compute)#wait)
+            }
+            (Way::Refresh, Gives::Value(_)) => {
+                let name = if is_async { "refresh_async" } else { "refresh" };
+                let (refresh, compute) = (format_ident!("{name}"), compute());
+                quote!(#call.#refresh(#compute)#wait)
+            }
+            (Way::Peek, _) if unclear => quote!(#call.peek_spelled()),
+            (Way::Peek, _) => quote!(#call.peek()),
+            (Way::Archived, _) => {
+                let name = if is_async { "archived_async" } else { "archived" };
+                let (archived, compute) = (format_ident!("{name}"), compute());
+                match spelling(function.gives.stored()) {
+                    Spelling::Plain => quote! {
+                        let ::core::result::Result::Ok(#cached) = #call.#archived(#compute)#wait;
+                        #cached
+                    },
+                    Spelling::Result => quote!(#call.#archived(#compute)#wait),
+                    Spelling::Unclear => {
+                        let name = if is_async { "spelled_async" } else { "spelled" };
+                        let spelled = format_ident!("{name}");
+                        quote!(#call.#spelled(#compute)#wait)
+                    }
+                }
+            }
+        }
+    }
+
+    /// A closure that runs the function as it was written.
+    fn compute(&self) -> TokenStream {
+        let function = self.function;
+        let names: Vec<_> = function.arguments.iter().map(|argument| &argument.name).collect();
+        let (turbofish, receiver) = (function.turbofish(), function.receiver.as_ref());
+        let inner = match (&function.companion, function.is_method) {
+            (Some(companion), false) => Some(quote!(#companion::uncached)),
+            (Some(prefix), true) => {
+                let uncached = self.member(Some(prefix), "uncached");
+                Some(quote!(Self::#uncached))
+            }
+            (None, _) => None,
+        };
+        if let Some(inner) = inner {
+            let receiver = receiver.map(|receiver| receiver.self_token).into_iter();
+            return quote!(move || #inner #turbofish (#(#receiver,)* #(#names),*));
+        }
+        if !function.is_method {
+            // A function of its own, so that it sees nothing of what is around it.
+            let ItemFn { attrs, sig, block, .. } = &function.item;
+            let lints = attrs.iter().filter(|attribute| is_lint(attribute));
+            let mut signature = sig.clone();
+            signature.ident = format_ident!("__uncached");
+            return quote!({
+                #(#lints)*
+                #signature #block
+                move || __uncached #turbofish (#(#names),*)
+            });
+        }
+        self.closure()
+    }
+
+    fn closure(&self) -> TokenStream {
+        let function = self.function;
+        let block = &function.item.block;
+        let bindings =
+            function.arguments.iter().filter_map(|Argument { name, pattern, .. }| {
+                pattern.as_ref().map(|pattern| quote!(let #pattern = #name;))
+            });
+        let bindings = quote!(#(#bindings)*);
+        match (&function.gives, function.is_async()) {
+            (Gives::Value(ty), true) => {
+                let (hint, value) = (own("hint"), own("value"));
+                // The block's type, for what is inferred from it (`?`, `into`).
+                quote!(move || async move {
+                    if let ::core::option::Option::Some(#hint) = ::core::option::Option::None::<#ty> {
+                        #[allow(unreachable_code)]
+                        return #hint;
+                    }
+                    #bindings
+                    let #value: #ty = #block;
+                    #value
+                })
+            }
+            (Gives::Value(ty), false) => {
+                quote!(move || -> #ty { #bindings #block })
+            }
+            (Gives::Iter(_) | Gives::Stream(_), _) => quote!(move || { #bindings #block }),
+        }
+    }
+}
+
+/// A way to call a function.
+#[derive(Clone, Copy)]
+enum Way {
+    Run,
+    Archived,
+    Peek,
+    Forget,
+    Refresh,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::Run => "run",
+            Way::Archived => "archived",
+            Way::Peek => "peek",
+            Way::Forget => "forget",
+            Way::Refresh => "refresh",
+        }
+    }
+
+    fn doc(self) -> &'static str {
+        match self {
+            Way::Run => "",
+            Way::Archived => {
+                "The result as it is stored, in the file itself; computed if it is not."
+            }
+            Way::Peek => "The result as it is stored, if it is. Never computes.",
+            Way::Forget => {
+                "Removes the result for these arguments; `true` if there was one. A computation of it \
+                 that is under way is not stored."
+            }
+            Way::Refresh => "Computes the result anew, and stores it in place of what is there.",
+        }
+    }
+
+    fn is_async(self) -> bool {
+        matches!(self, Way::Run | Way::Archived | Way::Refresh)
+    }
+}
+
+/// What the spelling of a type says about whether it is a `Result`.
+enum Spelling {
+    Plain,
+    Result,
+    /// It may be an alias.
+    Unclear,
+}
+
+fn spelling(ty: &Type) -> Spelling {
+    const PLAIN: [&str; 30] = [
+        "bool", "char", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64",
+        "i128", "isize", "f32", "f64", "String", "Vec", "Option", "Box", "HashMap", "HashSet",
+        "BTreeMap", "BTreeSet", "VecDeque", "Rc", "Arc", "Duration", "NonZero", "IpAddr",
+    ];
+    match ty {
+        Type::Array(_) | Type::Tuple(_) => Spelling::Plain,
+        Type::Paren(inner) => spelling(&inner.elem),
+        Type::Group(inner) => spelling(&inner.elem),
+        Type::Path(path) if path.qself.is_none() => {
+            let last = path.path.segments.last().expect("a path has a segment");
+            let is_plain = PLAIN.iter().any(|plain| last.ident == plain);
+            match &last.arguments {
+                _ if is_plain => Spelling::Plain,
+                PathArguments::AngleBracketed(arguments) if last.ident == "Result" => {
+                    let is_type =
+                        |argument: &&GenericArgument| matches!(argument, GenericArgument::Type(_));
+                    match arguments.args.iter().filter(is_type).count() {
+                        1 | 2 => Spelling::Result,
+                        _ => Spelling::Unclear,
+                    }
+                }
+                PathArguments::None if last.ident == "Result" => Spelling::Result,
+                _ => Spelling::Unclear,
+            }
+        }
+        _ => Spelling::Unclear,
+    }
+}

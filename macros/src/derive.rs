@@ -1,0 +1,227 @@
+//! `#[derive(CacheKey)]` and `#[derive(Schema)]`: names, order and types of fields and variants.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens as _, format_ident, quote};
+use syn::ext::IdentExt as _;
+use syn::visit_mut::{self, VisitMut};
+use syn::{
+    Attribute, Data, DataEnum, DeriveInput, Error, Field, Fields, Generics, Ident, Index, Meta,
+    Path, Result, Type, TypePath, parse_quote,
+};
+
+/// What an attribute of a derive may say of a type or field.
+struct Said {
+    library: Path,
+    /// `#[cache_key(skip)]` or `#[schema(opaque)]`.
+    word: bool,
+}
+
+fn said(attributes: &[Attribute], name: &str, word: &str) -> Result<Said> {
+    let mut said = Said { library: parse_quote!(::persist_cache), word: false };
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident(name)) {
+        attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("crate") {
+                said.library = meta.value()?.call(Path::parse_mod_style)?;
+            } else if meta.path.is_ident(word) {
+                said.word = true;
+            } else {
+                let text = format!("`{name}` knows `crate = path` on types and `{word}` on fields");
+                return Err(meta.error(text));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(said)
+}
+
+fn type_name(ident: &Ident) -> String {
+    ident.unraw().to_string()
+}
+
+fn field_name(field: &Field, number: usize) -> String {
+    field.ident.as_ref().map_or_else(|| number.to_string(), type_name)
+}
+
+/// Bounds every type parameter.
+fn bounded(generics: &Generics, bound: &TokenStream) -> Generics {
+    let mut generics = generics.clone();
+    for parameter in generics.type_params_mut() {
+        parameter.bounds.push(parse_quote!(#bound));
+    }
+    generics
+}
+
+fn refuse_union(input: &DeriveInput) -> Result<()> {
+    match &input.data {
+        Data::Union(data) => {
+            let text = "nobody knows which field of a union counts";
+            Err(Error::new_spanned(data.union_token, text))
+        }
+        Data::Struct(_) | Data::Enum(_) => Ok(()),
+    }
+}
+
+pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
+    refuse_union(&input)?;
+    let library = said(&input.attrs, "cache_key", "skip")?.library;
+    let schema_of = |name: String, fields: &Fields| -> Result<TokenStream> {
+        let mut schema = quote!(#library::KeySchema::new(#name));
+        for (number, field) in fields.iter().enumerate() {
+            if said(&field.attrs, "cache_key", "skip")?.word {
+                continue;
+            }
+            let (name, ty) = (field_name(field, number), without_self(&input, &library, &field.ty));
+            schema.extend(quote!(.field(#name, <#ty as #library::CacheKey>::SCHEMA)));
+        }
+        Ok(schema)
+    };
+    let name = type_name(&input.ident);
+    let (schema, feed) = match &input.data {
+        Data::Struct(data) => {
+            let mut feeds = TokenStream::new();
+            for (number, field) in data.fields.iter().enumerate() {
+                if !said(&field.attrs, "cache_key", "skip")?.word {
+                    let member = match &field.ident {
+                        Some(ident) => ident.to_token_stream(),
+                        None => Index::from(number).to_token_stream(),
+                    };
+                    feeds.extend(quote!(#library::CacheKey::feed(&self.#member, key);));
+                }
+            }
+            (schema_of(name, &data.fields)?, feeds)
+        }
+        Data::Enum(data) => {
+            let mut schema = quote!(#library::KeySchema::new(#name));
+            for variant in &data.variants {
+                let name = type_name(&variant.ident);
+                let fields = schema_of(name.clone(), &variant.fields)?;
+                schema.extend(quote!(.field(#name, #fields)));
+            }
+            (schema, feed_variants(data, &library)?)
+        }
+        Data::Union(_) => unreachable!("refused above"),
+    };
+    let generics = bounded(&input.generics, &quote!(#library::CacheKey));
+    let (implements, arguments, clause) = generics.split_for_impl();
+    let ident = &input.ident;
+    Ok(quote! {
+        #[automatically_derived]
+        impl #implements #library::CacheKey for #ident #arguments #clause {
+            const SCHEMA: #library::KeySchema = #schema;
+            #[allow(unused_variables)]
+            fn feed(&self, key: &mut #library::KeyWriter<'_>) { #feed }
+        }
+    })
+}
+
+fn feed_variants(data: &DataEnum, library: &Path) -> Result<TokenStream> {
+    let mut arms = TokenStream::new();
+    for (number, variant) in data.variants.iter().enumerate() {
+        let (ident, number) = (&variant.ident, number as u32);
+        let (mut patterns, mut feeds) = (TokenStream::new(), TokenStream::new());
+        for (place, field) in variant.fields.iter().enumerate() {
+            let binding = format_ident!("field_{place}");
+            let member = match &field.ident {
+                Some(ident) => ident.to_token_stream(),
+                None => Index::from(place).to_token_stream(),
+            };
+            if !said(&field.attrs, "cache_key", "skip")?.word {
+                patterns.extend(quote!(#member: #binding,));
+                feeds.extend(quote!(#library::CacheKey::feed(#binding, key);));
+            }
+        }
+        arms.extend(quote!(Self::#ident { #patterns .. } => { key.variant(#number); #feeds }));
+    }
+    Ok(match data.variants.is_empty() {
+        true => quote!(match *self {}),
+        false => quote!(match self { #arms }),
+    })
+}
+
+/// A field's type with a stand-in where it names the type itself, whose schema would have no end.
+fn without_self(input: &DeriveInput, library: &Path, ty: &Type) -> Type {
+    struct Replace<'a>(&'a Ident, &'a Path);
+    impl VisitMut for Replace<'_> {
+        fn visit_type_path_mut(&mut self, path: &mut TypePath) {
+            let is_self = path.path.is_ident("Self")
+                || path.path.segments.len() == 1 && path.path.segments[0].ident == *self.0;
+            if is_self && path.qself.is_none() {
+                let library = self.1;
+                *path = parse_quote!(#library::__private::Itself);
+            } else {
+                visit_mut::visit_type_path_mut(self, path);
+            }
+        }
+    }
+    let mut ty = ty.clone();
+    Replace(&input.ident, library).visit_type_mut(&mut ty);
+    ty
+}
+
+pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
+    refuse_union(&input)?;
+    let library = said(&input.attrs, "schema", "opaque")?.library;
+    let name = type_name(&input.ident);
+    let own = rkyv_says(&input.attrs);
+    let describe = |fields: &Fields| -> Result<TokenStream> {
+        let mut parts = TokenStream::new();
+        for (number, field) in fields.iter().enumerate() {
+            let (name, ty, with) = (field_name(field, number), &field.ty, rkyv_says(&field.attrs));
+            parts.extend(match said(&field.attrs, "schema", "opaque")?.word {
+                true => {
+                    let spelled = ty.to_token_stream().to_string().replace(' ', "");
+                    quote!(schema.name(#name); schema.name(#spelled);)
+                }
+                false => quote!(schema.field::<#ty>(#name);),
+            });
+            parts.extend(with);
+        }
+        Ok(parts)
+    };
+    let parts = match &input.data {
+        Data::Struct(data) => describe(&data.fields)?,
+        Data::Enum(data) => {
+            let mut parts = TokenStream::new();
+            for variant in &data.variants {
+                let (name, fields) = (type_name(&variant.ident), describe(&variant.fields)?);
+                let value = variant.discriminant.as_ref().map(|(_, value)| {
+                    let value = value.to_token_stream().to_string();
+                    quote!(schema.name(#value);)
+                });
+                parts.extend(quote!(schema.variant(#name); #value #fields));
+            }
+            parts
+        }
+        Data::Union(_) => unreachable!("refused above"),
+    };
+    let generics = bounded(&input.generics, &quote!(#library::Schema));
+    let (implements, arguments, clause) = generics.split_for_impl();
+    let ident = &input.ident;
+    let consts = input.generics.const_params().map(|parameter| {
+        let ident = &parameter.ident;
+        quote!(schema.name(&::std::format!("{:?}", #ident));)
+    });
+    Ok(quote! {
+        #[automatically_derived]
+        impl #implements #library::Schema for #ident #arguments #clause {
+            fn describe(schema: &mut #library::SchemaWriter) {
+                schema.name(#name);
+                #(#consts)*
+                #own
+                #parts
+            }
+        }
+    })
+}
+
+/// What rkyv was told of a type or field may change how it is archived.
+fn rkyv_says(attributes: &[Attribute]) -> TokenStream {
+    let says = attributes.iter().filter(|attribute| attribute.path().is_ident("rkyv"));
+    let words = says.filter_map(|attribute| match &attribute.meta {
+        Meta::List(list) => Some(list.tokens.to_string().replace(' ', "")),
+        Meta::Path(_) | Meta::NameValue(_) => None,
+    });
+    // Where rkyv is found does not change what it does.
+    let words = words.filter(|word| !word.starts_with("crate="));
+    words.map(|word| quote!(schema.name(#word);)).collect()
+}

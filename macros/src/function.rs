@@ -1,0 +1,350 @@
+//! A function under `#[cache]`: what of it can be kept, and the parts that its expansion is made of.
+
+use crate::options::{Companion, Options};
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{ToTokens as _, quote};
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::visit::{self, Visit};
+use syn::{
+    Attribute, Error, FnArg, GenericArgument, GenericParam, Ident, ItemFn, Pat, PatIdent,
+    PathArguments, Receiver, ReceiverKind, Result, ReturnType, Signature, Type, TypeImplTrait,
+    TypeParamBound, Visibility, parse_quote,
+};
+
+/// What a function gives.
+pub(crate) enum Gives {
+    /// A value of this type.
+    Value(Type),
+    /// An iterator over items of this type.
+    Iter(Type),
+    /// A stream of items of this type.
+    Stream(Type),
+}
+
+impl Gives {
+    /// The type that is stored, or a `Result` of it.
+    pub(crate) fn stored(&self) -> &Type {
+        match self {
+            Gives::Value(ty) | Gives::Iter(ty) | Gives::Stream(ty) => ty,
+        }
+    }
+}
+
+/// An argument other than `self`.
+pub(crate) struct Argument {
+    /// What the outer function calls it.
+    pub(crate) name: Ident,
+    /// What the body calls it, if that is not just its name.
+    pub(crate) pattern: Option<Pat>,
+    pub(crate) ty: Type,
+    pub(crate) attributes: Vec<Attribute>,
+}
+
+impl Argument {
+    /// Whether the user can speak of it by this name.
+    fn is_called(&self, name: &Ident) -> bool {
+        let is_mut =
+            |pattern: &Pat| matches!(pattern, Pat::Ident(pattern) if pattern.subpat.is_none());
+        self.name.unraw() == name.unraw() && self.pattern.as_ref().is_none_or(is_mut)
+    }
+}
+
+/// A function, taken apart.
+pub(crate) struct Function {
+    pub(crate) item: ItemFn,
+    pub(crate) receiver: Option<Receiver>,
+    pub(crate) arguments: Vec<Argument>,
+    pub(crate) gives: Gives,
+    /// Whether it is a method, or an associated function.
+    pub(crate) is_method: bool,
+    /// What its companion, or those of a method, are called.
+    pub(crate) companion: Option<Ident>,
+}
+
+impl Function {
+    pub(crate) fn new(item: ItemFn, options: &Options) -> Result<Function> {
+        let mut errors = Errors(None);
+        refuse_modifiers(&item.sig, &mut errors);
+        let receiver = item.sig.receiver().cloned();
+        let arguments = arguments(&item.sig, &mut errors);
+        let gives = errors.take(gives(&item.sig));
+        let is_method = receiver.is_some() || options.method || mentions_self(&item);
+        if let (Some(span), None) = (options.with_self, &receiver) {
+            errors.add(Error::new(span, "`with_self` is for methods; this function has no `self`"));
+        }
+        for name in &options.ignore {
+            if name == "self" {
+                let text = "`self` is no part of the key; leave it out here";
+                errors.add(Error::new(name.span(), text));
+            } else if !arguments.iter().any(|argument| argument.is_called(name)) {
+                let text = format!("no argument is called `{name}`");
+                errors.add(Error::new(name.span(), text));
+            }
+        }
+        let companion = match (&options.companion, is_method) {
+            (Companion::Named(name), _) => Some(name.clone()),
+            (Companion::Default, false) => Some(item.sig.ident.clone()),
+            (Companion::None, _) | (Companion::Default, true) => None,
+        };
+        if let (Some(name), false) = (&companion, is_method) {
+            refuse_primitive(name, &mut errors);
+        }
+        match (errors.0, gives) {
+            (None, Some(gives)) => {
+                Ok(Function { item, receiver, arguments, gives, is_method, companion })
+            }
+            (error, _) => Err(error.expect("what is missing was refused")),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &Ident {
+        &self.item.sig.ident
+    }
+
+    pub(crate) fn is_async(&self) -> bool {
+        self.item.sig.asyncness.is_some()
+    }
+
+    pub(crate) fn visibility(&self) -> &Visibility {
+        &self.item.vis
+    }
+
+    /// The function's signature, its arguments called as the outer function calls them.
+    pub(crate) fn signature(&self) -> Signature {
+        let mut signature = self.item.sig.clone();
+        let typed = signature.inputs.iter_mut().filter_map(|input| match input {
+            FnArg::Typed(typed) => Some(typed),
+            FnArg::Receiver(receiver) => {
+                // `mut self` is the body's business, which the outer function hands it to.
+                receiver.mutability = None;
+                None
+            }
+        });
+        for (typed, argument) in typed.zip(&self.arguments) {
+            let (name, attributes) = (&argument.name, &argument.attributes);
+            typed.attrs = attributes.clone();
+            typed.pat = parse_quote!(#name);
+        }
+        signature
+    }
+
+    /// The arguments that are part of the key.
+    pub(crate) fn keys(&self, options: &Options) -> impl Iterator<Item = &Argument> {
+        let is_ignored =
+            |argument: &Argument| options.ignore.iter().any(|name| argument.is_called(name));
+        self.arguments.iter().filter(move |argument| !is_ignored(argument))
+    }
+
+    /// The generic arguments of this instance, to call another function with the same parameters.
+    pub(crate) fn turbofish(&self) -> TokenStream {
+        let parameters = self.item.sig.generics.params.iter();
+        let arguments: Vec<&Ident> = parameters
+            .filter_map(|parameter| match parameter {
+                GenericParam::Type(parameter) => Some(&parameter.ident),
+                GenericParam::Const(parameter) => Some(&parameter.ident),
+                GenericParam::Lifetime(_) => None,
+            })
+            .collect();
+        if arguments.is_empty() { TokenStream::new() } else { quote!(::<#(#arguments),*>) }
+    }
+
+    /// An expression for the instance of the generic parameters, those that have no name included.
+    pub(crate) fn instance(&self, options: &Options) -> TokenStream {
+        let (mut types, mut consts) = (Vec::new(), Vec::new());
+        if self.is_method {
+            types.push(quote!(::core::marker::PhantomData::<Self>));
+        }
+        for parameter in &self.item.sig.generics.params {
+            match parameter {
+                GenericParam::Type(parameter) => {
+                    let ident = &parameter.ident;
+                    types.push(quote!(::core::marker::PhantomData::<#ident>));
+                }
+                GenericParam::Const(parameter) => {
+                    let ident = &parameter.ident;
+                    consts.push(quote!(#ident as u128));
+                }
+                GenericParam::Lifetime(_) => {}
+            }
+        }
+        let library = &options.library;
+        for argument in &self.arguments {
+            let mut finder = ImplFinder(false);
+            finder.visit_type(&argument.ty);
+            if finder.0 {
+                let name = &argument.name;
+                types.push(quote!(#library::__private::type_of(&#name)));
+            }
+        }
+        quote!(#library::__private::Instance::new(&(#(#types,)*), &[#(#consts),*]))
+    }
+}
+
+/// Errors found so far: all of them are told at once.
+struct Errors(Option<Error>);
+
+impl Errors {
+    fn add(&mut self, error: Error) {
+        match &mut self.0 {
+            Some(errors) => errors.combine(error),
+            none => *none = Some(error),
+        }
+    }
+
+    fn take<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+}
+
+fn refuse_modifiers(signature: &Signature, errors: &mut Errors) {
+    let mut refuse = |tokens: TokenStream, text: &str| {
+        if !tokens.is_empty() {
+            errors.add(Error::new_spanned(tokens, text));
+        }
+    };
+    let is_const = signature.constness.to_token_stream();
+    refuse(is_const, "a `const fn` runs when it is compiled, where there is no cache");
+    let is_unsafe = signature.safety.to_token_stream();
+    refuse(is_unsafe, "wrap the call in a safe function, and cache that");
+    let abi = signature.abi.to_token_stream();
+    refuse(abi, "wrap the call in a function of Rust's own ABI, and cache that");
+    refuse(signature.variadic.to_token_stream(), "variadic arguments cannot be a key");
+    if let Some(receiver) = signature.receiver()
+        && let ReceiverKind::Reference(_, _, Some(mutable)) = &receiver.kind
+    {
+        let text =
+            "a cached method does not run on a hit, so it cannot change `self`; take `&self`";
+        errors.add(Error::new_spanned(mutable, text));
+    }
+}
+
+fn arguments(signature: &Signature, errors: &mut Errors) -> Vec<Argument> {
+    let mut arguments = Vec::new();
+    for input in &signature.inputs {
+        let FnArg::Typed(typed) = input else { continue };
+        if let Type::Reference(reference) = &*typed.ty
+            && let Some(mutable) = &reference.mutability
+        {
+            let text = "a cached function does not run on a hit, so it cannot change its arguments; \
+                take the value or `&`, and return what it makes";
+            errors.add(Error::new_spanned(mutable, text));
+        }
+        let (name, pattern) = match &*typed.pat {
+            Pat::Ident(PatIdent { by_ref: None, mutability, ident, subpat: None, .. }) => {
+                (ident.clone(), mutability.is_some().then(|| (*typed.pat).clone()))
+            }
+            pattern => {
+                let name = format!("argument_{}", arguments.len());
+                (Ident::new(&name, Span::mixed_site()), Some(pattern.clone()))
+            }
+        };
+        let (ty, attributes) = ((*typed.ty).clone(), typed.attrs.clone());
+        arguments.push(Argument { name, pattern, ty, attributes });
+    }
+    arguments
+}
+
+fn gives(signature: &Signature) -> Result<Gives> {
+    let ReturnType::Type(_, ty) = &signature.output else {
+        return Ok(Gives::Value(parse_quote!(())));
+    };
+    match &**ty {
+        Type::Reference(reference) => {
+            let text = "a cached result is owned: return `String` instead of `&str`, `Vec<T>` \
+                instead of `&[T]`, `T` instead of `&T`";
+            Err(Error::new_spanned(reference.and_token, text))
+        }
+        Type::Never(never) => Err(Error::new_spanned(never, "there is no result to keep")),
+        Type::ImplTrait(found) => items(found, signature.asyncness.is_some()),
+        _ => Ok(Gives::Value((**ty).clone())),
+    }
+}
+
+/// The items of an `impl Iterator` or `impl Stream`.
+fn items(found: &TypeImplTrait, is_async: bool) -> Result<Gives> {
+    const ALLOWED: [&str; 4] = ["Send", "Sync", "Unpin", "Sized"];
+    let mut gives = None;
+    for bound in &found.bounds {
+        let TypeParamBound::Trait(bound) = bound else { continue };
+        let last = bound.path.segments.last().expect("a path has a segment");
+        let (is_iter, is_stream) = (last.ident == "Iterator", last.ident == "Stream");
+        if is_iter || is_stream {
+            let item = item_of(&last.arguments).ok_or_else(|| {
+                Error::new_spanned(
+                    last,
+                    format!("say the type of the items: `{}<Item = T>`", last.ident),
+                )
+            })?;
+            gives = Some(if is_iter { Gives::Iter(item) } else { Gives::Stream(item) });
+        } else if !ALLOWED.iter().any(|allowed| last.ident == allowed) {
+            let text = "a cached iterator is an `Iterator` and no more, a cached stream a `Stream`: \
+                items come from the file one by one; leave this out, or return a `Vec`";
+            return Err(Error::new_spanned(bound, text));
+        }
+    }
+    let text = "of hidden types only `impl Iterator<Item = T>` and `impl Stream<Item = T>` can be \
+        cached; name the type that is returned";
+    let gives = gives.ok_or_else(|| Error::new_spanned(found, text))?;
+    if is_async {
+        let text =
+            "an async function gives a value; return `impl Stream<Item = T>` without `async`";
+        return Err(Error::new_spanned(found, text));
+    }
+    match gives.stored() {
+        Type::Reference(reference) => {
+            let text = "cached items are owned: `String` instead of `&str`, `T` instead of `&T`";
+            Err(Error::new_spanned(reference.and_token, text))
+        }
+        _ => Ok(gives),
+    }
+}
+
+fn item_of(arguments: &PathArguments) -> Option<Type> {
+    let PathArguments::AngleBracketed(arguments) = arguments else { return None };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::AssocType(item) if item.ident == "Item" => Some(item.ty.clone()),
+        _ => None,
+    })
+}
+
+/// Whether `Self` is spoken of.
+fn mentions_self(item: &ItemFn) -> bool {
+    fn search(tokens: TokenStream) -> bool {
+        tokens.into_iter().any(|tree| match tree {
+            TokenTree::Ident(ident) => ident == "Self",
+            TokenTree::Group(group) => search(group.stream()),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+        })
+    }
+    search(item.sig.to_token_stream()) || search(item.block.to_token_stream())
+}
+
+/// A companion called `str` would take the place of the type in its module.
+fn refuse_primitive(name: &Ident, errors: &mut Errors) {
+    const PRIMITIVES: [&str; 17] = [
+        "bool", "char", "str", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32",
+        "i64", "i128", "isize", "f32", "f64",
+    ];
+    if PRIMITIVES.iter().any(|primitive| name == primitive) {
+        let text = format!(
+            "the companion of `{name}` would take the place of the type `{name}` here; give it \
+             another name with `companion = ..`, or `companion = none`"
+        );
+        errors.add(Error::new(name.span(), text));
+    }
+}
+
+struct ImplFinder(bool);
+
+impl<'a> Visit<'a> for ImplFinder {
+    fn visit_type_impl_trait(&mut self, found: &'a TypeImplTrait) {
+        self.0 = true;
+        visit::visit_type_impl_trait(self, found);
+    }
+}
+
+/// The place of a type, for errors about it.
+pub(crate) fn span_of(ty: &Type) -> Span {
+    ty.span()
+}

@@ -1,0 +1,175 @@
+//! What stands in the brackets of `#[cache(..)]`.
+
+use crate::code::Code;
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens as _, quote};
+use std::collections::HashMap;
+use syn::ext::IdentExt as _;
+use syn::meta::ParseNestedMeta;
+use syn::parse::Parser as _;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::{Error, Expr, ExprLit, Ident, Lit, Path, Result, Token, parenthesized, parse_quote};
+
+/// How the companion of a function is called.
+pub(crate) enum Companion {
+    /// As the function is; a method has none.
+    Default,
+    None,
+    Named(Ident),
+}
+
+/// The options of one function.
+pub(crate) struct Options {
+    /// The path of this library.
+    pub(crate) library: Path,
+    pub(crate) name: Option<Expr>,
+    pub(crate) root: Option<Expr>,
+    pub(crate) path: Option<Expr>,
+    /// An expression for an `Option<Duration>`.
+    pub(crate) expiry: Option<TokenStream>,
+    /// An expression for a `Duration`.
+    pub(crate) claim_timeout: Option<TokenStream>,
+    pub(crate) version: Option<Expr>,
+    pub(crate) ignore: Vec<Ident>,
+    pub(crate) key: Option<Expr>,
+    pub(crate) with_self: Option<Span>,
+    pub(crate) method: bool,
+    pub(crate) companion: Companion,
+    pub(crate) deps: Vec<Path>,
+}
+
+/// The options of `#[cache]`...
+pub(crate) const OF_CACHE: [&str; 13] = [
+    "name",
+    "root",
+    "path",
+    "expiry",
+    "version",
+    "deps",
+    "ignore",
+    "key",
+    "with_self",
+    "method",
+    "companion",
+    "claim_timeout",
+    "crate",
+];
+/// ...and of `#[tracked]`.
+pub(crate) const OF_TRACKED: [&str; 2] = ["deps", "crate"];
+
+impl Options {
+    /// Reads options, of which only the `known` ones may be there.
+    pub(crate) fn parse(tokens: TokenStream, known: &[&str]) -> Result<Options> {
+        let mut options = Options {
+            library: parse_quote!(::persist_cache),
+            name: None,
+            root: None,
+            path: None,
+            expiry: None,
+            claim_timeout: None,
+            version: None,
+            ignore: Vec::new(),
+            key: None,
+            with_self: None,
+            method: false,
+            companion: Companion::Default,
+            deps: Vec::new(),
+        };
+        let mut given: HashMap<String, Span> = HashMap::new();
+        let parser = syn::meta::parser(|meta| {
+            let name = meta.path.require_ident()?.unraw().to_string();
+            if !known.contains(&&*name) {
+                let known = known.join("`, `");
+                return Err(meta.error(format!("there is no option `{name}`; there are `{known}`")));
+            }
+            if given.insert(name.clone(), meta.path.span()).is_some() {
+                return Err(meta.error(format!("`{name}` is given twice")));
+            }
+            options.take(&name, &meta)
+        });
+        parser.parse2(tokens)?;
+        refuse_contradictions(&given)?;
+        Ok(options)
+    }
+
+    fn take(&mut self, name: &str, meta: &ParseNestedMeta<'_>) -> Result<()> {
+        let value = || meta.value()?.parse::<Expr>();
+        match name {
+            "crate" => self.library = meta.value()?.call(Path::parse_mod_style)?,
+            "name" => self.name = Some(value()?),
+            "root" => self.root = Some(value()?),
+            "path" => self.path = Some(value()?),
+            "expiry" => {
+                let expiry = duration(&value()?)?;
+                self.expiry =
+                    Some(quote!(::core::convert::Into::<::core::option::Option<_>>::into(#expiry)));
+            }
+            "claim_timeout" => self.claim_timeout = Some(duration(&value()?)?),
+            "version" => self.version = Some(value()?),
+            "key" => self.key = Some(value()?),
+            "ignore" => self.ignore = list(meta, Ident::parse_any)?,
+            "deps" => self.deps = list(meta, Path::parse_mod_style)?,
+            "with_self" => self.with_self = Some(meta.path.span()),
+            "method" => self.method = true,
+            "companion" => {
+                let name = meta.value()?.call(Ident::parse_any)?;
+                self.companion =
+                    if name == "none" { Companion::None } else { Companion::Named(name) };
+            }
+            other => unreachable!("`{other}` is known"),
+        }
+        Ok(())
+    }
+
+    /// Feeds what decides which calls are the same.
+    pub(crate) fn feed(&self, code: &mut Code) {
+        let Options { ignore, key, with_self, .. } = self;
+        let with_self = with_self.is_some();
+        code.feed(quote!(#(#ignore)*; #key; #with_self));
+    }
+}
+
+fn list<T>(
+    meta: &ParseNestedMeta<'_>,
+    parse: fn(syn::parse::ParseStream<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let content;
+    parenthesized!(content in meta.input);
+    let items = Punctuated::<T, Token![,]>::parse_terminated_with(&content, parse)?;
+    Ok(items.into_iter().collect())
+}
+
+/// Pairs of options that say different things about one, and what to do about it.
+const CONTRADICTIONS: [(&str, &str, &str); 6] = [
+    ("path", "name", "`path` names the file itself, so `name` has no use; leave one out"),
+    ("path", "root", "`path` names the file itself, so `root` has no use; leave one out"),
+    ("key", "ignore", "`key` is all of the key, so nothing is left to ignore; leave one out"),
+    ("key", "with_self", "`key` is all of the key; put `self` into it instead of `with_self`"),
+    ("version", "deps", "`version` stands in for all code, that of `deps` too; leave one out"),
+    ("method", "with_self", "`method` is for functions without `self`; leave one out"),
+];
+
+fn refuse_contradictions(given: &HashMap<String, Span>) -> Result<()> {
+    for (one, other, text) in CONTRADICTIONS {
+        if let (Some(_), Some(span)) = (given.get(one), given.get(other)) {
+            return Err(Error::new(*span, text));
+        }
+    }
+    Ok(())
+}
+
+/// An expression for a duration: any, or a literal like `"30d"`, which is read now.
+fn duration(value: &Expr) -> Result<TokenStream> {
+    let Expr::Lit(ExprLit { lit, .. }) = value else { return Ok(value.to_token_stream()) };
+    let Lit::Str(text) = lit else {
+        let text = "a duration is a text like \"30d\" or \"1h 30m\", or a `Duration`";
+        return Err(Error::new(lit.span(), text));
+    };
+    let duration = humantime::parse_duration(&text.value()).map_err(|error| {
+        let help = "write it like \"30d\", \"1h 30m\" or \"500ms\"";
+        Error::new(lit.span(), format!("{error}; {help}"))
+    })?;
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    Ok(quote!(::core::time::Duration::new(#seconds, #nanos)))
+}

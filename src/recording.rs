@@ -1,0 +1,410 @@
+//! Iterators and streams: on a miss the items pass through and are recorded as they do; when the last
+//! has passed, and not before, they are stored, as one record. On a hit they are read from it one by
+//! one. Neither needs memory for more than a chunk of them: what is recorded is spooled, and beyond a
+//! MiB to a file without a name beside the cache.
+
+use crate::error::{Error, Result};
+use crate::format::record::Identity;
+use crate::section::Section;
+use crate::store::write::Terms;
+use crate::sys::file::CacheFile;
+use crate::sys::task::offload;
+use crate::sys::{clock, map, place};
+use crate::value::{CacheValue, Chunk, Items, Sequence};
+use std::convert::Infallible;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// How an output holds the value that is stored.
+pub trait Split {
+    /// What is stored.
+    type Value;
+    /// What the function gives.
+    type Output;
+    /// What it gives instead.
+    type Error;
+    /// Whether the output is a `Result`.
+    const IS_RESULT: bool;
+    /// The output as a result.
+    fn split(output: Self::Output) -> Result<Self::Value, Self::Error>;
+    /// The result as an output.
+    fn join(result: Result<Self::Value, Self::Error>) -> Self::Output;
+    /// The value in an output, if there is one.
+    fn value(output: &Self::Output) -> Option<&Self::Value>;
+}
+
+/// How an output holds a value that can be stored.
+pub trait Kind: Split<Value: CacheValue> {}
+
+impl<S: Split<Value: CacheValue>> Kind for S {}
+
+/// Every output is stored.
+pub struct Plain<V>(PhantomData<fn() -> V>);
+
+/// `Ok` is stored.
+pub struct Fallible<V, E>(PhantomData<fn() -> (V, E)>);
+
+impl<V> Split for Plain<V> {
+    type Value = V;
+    type Output = V;
+    type Error = Infallible;
+    const IS_RESULT: bool = false;
+
+    fn split(output: V) -> Result<V, Infallible> {
+        Ok(output)
+    }
+    fn join(result: Result<V, Infallible>) -> V {
+        let Ok(value) = result;
+        value
+    }
+    fn value(output: &V) -> Option<&V> {
+        Some(output)
+    }
+}
+
+impl<V, E> Split for Fallible<V, E> {
+    type Value = V;
+    type Output = Result<V, E>;
+    type Error = E;
+    const IS_RESULT: bool = true;
+
+    fn split(output: Result<V, E>) -> Result<V, E> {
+        output
+    }
+    fn join(result: Result<V, E>) -> Result<V, E> {
+        result
+    }
+    fn value(output: &Result<V, E>) -> Option<&V> {
+        output.as_ref().ok()
+    }
+}
+
+/// Bytes of a spool that are kept in memory.
+const SPOOL_MEMORY: usize = 1 << 20;
+
+/// Bytes that grow: in memory, then in a file without a name.
+struct Spool {
+    /// The cache, beside which the file is made.
+    path: PathBuf,
+    memory: Vec<u8>,
+    /// The file, and how long it is.
+    file: Option<(CacheFile, u64)>,
+}
+
+impl Spool {
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        if !self.memory.is_empty() && self.memory.len() + bytes.len() > SPOOL_MEMORY {
+            self.spill()?;
+        }
+        self.memory.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        let failed = || Error::io("spool beside", &self.path);
+        let (file, len) = match self.file.take() {
+            Some(file) => file,
+            None => (place::scratch(&self.path).map_err(failed())?, 0),
+        };
+        let end = len + self.memory.len() as u64;
+        // A file past its limit would be a signal; space that is allocated is sure to be there.
+        file.allocate(len, end).and_then(|()| file.write(len, &self.memory)).map_err(failed())?;
+        self.memory.clear();
+        self.file = Some((file, end));
+        Ok(())
+    }
+
+    /// Calls `work` with all of it.
+    fn finish<T>(mut self, work: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        if self.file.is_some() {
+            self.spill()?;
+        }
+        match &self.file {
+            None => work(&self.memory),
+            Some((file, _)) => {
+                work(&map::view(file).map_err(Error::io("map a spool of", &self.path))?)
+            }
+        }
+    }
+}
+
+/// Items on their way to the file.
+struct Recording<V> {
+    section: Arc<Section<Sequence<V>>>,
+    identity: Identity,
+    terms: Terms,
+    chunk: Chunk,
+    spool: Spool,
+    count: u64,
+    /// What the items took to compute, by a clock of milliseconds, which is right on average.
+    cost: Duration,
+}
+
+impl<V: CacheValue> Recording<V> {
+    fn new(
+        section: &Arc<Section<Sequence<V>>>,
+        identity: Identity,
+        terms: Terms,
+    ) -> Option<Recording<V>> {
+        let path = section.parts()?.0.location.path.clone();
+        let spool = Spool { path, memory: Vec::new(), file: None };
+        let (section, chunk) = (Arc::clone(section), Chunk::default());
+        Some(Recording { section, identity, terms, chunk, spool, count: 0, cost: Duration::ZERO })
+    }
+
+    /// The recording with one more item; `None`, noted, if it cannot go on.
+    fn with(mut self, value: &V) -> Option<Recording<V>> {
+        let pushed = self.push(value);
+        pushed.inspect_err(|error| self.section.handle.note(error)).ok()?;
+        Some(self)
+    }
+
+    fn push(&mut self, value: &V) -> Result<()> {
+        self.count += 1;
+        if self.chunk.push(value)? {
+            self.chunk.close(|bytes| self.spool.push(bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Stores the items.
+    fn finish(self) {
+        let Recording { section, identity, terms, mut chunk, mut spool, count, cost } = self;
+        let stored = chunk
+            .close(|bytes| spool.push(bytes))
+            .and_then(|()| spool.push(&Chunk::end(count)))
+            .and_then(|()| spool.finish(|bytes| section.put(identity, bytes, cost, terms)));
+        stored.inspect_err(|error| section.handle.note(error)).ok();
+    }
+}
+
+/// Where a cached iterator or stream has its items from.
+enum Source<S, K: Kind> {
+    /// From the record.
+    Replay(Items<K::Value>),
+    /// From the function; recorded, for as long as that goes well.
+    Live(S, Option<Recording<K::Value>>),
+    /// The last one has passed and is being stored.
+    Storing(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Over,
+}
+
+impl<S, K: Kind> Source<S, K> {
+    /// The items that are stored, or those of `compute`, on their way to be.
+    fn new(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> S,
+    ) -> Source<S, K> {
+        let terms = match section.items(&identity) {
+            Ok(items) => return Source::Replay(items),
+            Err(terms) => terms,
+        };
+        Source::record(section, identity, terms, compute)
+    }
+
+    /// The items of `compute`, on their way to take the place of what is stored.
+    fn refresh(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> S,
+    ) -> Source<S, K> {
+        Source::record(section, identity, section.refresh_terms(), compute)
+    }
+
+    fn record(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        terms: Result<Option<Terms>>,
+        compute: impl FnOnce() -> S,
+    ) -> Source<S, K> {
+        let terms = terms.unwrap_or_else(|error| {
+            section.handle.note(&error);
+            None
+        });
+        let recording = terms.and_then(|terms| Recording::new(section, identity, terms));
+        Source::Live(compute(), recording)
+    }
+
+    fn size_hint(&self, live: impl FnOnce(&S) -> (usize, Option<usize>)) -> (usize, Option<usize>) {
+        match self {
+            Source::Replay(items) => {
+                let left = usize::try_from(items.left()).unwrap_or(usize::MAX);
+                (left, Some(left))
+            }
+            Source::Live(source, _) => live(source),
+            Source::Storing(_) | Source::Over => (0, Some(0)),
+        }
+    }
+}
+
+/// The next stored item, as the function would give it.
+#[inline]
+fn replay<K: Kind>(items: &mut Items<K::Value>) -> Option<K::Output> {
+    match items.next()? {
+        Ok(value) => Some(K::join(Ok(value))),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Takes an item, or the end, from `pull`, and records it.
+fn pass<K: Kind, T>(
+    recording: &mut Option<Recording<K::Value>>,
+    pull: impl FnOnce() -> T,
+    item: impl FnOnce(&T) -> Option<&K::Output>,
+) -> T {
+    // Taken out, so that a panic ends it.
+    let mut taken = recording.take();
+    let start = clock::now();
+    let pulled = pull();
+    if let Some(recording) = &mut taken {
+        recording.cost += clock::now().saturating_sub(start);
+    }
+    *recording = match item(&pulled) {
+        Some(output) => taken.zip(K::value(output)).and_then(|(taken, value)| taken.with(value)),
+        None => taken,
+    };
+    pulled
+}
+
+/// The items of a cached function: as they are stored, or as they come.
+///
+/// On a miss an item is recorded before it is handed on, and all of them are stored when the iterator
+/// has said `None`. One that is dropped before, that panics, or gives an `Err` where those are not
+/// stored, stores nothing. If recording fails (a full disk, say), every item still comes, once.
+///
+/// # Panics
+/// `next` panics if the function's iterator does, or if the items' own rkyv implementation cannot bring
+/// back what it has archived.
+#[must_use = "iterators are lazy"]
+pub struct CachedIter<I, K: Kind> {
+    source: Source<I, K>,
+}
+
+impl<I, K: Kind> CachedIter<I, K> {
+    pub(crate) fn new(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> I,
+    ) -> CachedIter<I, K> {
+        CachedIter { source: Source::new(section, identity, compute) }
+    }
+
+    pub(crate) fn refresh(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> I,
+    ) -> CachedIter<I, K> {
+        CachedIter { source: Source::refresh(section, identity, compute) }
+    }
+}
+
+impl<I: Iterator<Item = K::Output>, K: Kind> Iterator for CachedIter<I, K> {
+    type Item = K::Output;
+
+    #[inline]
+    fn next(&mut self) -> Option<K::Output> {
+        match &mut self.source {
+            Source::Replay(items) => return replay::<K>(items),
+            Source::Live(iterator, recording) => {
+                let item = pass::<K, _>(recording, || iterator.next(), Option::as_ref);
+                if item.is_some() {
+                    return item;
+                }
+                if let Some(recording) = recording.take() {
+                    recording.finish();
+                }
+            }
+            Source::Storing(_) | Source::Over => return None,
+        }
+        self.source = Source::Over;
+        None
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.source.size_hint(Iterator::size_hint)
+    }
+}
+
+/// The items of a cached function as a stream: what [`CachedIter`] is to iterators. It blocks no thread:
+/// the items are stored by another one.
+#[must_use = "streams are lazy"]
+pub struct CachedStream<S, K: Kind> {
+    source: Source<Pin<Box<S>>, K>,
+}
+
+impl<S, K: Kind> CachedStream<S, K> {
+    pub(crate) fn new(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> S,
+    ) -> CachedStream<S, K> {
+        CachedStream { source: Source::new(section, identity, || Box::pin(compute())) }
+    }
+
+    pub(crate) fn refresh(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> S,
+    ) -> CachedStream<S, K> {
+        CachedStream { source: Source::refresh(section, identity, || Box::pin(compute())) }
+    }
+}
+
+/// Nothing in it is pinned but what is boxed.
+impl<S, K: Kind> Unpin for CachedStream<S, K> {}
+
+impl<S, K: Kind> futures_core::Stream for CachedStream<S, K>
+where
+    S: futures_core::Stream<Item = K::Output>,
+{
+    type Item = K::Output;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<K::Output>> {
+        loop {
+            match &mut self.source {
+                Source::Replay(items) => return Poll::Ready(replay::<K>(items)),
+                Source::Live(stream, recording) => {
+                    let poll = || stream.as_mut().poll_next(context);
+                    let item = pass::<K, _>(recording, poll, |poll| match poll {
+                        Poll::Ready(item) => item.as_ref(),
+                        Poll::Pending => None,
+                    });
+                    if let Some(item) = ready!(item) {
+                        return Poll::Ready(Some(item));
+                    }
+                    let recording = recording.take();
+                    self.source = recording.map_or(Source::Over, |recording| {
+                        Source::Storing(Box::pin(offload(move || recording.finish())))
+                    });
+                }
+                Source::Storing(stored) => {
+                    ready!(stored.as_mut().poll(context));
+                    self.source = Source::Over;
+                }
+                Source::Over => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.source.size_hint(|stream| stream.size_hint())
+    }
+}
+
+impl<I, K: Kind> fmt::Debug for CachedIter<I, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedIter").finish_non_exhaustive()
+    }
+}
+
+impl<S, K: Kind> fmt::Debug for CachedStream<S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStream").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,419 @@
+//! A typed part of a cache, by identity: what tables, memoised functions and `#[cache]` functions are
+//! made of. Where a found record becomes a value, and a computed value a record; and the way of a call
+//! that misses, from its look-up through its claim to the stored result, in plain and in async code.
+
+use crate::error::{Error, Result};
+use crate::format::record::Identity;
+use crate::handle::Handle;
+use crate::key::{CacheKey, identify};
+use crate::schema::Schema;
+use crate::scope::{Fingerprint, Name, Scope};
+use crate::store::approach::{Approach, Lead, Step};
+use crate::store::expiry::View;
+use crate::store::flight::Leading;
+use crate::store::gate::Deadline;
+use crate::store::write::{Entry, ScopeRecord, Terms};
+use crate::store::{Found, Hit, Store};
+use crate::sys::task::{offload, sleep};
+use crate::value::{CacheValue, Cached, Items, Sequence, Shape, Warrant, encode, encode_owned};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A part of a cache whose values are of type `V`.
+pub(crate) struct Section<V> {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) scope: Scope,
+    /// `None`: another type or function has a scope of this hash, and this one is never used.
+    warrant: Option<Warrant<V>>,
+}
+
+/// What a call came to.
+pub(crate) enum Outcome<V: CacheValue> {
+    /// It was there.
+    Found(Cached<V>),
+    /// It was computed, and may have been stored.
+    Made(V, Option<Cached<V>>),
+}
+
+impl<V: CacheValue> Outcome<V> {
+    /// The value as it is stored, or as it would be.
+    pub(crate) fn into_cached(self) -> Cached<V> {
+        match self {
+            Outcome::Found(cached) | Outcome::Made(_, Some(cached)) => cached,
+            Outcome::Made(value, None) => match Cached::from_value(&value) {
+                Ok(cached) => cached,
+                Err(error) => panic!("a memoised function's result must be archivable: {error}"),
+            },
+        }
+    }
+}
+
+/// A value on its way to the file.
+struct Parcel {
+    identity: Identity,
+    payload: Vec<u8>,
+    cost: Duration,
+    terms: Terms,
+}
+
+/// Payloads up to this are stored by the task itself; copying more would keep its thread too long.
+const BRIEF: usize = 64 << 10;
+/// How often a task tries the lock that others hold.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+
+impl<V> Section<V> {
+    fn enrolled(handle: &Arc<Handle>, scope: Scope, warrant: Option<Warrant<V>>) -> Section<V> {
+        if let Some(store) = &handle.store {
+            store.enroll(&scope.hash);
+        }
+        Section { handle: Arc::clone(handle), scope, warrant }
+    }
+
+    #[inline]
+    pub(crate) fn identify<K: CacheKey + ?Sized>(&self, key: &K) -> Identity {
+        identify(&self.scope.hash, key)
+    }
+
+    #[inline]
+    pub(crate) fn view(&self) -> View {
+        self.handle.view.get()
+    }
+
+    /// The store, and the right to use it.
+    #[inline]
+    pub(crate) fn parts(&self) -> Option<(&Store, Warrant<V>)> {
+        Some((self.handle.store.as_deref()?, self.warrant?))
+    }
+
+    #[inline]
+    fn find_seen(&self, identity: &Identity) -> Option<(Hit, Warrant<V>)> {
+        let (store, warrant) = self.parts()?;
+        Some((store.find_seen(identity, self.view())?, warrant))
+    }
+
+    /// Counts a call that found nothing.
+    fn count_miss(&self) {
+        self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Removes a key; `true` if it had a value.
+    pub(crate) fn remove(&self, identity: &Identity) -> Result<bool> {
+        match self.parts() {
+            Some((store, _)) => store.remove(identity, self.view()),
+            None => Ok(false),
+        }
+    }
+
+    /// On what terms a value that was not found is stored. What was found, and then is not admitted,
+    /// is damaged.
+    pub(crate) fn terms(&self, found: &Found) -> Terms {
+        let token = Store::token(&found.region);
+        if found.is_absent() { Terms::IfAbsent(token, self.view()) } else { Terms::Mend(token) }
+    }
+
+    /// On what terms a value that is computed from now on takes the place of what is there.
+    pub(crate) fn refresh_terms(&self) -> Result<Option<Terms>> {
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
+    }
+
+    pub(crate) fn entry<'a>(
+        &self,
+        identity: Identity,
+        payload: &'a [u8],
+        cost: Duration,
+    ) -> Entry<'a> {
+        Entry { identity, payload, ttl: self.view().ttl(), cost }
+    }
+
+    pub(crate) fn scope_record(&self) -> ScopeRecord<'_> {
+        let Scope { description, seen, .. } = &self.scope;
+        ScopeRecord { identity: self.scope.identity(), payload: description, seen }
+    }
+
+    /// Stores a payload.
+    pub(crate) fn put(
+        &self,
+        identity: Identity,
+        payload: &[u8],
+        cost: Duration,
+        terms: Terms,
+    ) -> Result<Option<Found>> {
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        let entry = self.entry(identity, payload, cost);
+        store.put(&entry, &self.scope_record(), terms, &store.deadline())
+    }
+}
+
+impl<V: CacheValue> Section<V> {
+    pub(crate) fn new<K>(handle: &Arc<Handle>, name: Name, fingerprint: &Fingerprint) -> Section<V>
+    where
+        K: CacheKey + ?Sized,
+    {
+        let scope = Scope::new::<K>(name, fingerprint);
+        let warrant = Warrant::of(&scope.hash, scope.instance);
+        Section::enrolled(handle, scope, warrant)
+    }
+
+    /// The section of the same name whose values are known by their schema.
+    pub(crate) fn with_schema<K: CacheKey + ?Sized>(&self) -> Section<V>
+    where
+        V: Schema,
+    {
+        let fingerprint = Fingerprint::of_schema::<V>(Shape::One);
+        Section::new::<K>(&self.handle, self.scope.name.clone(), &fingerprint)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
+        match (self.find_seen(identity), self.parts()) {
+            (Some((hit, warrant)), _) => return Ok(Some(Cached::of(hit, warrant))),
+            (None, Some((store, warrant))) => {
+                let found = Cached::admit(store.find(identity, self.view())?, warrant);
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            (None, None) => {}
+        }
+        self.count_miss();
+        Ok(None)
+    }
+
+    /// Stores a value in any case, and returns it as it is stored.
+    pub(crate) fn insert(&self, identity: Identity, value: &V) -> Result<Cached<V>> {
+        let Some((_, warrant)) = self.parts() else { return Cached::from_value(value) };
+        let put = |payload: &[u8]| self.put(identity, payload, Duration::ZERO, Terms::Replace);
+        match encode(value, put)??.and_then(|found| Cached::admit(found, warrant)) {
+            Some(cached) => Ok(cached),
+            None => Cached::from_value(value),
+        }
+    }
+
+    /// The value, if this process has met its record.
+    #[inline(always)]
+    pub(crate) fn hit(&self, identity: &Identity) -> Option<Cached<V>> {
+        let (hit, warrant) = self.find_seen(identity)?;
+        Some(Cached::of(hit, warrant))
+    }
+
+    /// The value, or that of `compute`, which is stored.
+    #[cold]
+    pub(crate) fn obtain<E>(
+        &self,
+        identity: &Identity,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Outcome<V>, E> {
+        let Some((store, warrant)) = self.parts() else {
+            self.count_miss();
+            return compute().map(|value| Outcome::Made(value, None));
+        };
+        let mut approach = Approach::new(store, identity, self.handle.claim_timeout);
+        let (lead, terms) = loop {
+            let (terms, seq) = match self.look(store, identity, warrant) {
+                Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
+                Ok(Look::Miss(terms, seq)) => (Ok(terms), seq),
+                Err(error) => break (None, Err(error)),
+            };
+            if let Step::Compute(lead) = approach.advance(seq) {
+                break (lead, terms);
+            }
+        };
+        self.count_miss();
+        let (value, cost) = led(lead.as_ref(), compute)?;
+        let stored = terms
+            .and_then(|terms| encode(&value, |payload| self.put(*identity, payload, cost, terms))?);
+        Ok(Outcome::Made(value, self.settle(stored, warrant)))
+    }
+
+    /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, and for a lock
+    /// that others hold, are the task's, and large values are copied by another thread.
+    pub(crate) async fn obtain_async<E, F>(
+        self: &Arc<Self>,
+        identity: &Identity,
+        compute: impl FnOnce() -> F,
+    ) -> Result<Outcome<V>, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        let Some((store, warrant)) = self.parts() else {
+            self.count_miss();
+            return compute().await.map(|value| Outcome::Made(value, None));
+        };
+        let mut approach = Approach::new(store, identity, self.handle.claim_timeout);
+        let (lead, terms) = loop {
+            let (terms, seq) = match self.look(store, identity, warrant) {
+                Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
+                Ok(Look::Miss(terms, seq)) => (Ok(terms), seq),
+                Err(error) => break (None, Err(error)),
+            };
+            if let Step::Compute(lead) = approach.advance_async(seq).await {
+                break (lead, terms);
+            }
+        };
+        self.count_miss();
+        let (value, cost) = led_async(lead.as_ref(), compute).await?;
+        let stored = self.deliver(*identity, &value, cost, terms).await;
+        Ok(Outcome::Made(value, self.settle(stored, warrant)))
+    }
+
+    /// Computes anew, and stores the value in place of what is there.
+    pub(crate) fn refresh<E>(
+        &self,
+        identity: &Identity,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, E> {
+        let terms = self.refresh_terms();
+        let (value, cost) = led(None, compute)?;
+        let stored = terms.and_then(|terms| match terms {
+            Some(terms) => encode(&value, |payload| self.put(*identity, payload, cost, terms))?,
+            None => Ok(None),
+        });
+        stored.inspect_err(|error| self.handle.note(error)).ok();
+        Ok(value)
+    }
+
+    /// As [`refresh`](Section::refresh), without blocking the thread.
+    pub(crate) async fn refresh_async<E, F>(
+        self: &Arc<Self>,
+        identity: &Identity,
+        compute: impl FnOnce() -> F,
+    ) -> Result<V, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        let terms = self.refresh_terms();
+        let (value, cost) = led_async(None, compute).await?;
+        if let Some(terms) = terms.transpose() {
+            let stored = self.deliver(*identity, &value, cost, terms).await;
+            stored.inspect_err(|error| self.handle.note(error)).ok();
+        }
+        Ok(value)
+    }
+
+    fn look(&self, store: &Store, identity: &Identity, warrant: Warrant<V>) -> Result<Look<V>> {
+        let found = store.find(identity, self.view())?;
+        let (terms, seq) = (self.terms(&found), found.region.seq());
+        Ok(match Cached::admit(found, warrant) {
+            Some(cached) => Look::Hit(cached),
+            None => Look::Miss(terms, seq),
+        })
+    }
+
+    /// What was stored, as a value; or what went wrong, noted.
+    fn settle(&self, stored: Result<Option<Found>>, warrant: Warrant<V>) -> Option<Cached<V>> {
+        match stored {
+            Ok(found) => found.and_then(|found| Cached::admit(found, warrant)),
+            Err(error) => {
+                self.handle.note(&error);
+                None
+            }
+        }
+    }
+
+    /// Stores a value without blocking the thread.
+    async fn deliver(
+        self: &Arc<Self>,
+        identity: Identity,
+        value: &V,
+        cost: Duration,
+        terms: Result<Terms>,
+    ) -> Result<Option<Found>> {
+        let payload = encode_owned(value)?;
+        let parcel = Parcel { identity, payload, cost, terms: terms? };
+        if parcel.payload.len() > BRIEF {
+            let section = Arc::clone(self);
+            return offload(move || section.post(&parcel, None)).await;
+        }
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        let deadline = store.deadline();
+        loop {
+            match self.post(&parcel, Some(Duration::ZERO)) {
+                Err(Error::Locked { .. }) if deadline.left().is_some() => sleep(LOCK_PAUSE).await,
+                result => return result,
+            }
+        }
+    }
+
+    fn post(&self, parcel: &Parcel, patience: Option<Duration>) -> Result<Option<Found>> {
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        let entry = self.entry(parcel.identity, &parcel.payload, parcel.cost);
+        let deadline = patience.map_or_else(|| store.deadline(), Deadline::after);
+        store.put(&entry, &self.scope_record(), parcel.terms, &deadline)
+    }
+}
+
+/// What a look came to.
+enum Look<V: CacheValue> {
+    Hit(Cached<V>),
+    /// On what terms a result may be stored, and how far the file was.
+    Miss(Terms, u64),
+}
+
+/// Computes, as one who leads if there is a lead, and says how long it took.
+fn led<V, E>(
+    lead: Option<&Lead<'_>>,
+    compute: impl FnOnce() -> Result<V, E>,
+) -> Result<(V, Duration), E> {
+    let _leading = lead.map(|_| Leading::new());
+    let start = Instant::now();
+    let value = compute()?;
+    Ok((value, start.elapsed()))
+}
+
+/// As [`led`]; the lead is felt by what each poll calls.
+async fn led_async<V, E, F>(
+    lead: Option<&Lead<'_>>,
+    compute: impl FnOnce() -> F,
+) -> Result<(V, Duration), E>
+where
+    F: Future<Output = Result<V, E>>,
+{
+    let start = Instant::now();
+    let mut future = pin!(compute());
+    let value = poll_fn(|context| {
+        let _leading = lead.map(|_| Leading::new());
+        future.as_mut().poll(context)
+    });
+    Ok((value.await?, start.elapsed()))
+}
+
+impl<V: CacheValue> Section<Sequence<V>> {
+    pub(crate) fn of_items<K>(handle: &Arc<Handle>, name: Name, fingerprint: &Fingerprint) -> Self
+    where
+        K: CacheKey + ?Sized,
+    {
+        let scope = Scope::new::<K>(name, fingerprint);
+        let warrant = Warrant::of_items(&scope.hash, scope.instance);
+        Section::enrolled(handle, scope, warrant)
+    }
+
+    /// The section of the same name whose items are known by their schema.
+    pub(crate) fn items_with_schema<K: CacheKey + ?Sized>(&self) -> Section<Sequence<V>>
+    where
+        V: Schema,
+    {
+        let fingerprint = Fingerprint::of_schema::<V>(Shape::Sequence);
+        Section::of_items::<K>(&self.handle, self.scope.name.clone(), &fingerprint)
+    }
+
+    /// The items that are stored; or on what terms others may be, if they may.
+    pub(crate) fn items(&self, identity: &Identity) -> Result<Items<V>, Result<Option<Terms>>> {
+        if let Some((hit, warrant)) = self.find_seen(identity) {
+            return Ok(Items::of(hit, warrant));
+        }
+        let Some((store, warrant)) = self.parts() else {
+            self.count_miss();
+            return Err(Ok(None));
+        };
+        let found = store.find(identity, self.view()).map_err(Err)?;
+        let terms = self.terms(&found);
+        Items::admit(found, warrant).ok_or_else(|| {
+            self.count_miss();
+            Ok(Some(terms))
+        })
+    }
+}

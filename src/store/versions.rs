@@ -1,0 +1,122 @@
+//! Versions of a function's code. Each edit of a marked function gives it a new scope, so that going
+//! back finds what was stored before; but what nobody will go back to would be carried along for ever.
+//! So compaction takes a census of the scopes in a file, and retires the versions of a function beyond
+//! the newest two, by when something was last stored in them. What this process uses it keeps.
+
+use std::collections::{HashMap, HashSet};
+
+/// The beginning of a scope's hash, which all of its records have.
+pub(crate) type Prefix = [u8; 8];
+
+/// Versions of a function that are kept.
+const KEPT: usize = 2;
+
+/// Which scopes the records of a file are of.
+#[derive(Default)]
+pub(crate) struct Census {
+    scopes: HashMap<Prefix, Usage>,
+    /// The scope that was counted last: records of one scope lie together.
+    current: (Prefix, u64),
+}
+
+#[derive(Default)]
+struct Usage {
+    /// The number of its newest record.
+    newest: u64,
+    /// What its own record says of it.
+    description: Vec<u8>,
+}
+
+/// The versions of one function: how new each is, and its scopes.
+type Versions<'a> = HashMap<&'a [u8], (u64, Vec<Prefix>)>;
+
+impl Census {
+    /// Counts a record.
+    #[inline]
+    pub(crate) fn count(&mut self, prefix: Prefix, seq: u64) {
+        if self.current.0 != prefix {
+            self.settle();
+            self.current = (prefix, 0);
+        }
+        self.current.1 = self.current.1.max(seq);
+    }
+
+    fn settle(&mut self) {
+        let (prefix, seq) = self.current;
+        let usage = self.scopes.entry(prefix).or_default();
+        usage.newest = usage.newest.max(seq);
+    }
+
+    /// Takes what a scope's own record says.
+    pub(crate) fn describe(&mut self, prefix: Prefix, description: &[u8]) {
+        self.scopes.entry(prefix).or_default().description = description.to_vec();
+    }
+
+    /// The scopes of versions that are not kept.
+    pub(crate) fn retired(mut self, in_use: &HashSet<Prefix>) -> HashSet<Prefix> {
+        self.settle();
+        let mut functions: HashMap<&[u8], Versions<'_>> = HashMap::new();
+        for (prefix, usage) in &self.scopes {
+            let Some((name, version)) = name_and_version(&usage.description) else { continue };
+            let versions = functions.entry(name).or_default();
+            let (newest, scopes) = versions.entry(version).or_default();
+            *newest = usage.newest.max(*newest);
+            scopes.push(*prefix);
+        }
+        let mut retired = HashSet::new();
+        for versions in functions.into_values() {
+            let mut versions: Vec<_> = versions.into_values().collect();
+            versions.sort_unstable_by_key(|(newest, _)| std::cmp::Reverse(*newest));
+            let old = versions.into_iter().skip(KEPT).flat_map(|(_, scopes)| scopes);
+            retired.extend(old.filter(|scope| !in_use.contains(scope)));
+        }
+        retired
+    }
+}
+
+/// The function and version in a scope's description; `None` if it has no versions.
+fn name_and_version(description: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = field(description)?;
+    let (version, _) = field(rest)?;
+    (!version.is_empty()).then_some((name, version))
+}
+
+fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Census, Prefix};
+    use std::collections::HashSet;
+
+    fn description(name: &str, version: &str) -> Vec<u8> {
+        let field = |text: &str| [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+        [field(name), field(version), field("more")].concat()
+    }
+
+    #[test]
+    fn the_newest_two_versions_stay_and_what_is_in_use() {
+        let mut census = Census::default();
+        let scopes = [("f", "1"), ("f", "2"), ("f", "3"), ("f", "4"), ("g", "1"), ("name", "")];
+        for (at, (name, version)) in scopes.iter().enumerate() {
+            let prefix: Prefix = [at as u8 + 1; 8];
+            census.describe(prefix, &description(name, version));
+            census.count(prefix, at as u64 + 1);
+        }
+        census.count([1; 8], 90); // The first version was gone back to.
+        census.count([9; 8], 91); // A scope whose own record was lost.
+        let retired = census.retired(&HashSet::from([[2; 8]]));
+        assert_eq!(retired, HashSet::from([[3; 8]]));
+    }
+
+    #[test]
+    fn damaged_descriptions_are_of_no_version() {
+        for bytes in [&[][..], &[1], &[255, 255, 255, 255, 0], &[0, 0, 0, 0, 9, 0, 0, 0]] {
+            let mut census = Census::default();
+            (0..4).for_each(|n| census.describe([n; 8], bytes));
+            assert!(census.retired(&HashSet::new()).is_empty());
+        }
+    }
+}

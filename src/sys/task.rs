@@ -1,0 +1,148 @@
+//! What async code needs of the system without knowing its runtime: a sleep that wakes a task, and a
+//! thread for what would block one. One thread of this module's own wakes all sleepers; it is there
+//! while there are any, and each process has its own.
+
+use super::fork::PerProcess;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Who is to be woken, and when.
+#[derive(Default)]
+struct Clock {
+    sleepers: Mutex<Sleepers>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Sleepers {
+    wakers: BTreeMap<(Instant, u64), Waker>,
+    next_id: u64,
+    is_running: bool,
+}
+
+impl Clock {
+    const fn new() -> Clock {
+        let wakers = BTreeMap::new();
+        let sleepers = Sleepers { wakers, next_id: 0, is_running: false };
+        Clock { sleepers: Mutex::new(sleepers), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sleepers> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes sleepers until there are none.
+    fn run(&self) {
+        let mut sleepers = self.lock();
+        while let Some((&(at, id), _)) = sleepers.wakers.first_key_value() {
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let waker = sleepers.wakers.remove(&(at, id));
+                // Not under the lock: a waker may do anything.
+                drop(sleepers);
+                waker.inspect(Waker::wake_by_ref);
+                sleepers = self.lock();
+            } else {
+                let waited = self.changed.wait_timeout(sleepers, left);
+                sleepers = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        sleepers.is_running = false;
+    }
+}
+
+static CLOCK: PerProcess<Clock> = PerProcess::first(Clock::new());
+
+fn clock() -> &'static Clock {
+    CLOCK.get(Clock::default)
+}
+
+/// A place among the sleepers, given up when dropped.
+struct Bed(Instant, u64);
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let waker = clock().lock().wakers.remove(&(self.0, self.1));
+        drop(waker);
+    }
+}
+
+/// Sleeps without blocking the thread. Where no thread is to be had that could wake it, it blocks.
+pub(crate) async fn sleep(duration: Duration) {
+    let until = Instant::now() + duration;
+    let mut bed: Option<Bed> = None;
+    poll_fn(|context| {
+        if Instant::now() >= until {
+            return Poll::Ready(());
+        }
+        let clock = clock();
+        let mut sleepers = clock.lock();
+        let id = bed.as_ref().map_or(sleepers.next_id, |bed| bed.1);
+        if bed.is_none() {
+            sleepers.next_id += 1;
+        }
+        let former = sleepers.wakers.insert((until, id), context.waker().clone());
+        let is_running = std::mem::replace(&mut sleepers.is_running, true);
+        drop(sleepers);
+        drop(former);
+        bed = Some(Bed(until, id));
+        if is_running {
+            clock.changed.notify_one();
+        } else if spawn(|| self::clock().run()).is_err() {
+            clock.lock().is_running = false;
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name("persist-cache".into()).spawn(work).map(drop)
+}
+
+/// What a thread is doing for a task.
+struct Errand<T> {
+    result: Option<thread::Result<T>>,
+    waker: Option<Waker>,
+}
+
+/// Does `work` on a thread of its own, so that it may block; here, where none is to be had. Goes on to
+/// its end if the task is dropped.
+pub(crate) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let errand = Arc::new(Mutex::new(Errand { result: None, waker: None }));
+    let lock = |errand: &Mutex<Errand<T>>| -> Option<Waker> {
+        errand.lock().unwrap_or_else(PoisonError::into_inner).waker.take()
+    };
+    // Kept outside the closure, which is lost if the thread cannot be started.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let run = {
+        let (errand, work) = (Arc::clone(&errand), Arc::clone(&work));
+        move || {
+            let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let result = work.map(|work| catch_unwind(AssertUnwindSafe(work)));
+            errand.lock().unwrap_or_else(PoisonError::into_inner).result = result;
+            lock(&errand).inspect(Waker::wake_by_ref);
+        }
+    };
+    if spawn(run.clone()).is_err() {
+        run();
+    }
+    let result = poll_fn(|context| {
+        let mut errand = errand.lock().unwrap_or_else(PoisonError::into_inner);
+        match errand.result.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                errand.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    });
+    result.await.unwrap_or_else(|panic| resume_unwind(panic))
+}

@@ -1,0 +1,442 @@
+//! One computation per key, however many threads, tasks and processes ask at once; and nobody waits
+//! for ever.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Dir, command, finish, role, spawn};
+use futures_lite::future::{block_on, poll_once, yield_now};
+use persist_cache::{MmapCache, cache};
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Notes in a file that a body ran, for all processes.
+fn note(place: &Path) {
+    let mut file = OpenOptions::new().create(true).append(true).open(place.join("runs")).unwrap();
+    file.write_all(b".").unwrap();
+}
+
+fn noted(place: &Path) -> usize {
+    fs::read(place.join("runs")).unwrap_or_default().len()
+}
+
+fn open(place: &Path) -> MmapCache {
+    MmapCache::options().root(place).open("flights").unwrap()
+}
+
+fn is_there(path: &Path) -> bool {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} never came", path.display());
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+#[test]
+fn eight_threads_compute_once() {
+    let dir = Dir::new();
+    let cache = dir.open("flights");
+    let runs = AtomicU32::new(0);
+    let slow = cache.memoize_as("slow", |n: &u64| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(HALF_A_SECOND);
+        n + 1
+    });
+    let barrier = Barrier::new(8);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                barrier.wait();
+                assert_eq!(*slow.call(&1), 2);
+            });
+        }
+    });
+    assert_eq!(runs.into_inner(), 1);
+}
+
+#[test]
+fn eight_processes_compute_once() {
+    if let Some((_, place)) = role() {
+        let cache = open(&place);
+        let slow = cache.memoize_as("slow", |n: &u64| {
+            note(&place);
+            thread::sleep(HALF_A_SECOND);
+            n + 1
+        });
+        while !place.join("go").exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        return assert_eq!(*slow.call(&1), 2);
+    }
+    let dir = Dir::new();
+    let test = "eight_processes_compute_once";
+    let children: Vec<_> = (0..8).map(|_| spawn(test, "caller", dir.path())).collect();
+    thread::sleep(Duration::from_millis(300));
+    fs::write(dir.join("go"), "").unwrap();
+    children.into_iter().map(finish).for_each(drop);
+    assert_eq!(noted(dir.path()), 1);
+}
+
+#[test]
+fn eight_tasks_of_tokio_compute_once() {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let dir = Dir::new();
+    let slow = Arc::new(dir.open("flights").memoize_async(async |n: &u64| {
+        RUNS.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(HALF_A_SECOND).await;
+        n + 1
+    }));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let call = || {
+            let slow = Arc::clone(&slow);
+            tokio::spawn(async move { assert_eq!(*slow.call(&1).await, 2) })
+        };
+        let tasks: Vec<_> = (0..8).map(|_| call()).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    assert_eq!(RUNS.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn eight_tasks_of_smol_compute_once() {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let dir = Dir::new();
+    let cache = dir.open("flights");
+    let slow = cache.memoize_async(async |n: &u64| {
+        RUNS.fetch_add(1, Ordering::Relaxed);
+        smol::Timer::after(HALF_A_SECOND).await;
+        n + 1
+    });
+    let executor = smol::LocalExecutor::new();
+    smol::block_on(executor.run(async {
+        let tasks: Vec<_> =
+            (0..8).map(|_| executor.spawn(async { assert_eq!(*slow.call(&1).await, 2) })).collect();
+        for task in tasks {
+            task.await;
+        }
+    }));
+    assert_eq!(RUNS.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_killed_leader_hands_over_within_a_second() {
+    if let Some((role, place)) = role() {
+        let slow = open(&place).memoize_as("slow", |n: &u64| {
+            note(&place);
+            if role == "leader" {
+                thread::sleep(LONG);
+            }
+            n + 1
+        });
+        assert_eq!(*slow.call(&1), 2);
+        return;
+    }
+    let dir = Dir::new();
+    let test = "a_killed_leader_hands_over_within_a_second";
+    let mut leader = spawn(test, "leader", dir.path());
+    is_there(&dir.join("runs"));
+    let mut others: Vec<_> = (0..2).map(|_| spawn(test, "other", dir.path())).collect();
+    thread::sleep(Duration::from_millis(500));
+    assert!(others.iter_mut().all(|other| other.try_wait().unwrap().is_none()), "they wait");
+    assert_eq!(noted(dir.path()), 1);
+    leader.kill().unwrap();
+    leader.wait().unwrap();
+    let start = Instant::now();
+    others.into_iter().map(finish).for_each(drop);
+    assert!(
+        start.elapsed() < Duration::from_secs(60),
+        "an hour's computation died with its leader"
+    );
+    assert_eq!(noted(dir.path()), 2, "one of the others computed");
+}
+
+#[test]
+fn a_leader_that_panics_or_fails_hands_over() {
+    let dir = Dir::new();
+    let cache = dir.open("flights");
+    let runs = AtomicU32::new(0);
+    let waiting = Barrier::new(4);
+    let fails_first = cache.try_memoize_as("fails", |n: &u64| {
+        let run = runs.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(100));
+        match run {
+            0 => panic!("the first one panics"),
+            1 => Err("the second fails"),
+            _ => Ok(n + 1),
+        }
+    });
+    let results: Vec<_> = thread::scope(|scope| {
+        let call = || {
+            waiting.wait();
+            fails_first.call(&1).map(|value| value.to_native())
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(call)).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+    assert_eq!(results.iter().flatten().filter(|result| result.is_err()).count(), 1);
+    assert_eq!(results.iter().flatten().filter(|result| **result == Ok(2)).count(), 2);
+    assert_eq!(runs.into_inner(), 3);
+}
+
+#[test]
+fn a_dropped_leader_hands_over() {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let dir = Dir::new();
+    let slow = dir.open("flights").memoize_async(async |n: &u64| {
+        if RUNS.fetch_add(1, Ordering::Relaxed) == 0 {
+            std::future::pending::<()>().await;
+        }
+        yield_now().await;
+        n + 1
+    });
+    block_on(async {
+        let mut leader = Box::pin(slow.call(&1));
+        assert!(poll_once(&mut leader).await.is_none());
+        let mut other = Box::pin(slow.call(&1));
+        assert!(poll_once(&mut other).await.is_none());
+        assert_eq!(RUNS.load(Ordering::Relaxed), 1, "the other waits");
+        drop(leader);
+        assert_eq!(*other.await, 2);
+        assert_eq!(RUNS.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn distinct_keys_never_wait_for_each_other() {
+    let dir = Dir::new();
+    let cache = dir.open("flights");
+    let together = Barrier::new(8);
+    let slow = cache.memoize_as("slow", |n: &u64| {
+        together.wait(); // Comes back when eight computations are under way at once.
+        n + 1
+    });
+    thread::scope(|scope| {
+        let slow = &slow;
+        (0..8).for_each(|n| drop(scope.spawn(move || assert_eq!(*slow.call(&n), n + 1))));
+    });
+}
+
+#[test]
+fn it_can_be_turned_off() {
+    let dir = Dir::new();
+    let options = MmapCache::options().root(dir.path()).claim_timeout(Duration::ZERO);
+    let cache = options.open("flights").unwrap();
+    let together = Barrier::new(4);
+    let slow = cache.memoize_as("slow", |n: &u64| {
+        together.wait();
+        n + 1
+    });
+    thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| assert_eq!(*slow.call(&1), 2)))));
+    assert!(!cache.path().with_extension("pcache.claims").exists());
+}
+
+#[test]
+fn a_wait_has_a_deadline() {
+    let dir = Dir::new();
+    let options = MmapCache::options().root(dir.path()).claim_timeout(Duration::from_millis(100));
+    let cache = options.open("flights").unwrap();
+    // The computation waits for a thread that asks for its own result: nobody can see that.
+    let circle = cache.memoize_as("circle", |n: &u64| {
+        let again = cache.memoize_as("circle", |n: &u64| n + 1);
+        thread::scope(|scope| scope.spawn(|| again.call(n).to_native()).join().unwrap())
+    });
+    assert_eq!(*circle.call(&1), 2);
+}
+
+/// Where the functions below keep their caches: in the process's role, or in a place of its own.
+fn root() -> PathBuf {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    let own = || tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory").keep();
+    ROOT.get_or_init(|| role().map_or_else(own, |(_, place)| place)).clone()
+}
+
+#[cache(root = root())]
+fn fib(n: u64) -> u64 {
+    note(&root());
+    thread::sleep(Duration::from_millis(1));
+    if n < 2 { n } else { fib(n - 1) + fib(n - 2) }
+}
+
+#[cache(root = root())]
+fn is_even(n: u64) -> bool {
+    thread::sleep(Duration::from_millis(1));
+    n == 0 || is_odd(n - 1)
+}
+
+#[cache(root = root())]
+fn is_odd(n: u64) -> bool {
+    thread::sleep(Duration::from_millis(1));
+    n != 0 && is_even(n - 1)
+}
+
+/// In a circle: each calls the other at the same argument, from both ends.
+#[cache(root = root())]
+fn ping(n: u64, depth: u64) -> u64 {
+    thread::sleep(Duration::from_millis(5));
+    if depth == 0 { n } else { pong(1 - n, depth - 1) + 1 }
+}
+
+#[cache(root = root())]
+fn pong(n: u64, depth: u64) -> u64 {
+    thread::sleep(Duration::from_millis(5));
+    if depth == 0 { n } else { ping(1 - n, depth - 1) + 1 }
+}
+
+fn recurse(seed: u64) {
+    for n in 0..2 {
+        ping((n + seed) % 2, 6 + (seed + n) % 3);
+        pong((n + seed) % 2, 6 + (seed + n) % 3);
+    }
+    assert_eq!(fib(30), 832_040);
+    assert!(is_even(40) && !is_odd(40));
+}
+
+#[cache(root = root())]
+async fn async_fib(n: u64) -> u64 {
+    yield_now().await;
+    if n < 2 { n } else { Box::pin(async_fib(n - 1)).await + Box::pin(async_fib(n - 2)).await }
+}
+
+#[test]
+fn recursion_under_threads_tasks_and_processes() {
+    let start = Instant::now();
+    if let Some((role, _)) = role() {
+        let seed: u64 = role.parse().unwrap();
+        thread::scope(|scope| (0..4).for_each(|n| drop(scope.spawn(move || recurse(seed + n)))));
+        return;
+    }
+    let dir = Dir::new();
+    let test = "recursion_under_threads_tasks_and_processes";
+    let children: Vec<_> = (0..4).map(|seed| spawn(test, &seed.to_string(), dir.path())).collect();
+    children.into_iter().map(finish).for_each(drop);
+    thread::scope(|scope| (0..8).for_each(|seed| drop(scope.spawn(move || recurse(seed)))));
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    threads.block_on(async {
+        let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(async_fib(40))).collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), 102_334_155);
+        }
+    });
+    assert!(start.elapsed() < Duration::from_secs(55), "nobody waited for a deadline");
+}
+
+/// While another process holds the file's lock, the timers of a single-threaded runtime go on.
+#[test]
+fn an_executor_is_never_blocked() {
+    if let Some((_, place)) = role() {
+        let path = open(&place).path().to_path_buf();
+        let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        fs4::FileExt::lock(&file).unwrap();
+        fs::write(place.join("locked"), "").unwrap();
+        thread::sleep(Duration::from_secs(1));
+        return;
+    }
+    let dir = Dir::new();
+    let cache = open(dir.path());
+    let small = cache.memoize_async(async |n: &u64| n + 1);
+    let large = cache.memoize_async(async |n: &u64| vec![*n; 100_000]);
+    let stream = cache.memoize_stream(|n: &u64| futures_lite::stream::iter(0..*n));
+    let holder = spawn("an_executor_is_never_blocked", "holder", dir.path());
+    is_there(&dir.join("locked"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let ticks = async {
+            let start = Instant::now();
+            let (mut last, mut longest) = (start, Duration::ZERO);
+            while start.elapsed() < Duration::from_millis(700) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            longest
+        };
+        let mut work = pin!(async {
+            let items = async {
+                use futures_lite::StreamExt as _;
+                stream.call(&3).collect::<Vec<_>>().await
+            };
+            let pair = futures_lite::future::zip(small.call(&1), large.call(&2));
+            let ((one, many), items) = futures_lite::future::zip(pair, items).await;
+            assert_eq!((one.to_native(), many.len(), items.len()), (2, 100_000, 3));
+        });
+        let mut ticks = pin!(ticks);
+        let both = std::future::poll_fn(|context| {
+            let _ = work.as_mut().poll(context);
+            ticks.as_mut().poll(context)
+        });
+        let longest = both.await;
+        work.await;
+        assert!(longest < HALF_A_SECOND, "a timer came {longest:?} after the one before");
+    });
+    finish(holder);
+    assert_eq!(cache.stats().entries, 3, "what had to wait was stored");
+    assert_eq!(cache.stats().store_errors, 0);
+}
+
+/// Another process computes: tasks of a single-threaded runtime wait for it, and the runtime goes on.
+#[test]
+fn a_task_waits_for_another_process() {
+    if let Some((_, place)) = role() {
+        let cache = open(&place);
+        let slow = cache.memoize_as("slow", |n: &u64| {
+            note(&place);
+            thread::sleep(HALF_A_SECOND);
+            n + 1
+        });
+        return drop(slow.call(&1));
+    }
+    let dir = Dir::new();
+    let leader = spawn("a_task_waits_for_another_process", "leader", dir.path());
+    is_there(&dir.join("runs"));
+    let cache = open(dir.path());
+    let slow = cache.memoize_async_as("slow", async |n: &u64| {
+        note(dir.path());
+        n + 1
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (value, ticks) = runtime.block_on(async {
+        let mut ticks = 0;
+        let mut call = pin!(slow.call(&1));
+        loop {
+            tokio::select! {
+                value = &mut call => break (value.to_native(), ticks),
+                () = tokio::time::sleep(Duration::from_millis(5)) => ticks += 1,
+            }
+        }
+    });
+    finish(leader);
+    assert_eq!((value, noted(dir.path())), (2, 1));
+    assert!(ticks > 2, "the runtime went on: {ticks}");
+}
+
+#[test]
+fn a_child_that_is_killed_with_a_claim_leaves_none() {
+    if let Some((_, place)) = role() {
+        let aborts = open(&place).memoize_as("slow", |_: &u64| -> u64 {
+            note(&place);
+            std::process::abort();
+        });
+        return drop(aborts.call(&1));
+    }
+    let dir = Dir::new();
+    let mut child = command("a_child_that_is_killed_with_a_claim_leaves_none", "x", dir.path());
+    assert!(!child.output().unwrap().status.success());
+    assert_eq!(noted(dir.path()), 1);
+    let start = Instant::now();
+    assert_eq!(*open(dir.path()).memoize_as("slow", |n: &u64| n + 1).call(&1), 2);
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
