@@ -38,8 +38,9 @@ use crate::format::record::{INLINE_KEY, Identity};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the key of a cached call",
     label = "not a `CacheKey`",
-    note = "implement `persist_cache::CacheKey` for it: feed its fields to the `KeyWriter`",
-    note = "for a type of another crate, memoise over something that identifies its value"
+    note = "derive `persist_cache::CacheKey` on it",
+    note = "for a type of another crate, memoise over something that identifies its value, \
+            with `key = ..` for instance; or leave it out, with `ignore(..)`"
 )]
 pub trait CacheKey {
     /// The shape of the type: part of the scope, so that a change of it is a miss.
@@ -189,10 +190,16 @@ impl<'a> KeyWriter<'a> {
     }
 }
 
+/// The identity of what `feed` writes in a scope.
+#[inline]
+pub(crate) fn identify_fed(scope: &[u8; 32], feed: impl FnOnce(&mut KeyWriter<'_>)) -> Identity {
+    let mut writer = KeyWriter::new(scope);
+    feed(&mut writer);
+    writer.finish()
+}
+
 /// The identity of `key` in a scope.
 #[inline]
 pub(crate) fn identify<K: CacheKey + ?Sized>(scope: &[u8; 32], key: &K) -> Identity {
-    let mut writer = KeyWriter::new(scope);
-    key.feed(&mut writer);
-    writer.finish()
+    identify_fed(scope, |writer| key.feed(writer))
 }

@@ -136,7 +136,8 @@ pub use value::{CacheValue, Cached};
 /// What the macros' expansions name. Anything here may change in any release.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::recording::Kind;
+    pub use crate::key::{KeySchema, KeyWriter};
+    pub use crate::site::call::*;
     pub use crate::site::probe::*;
     pub use crate::site::*;
 }

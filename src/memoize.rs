@@ -230,6 +230,6 @@ impl MmapCache {
 
     fn items<K: CacheKey + ?Sized, V: CacheValue>(&self, name: Name) -> Section<Sequence<V>> {
         let fingerprint = Fingerprint::of_type::<V>(Shape::Sequence);
-        Section::of_items::<K>(&self.handle, name, &fingerprint)
+        Section::of_items(&self.handle, name, K::SCHEMA, &fingerprint)
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 /// How an output holds the value that is stored.
 pub trait Split {
     /// What is stored.
-    type Value;
+    type Value: 'static;
     /// What the function gives.
     type Output;
     /// What it gives instead.
@@ -49,7 +49,7 @@ pub struct Plain<V>(PhantomData<fn() -> V>);
 /// `Ok` is stored.
 pub struct Fallible<V, E>(PhantomData<fn() -> (V, E)>);
 
-impl<V> Split for Plain<V> {
+impl<V: 'static> Split for Plain<V> {
     type Value = V;
     type Output = V;
     type Error = Infallible;
@@ -67,7 +67,7 @@ impl<V> Split for Plain<V> {
     }
 }
 
-impl<V, E> Split for Fallible<V, E> {
+impl<V: 'static, E> Split for Fallible<V, E> {
     type Value = V;
     type Output = Result<V, E>;
     type Error = E;

@@ -4,7 +4,7 @@
 
 use crate::CacheValue;
 use crate::format::record::Identity;
-use crate::key::CacheKey;
+use crate::key::KeySchema;
 use crate::schema::{self, Schema};
 use crate::value::Shape;
 use std::any::{TypeId, type_name};
@@ -118,7 +118,7 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn new<K: CacheKey + ?Sized>(name: Name, fingerprint: &Fingerprint) -> Scope {
+    pub(crate) fn new(name: Name, key: KeySchema, fingerprint: &Fingerprint) -> Scope {
         let (text, type_hash) = (name.text(), name.type_hash());
         let mut hasher = blake3::Hasher::new_derive_key("persist-cache scope 1");
         let mut feed = |field: &[u8]| {
@@ -127,7 +127,7 @@ impl Scope {
         };
         feed(text.as_bytes());
         feed(name.version().as_bytes());
-        feed(&K::SCHEMA.bytes());
+        feed(&key.bytes());
         feed(if fingerprint.counts { fingerprint.name.as_bytes() } else { &[] });
         feed(&fingerprint.hash);
         feed(&type_hash);
@@ -135,7 +135,7 @@ impl Scope {
         let described: [&[u8]; 5] = [
             text.as_bytes(),
             name.version().as_bytes(),
-            &K::SCHEMA.bytes(),
+            &key.bytes(),
             fingerprint.name.as_bytes(),
             &fingerprint.hash,
         ];

@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::format::record::Identity;
 use crate::handle::Handle;
-use crate::key::{CacheKey, identify};
+use crate::key::{CacheKey, KeySchema, identify};
 use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name, Scope};
 use crate::store::approach::{Approach, Lead, Step};
@@ -149,22 +149,24 @@ impl<V> Section<V> {
 }
 
 impl<V: CacheValue> Section<V> {
-    pub(crate) fn new<K>(handle: &Arc<Handle>, name: Name, fingerprint: &Fingerprint) -> Section<V>
-    where
-        K: CacheKey + ?Sized,
-    {
-        let scope = Scope::new::<K>(name, fingerprint);
+    pub(crate) fn new(
+        handle: &Arc<Handle>,
+        name: Name,
+        key: KeySchema,
+        fingerprint: &Fingerprint,
+    ) -> Section<V> {
+        let scope = Scope::new(name, key, fingerprint);
         let warrant = Warrant::of(&scope.hash, scope.instance);
         Section::enrolled(handle, scope, warrant)
     }
 
     /// The section of the same name whose values are known by their schema.
-    pub(crate) fn with_schema<K: CacheKey + ?Sized>(&self) -> Section<V>
+    pub(crate) fn with_schema(&self, key: KeySchema) -> Section<V>
     where
         V: Schema,
     {
         let fingerprint = Fingerprint::of_schema::<V>(Shape::One);
-        Section::new::<K>(&self.handle, self.scope.name.clone(), &fingerprint)
+        Section::new(&self.handle, self.scope.name.clone(), key, &fingerprint)
     }
 
     #[inline]
@@ -382,22 +384,24 @@ where
 }
 
 impl<V: CacheValue> Section<Sequence<V>> {
-    pub(crate) fn of_items<K>(handle: &Arc<Handle>, name: Name, fingerprint: &Fingerprint) -> Self
-    where
-        K: CacheKey + ?Sized,
-    {
-        let scope = Scope::new::<K>(name, fingerprint);
+    pub(crate) fn of_items(
+        handle: &Arc<Handle>,
+        name: Name,
+        key: KeySchema,
+        fingerprint: &Fingerprint,
+    ) -> Self {
+        let scope = Scope::new(name, key, fingerprint);
         let warrant = Warrant::of_items(&scope.hash, scope.instance);
         Section::enrolled(handle, scope, warrant)
     }
 
     /// The section of the same name whose items are known by their schema.
-    pub(crate) fn items_with_schema<K: CacheKey + ?Sized>(&self) -> Section<Sequence<V>>
+    pub(crate) fn items_with_schema(&self, key: KeySchema) -> Section<Sequence<V>>
     where
         V: Schema,
     {
         let fingerprint = Fingerprint::of_schema::<V>(Shape::Sequence);
-        Section::of_items::<K>(&self.handle, self.scope.name.clone(), &fingerprint)
+        Section::of_items(&self.handle, self.scope.name.clone(), key, &fingerprint)
     }
 
     /// The items that are stored; or on what terms others may be, if they may.

@@ -39,7 +39,10 @@ const BATCH_BYTES: usize = 4 << 20;
 impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     pub(crate) fn new(handle: &Arc<Handle>, name: Name) -> Table<K, V> {
         let fingerprint = Fingerprint::of_type::<V>(Shape::One);
-        Table { section: Arc::new(Section::new::<K>(handle, name, &fingerprint)), key: PhantomData }
+        Table {
+            section: Arc::new(Section::new(handle, name, K::SCHEMA, &fingerprint)),
+            key: PhantomData,
+        }
     }
 
     /// The table of the same name whose values are known by their [`Schema`]: exactly, and for good.
@@ -48,7 +51,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     where
         V: Schema,
     {
-        Table { section: Arc::new(self.section.with_schema::<K>()), key: PhantomData }
+        Table { section: Arc::new(self.section.with_schema(K::SCHEMA)), key: PhantomData }
     }
 
     /// The same table by keys of another type that encode alike: `(u64, &str)` for `(u64, String)`.

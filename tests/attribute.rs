@@ -377,7 +377,7 @@ fn generics() {
     }
     assert_eq!(RUNS.take(), 7);
     assert!(generic::forget::<u32, 2>(1).unwrap());
-    assert!(generic::peek::<u32, 2>(1).is_none() && generic::peek::<u32, 1>(1).is_some());
+    assert!(generic::peek::<u32, 2, _>(1).is_none() && generic::peek::<u32, 1, _>(1).is_some());
 }
 
 /// Documentation, lints and attributes stay where they belong.

@@ -15,7 +15,8 @@ use crate::tracked::constant;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
-use syn::{Attribute, GenericArgument, ItemFn, Meta, PathArguments, Result, Type};
+use syn::spanned::Spanned as _;
+use syn::{Attribute, ItemFn, Meta, Result, Type};
 
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
     match try_expand(options, item.clone()) {
@@ -41,6 +42,11 @@ fn try_expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
 /// A name that no name of the user's can be.
 fn own(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
+}
+
+/// The place of something of the user's, for what is not the user's.
+fn hygienic(span: Span) -> Span {
+    Span::mixed_site().located_at(span)
 }
 
 fn is_lint(attribute: &Attribute) -> bool {
@@ -116,6 +122,11 @@ impl Expansion<'_> {
 
     fn library(&self) -> &syn::Path {
         &self.options.library
+    }
+
+    fn private(&self) -> TokenStream {
+        let library = self.library();
+        quote!(#library::__private)
     }
 
     /// What a member of the companion is called.
@@ -222,22 +233,22 @@ impl Expansion<'_> {
                 if is_peek {
                     signature.asyncness = None;
                 }
-                let (value, error) = match spelling(&stored) {
-                    Spelling::Plain => (quote!(#stored), None),
+                let spelled = own("Spelled");
+                let (value, error, clause) = match spelling(&stored) {
+                    Spelling::Plain => (quote!(#stored), None, None),
                     Spelling::Result => {
                         let of = quote!(<#stored as #library::__private::SpelledResult>);
-                        (quote!(#of::Value), Some(quote!(#of::Error)))
+                        (quote!(#spelled), Some(quote!(#of::Error)), Some(quote!(#of::Value)))
                     }
-                    Spelling::Unclear => {
-                        let spelled = own("Spelled");
-                        signature.generics.params.push(syn::parse_quote!(#spelled));
-                        let clause = signature.generics.make_where_clause();
-                        clause.predicates.push(syn::parse_quote!(#spelled: #library::CacheValue));
-                        let is = quote!(#library::__private::Is<#spelled>);
-                        clause.predicates.push(syn::parse_quote!(#stored: #is));
-                        (quote!(#spelled), None)
-                    }
+                    Spelling::Unclear => (quote!(#spelled), None, Some(quote!(#stored))),
                 };
+                if let Some(same) = clause {
+                    signature.generics.params.push(syn::parse_quote!(#spelled));
+                    let clause = signature.generics.make_where_clause();
+                    clause.predicates.push(syn::parse_quote!(#spelled: #library::CacheValue));
+                    let is = quote!(#library::__private::Is<#spelled>);
+                    clause.predicates.push(syn::parse_quote!(#same: #is));
+                }
                 let cached = quote!(#library::Cached<#value>);
                 let output = match (is_peek, error) {
                     (true, _) => quote!(::core::option::Option<#cached>),
@@ -338,124 +349,96 @@ impl Expansion<'_> {
 
     /// The body of the outer function, or of another way to call it.
     fn call(&self, way: Way) -> TokenStream {
-        let (library, function) = (self.library(), self.function);
-        let private = quote!(#library::__private);
-        let (form, describe, site, call) = (own("form"), own("describe"), own("site"), own("call"));
+        let (private, function) = (self.private(), self.function);
         let stored = function.gives.stored();
-        let span = span_of(stored);
+        let span = hygienic(span_of(stored));
+        let own = |name| Ident::new(name, span);
+        let (form, describes, site, call) =
+            (own("form"), own("describes"), own("site"), own("call"));
         let site_name = self.site_name();
         let at = match (&function.companion, function.is_method) {
             (None, _) => quote!(#site_name()),
             (Some(_), true) => quote!(Self::#site_name()),
             (Some(companion), false) => quote!(#companion::#site_name()),
         };
-        let ready = (function.is_async() && way.is_async()).then(|| quote!(#site.ready().await;));
+        let open = (function.is_async() && way.is_async()).then(|| quote!(#site.ready().await;));
         let instance = function.instance(self.options);
-        let key = self.key();
+        let (schema, feed) = self.key();
         let enter = match function.gives {
-            Gives::Value(_) => quote!(call),
-            Gives::Iter(_) | Gives::Stream(_) => quote!(items),
+            Gives::Value(_) => quote_spanned!(span=> call),
+            Gives::Iter(_) | Gives::Stream(_) => quote_spanned!(span=> items),
         };
-        let probe = quote_spanned! {span=>
+        let finish = self.finish(way, &call, &form, span);
+        quote_spanned! {span=>
+            let #site: &'static #private::Site = #at;
+            #open
             let #form = {
+                #[allow(unused_imports)]
                 use #private::{ProbeFallible as _, ProbePlain as _};
                 (&#private::Probe::<#stored>::new()).form()
             };
-            let #describe = {
+            let #describes = {
+                #[allow(unused_imports)]
                 use #private::{ProbeSchema as _, ProbeType as _};
-                (&#private::storable(#form)).describe()
+                (&#form).describes()
             };
-        };
-        let finish = self.finish(way, &call);
-        quote! {
-            let #site: &'static #private::Site = #at;
-            #ready
-            #[allow(unused_imports, clippy::needless_borrow)]
-            let #call = {
-                #probe
-                #site.#enter(#form, #describe, &#instance, &#key)
-            };
+            let #call = #site.#enter(#form, #describes, &#instance, #schema, #feed);
             #finish
         }
     }
 
-    /// The key: a tuple of references, in which each argument that is none is told of at its type.
-    fn key(&self) -> TokenStream {
-        let private = {
-            let library = self.library();
-            quote!(#library::__private)
-        };
-        if let Some(key) = &self.options.key {
-            return quote!((#private::key(&#key),));
+    /// The key, as two closures: one says its schema, the other feeds it. An argument that is none is
+    /// told of at its type.
+    fn key(&self) -> (TokenStream, TokenStream) {
+        let private = self.private();
+        let mut parts: Vec<(TokenStream, Span)> = Vec::new();
+        match (&self.options.key, self.options.with_self) {
+            (Some(key), _) => parts.push((quote!(&#key), key.span())),
+            (None, with_self) => {
+                parts.extend(with_self.map(|span| (quote_spanned!(span=> &self), span)));
+                parts.extend(self.function.keys(self.options).map(
+                    |Argument { name, ty, .. }| {
+                        let span = hygienic(span_of(ty));
+                        (quote_spanned!(span=> &#name), span)
+                    },
+                ));
+            }
         }
-        let with_self =
-            self.options.with_self.map(|span| quote_spanned!(span=> #private::key(&self)));
-        let arguments = self.function.keys(self.options).map(|Argument { name, ty, .. }| {
-            let span = span_of(ty);
-            quote_spanned!(span=> #private::key(&#name))
+        let (schema, key) = (own("schema"), own("key"));
+        let schemas = parts.iter().map(|(part, span)| {
+            quote_spanned!(*span=> let #schema = #schema.of(#private::schema_of(#part));)
         });
-        let mut parts: Vec<TokenStream> = with_self.into_iter().chain(arguments).collect();
-        // Tuples end at twelve: longer ones are nested.
-        while parts.len() > 12 {
-            parts = parts.chunks(12).map(|parts| quote!((#(#parts,)*))).collect();
-        }
-        quote!((#(#parts,)*))
+        let feeds =
+            parts.iter().map(|(part, span)| quote_spanned!(*span=> #private::feed(#part, #key);));
+        let schema = quote!(|#schema: #private::KeySchema| { #(#schemas)* #schema });
+        (schema, quote!(|#key: &mut #private::KeyWriter<'_>| { #(#feeds)* }))
     }
 
     /// What is done with a call.
-    fn finish(&self, way: Way, call: &Ident) -> TokenStream {
-        let function = self.function;
-        let compute = || self.compute();
-        let is_async = function.is_async();
-        let wait = is_async.then(|| quote!(.await));
-        let cached = own("cached");
-        let unclear = matches!(spelling(function.gives.stored()), Spelling::Unclear);
-        match (way, &function.gives) {
-            (Way::Forget, _) => quote!(#call.forget()),
-            (Way::Run, Gives::Iter(_)) => {
-                let compute = compute();
-                quote!(#call.iter(#compute))
+    fn finish(&self, way: Way, call: &Ident, form: &Ident, span: Span) -> TokenStream {
+        let (private, function) = (self.private(), self.function);
+        let (asynchronous, wait) = match function.is_async() {
+            true => ("_async", Some(quote_spanned!(span=> .await))),
+            false => ("", None),
+        };
+        let method = match (way, &function.gives) {
+            (Way::Forget, _) => return quote_spanned!(span=> #call.forget()),
+            (Way::Peek, _) => return quote_spanned!(span=> #call.peek()),
+            (Way::Run, Gives::Iter(_)) => "iter".to_owned(),
+            (Way::Run, Gives::Stream(_)) => "stream".to_owned(),
+            (Way::Run, Gives::Value(_)) => format!("run{asynchronous}"),
+            (Way::Refresh, Gives::Iter(_)) => "refresh_iter".to_owned(),
+            (Way::Refresh, Gives::Stream(_)) => "refresh_stream".to_owned(),
+            (Way::Refresh, Gives::Value(_)) => format!("refresh{asynchronous}"),
+            (Way::Archived, _) => format!("archived{asynchronous}"),
+        };
+        let (method, compute) = (Ident::new(&method, span), self.compute());
+        let result = quote_spanned!(span=> #call.#method(#compute)#wait);
+        match (way, spelling(function.gives.stored())) {
+            (Way::Archived, Spelling::Plain | Spelling::Unclear) => {
+                quote_spanned!(span=> #private::infallible(#result, #form))
             }
-            (Way::Run, Gives::Stream(_)) => {
-                let compute = compute();
-                quote!(#call.stream(#compute))
-            }
-            (Way::Refresh, Gives::Iter(_)) => {
-                let compute = compute();
-                quote!(#call.refresh_iter(#compute))
-            }
-            (Way::Refresh, Gives::Stream(_)) => {
-                let compute = compute();
-                quote!(#call.refresh_stream(#compute))
-            }
-            (Way::Run, Gives::Value(_)) => {
-                let (run, compute) = (if is_async { "run_async" } else { "run" }, compute());
-                let run = format_ident!("{run}");
-                quote!(#call.#run(#compute)#wait)
-            }
-            (Way::Refresh, Gives::Value(_)) => {
-                let name = if is_async { "refresh_async" } else { "refresh" };
-                let (refresh, compute) = (format_ident!("{name}"), compute());
-                quote!(#call.#refresh(#compute)#wait)
-            }
-            (Way::Peek, _) if unclear => quote!(#call.peek_spelled()),
-            (Way::Peek, _) => quote!(#call.peek()),
-            (Way::Archived, _) => {
-                let name = if is_async { "archived_async" } else { "archived" };
-                let (archived, compute) = (format_ident!("{name}"), compute());
-                match spelling(function.gives.stored()) {
-                    Spelling::Plain => quote! {
-                        let ::core::result::Result::Ok(#cached) = #call.#archived(#compute)#wait;
-                        #cached
-                    },
-                    Spelling::Result => quote!(#call.#archived(#compute)#wait),
-                    Spelling::Unclear => {
-                        let name = if is_async { "spelled_async" } else { "spelled" };
-                        let spelled = format_ident!("{name}");
-                        quote!(#call.#spelled(#compute)#wait)
-                    }
-                }
-            }
+            _ => result,
         }
     }
 
@@ -571,32 +554,17 @@ enum Spelling {
 }
 
 fn spelling(ty: &Type) -> Spelling {
-    const PLAIN: [&str; 30] = [
+    const PLAIN: [&str; 16] = [
         "bool", "char", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64",
-        "i128", "isize", "f32", "f64", "String", "Vec", "Option", "Box", "HashMap", "HashSet",
-        "BTreeMap", "BTreeSet", "VecDeque", "Rc", "Arc", "Duration", "NonZero", "IpAddr",
+        "i128", "f32", "f64", "String",
     ];
     match ty {
-        Type::Array(_) | Type::Tuple(_) => Spelling::Plain,
-        Type::Paren(inner) => spelling(&inner.elem),
-        Type::Group(inner) => spelling(&inner.elem),
-        Type::Path(path) if path.qself.is_none() => {
-            let last = path.path.segments.last().expect("a path has a segment");
-            let is_plain = PLAIN.iter().any(|plain| last.ident == plain);
-            match &last.arguments {
-                _ if is_plain => Spelling::Plain,
-                PathArguments::AngleBracketed(arguments) if last.ident == "Result" => {
-                    let is_type =
-                        |argument: &&GenericArgument| matches!(argument, GenericArgument::Type(_));
-                    match arguments.args.iter().filter(is_type).count() {
-                        1 | 2 => Spelling::Result,
-                        _ => Spelling::Unclear,
-                    }
-                }
-                PathArguments::None if last.ident == "Result" => Spelling::Result,
-                _ => Spelling::Unclear,
-            }
-        }
+        Type::Tuple(tuple) if tuple.elems.is_empty() => Spelling::Plain,
+        Type::Path(path) => match &path.path.segments.last().expect("a path has a segment").ident {
+            ident if PLAIN.iter().any(|plain| ident == plain) => Spelling::Plain,
+            ident if ident == "Result" => Spelling::Result,
+            _ => Spelling::Unclear,
+        },
         _ => Spelling::Unclear,
     }
 }

@@ -1,8 +1,9 @@
 //! `#[derive(CacheKey)]` and `#[derive(Schema)]`: names, order and types of fields and variants.
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens as _, format_ident, quote};
+use quote::{ToTokens as _, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
     Attribute, Data, DataEnum, DeriveInput, Error, Field, Fields, Generics, Ident, Index, Meta,
@@ -71,7 +72,9 @@ pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
                 continue;
             }
             let (name, ty) = (field_name(field, number), without_self(&input, &library, &field.ty));
-            schema.extend(quote!(.field(#name, <#ty as #library::CacheKey>::SCHEMA)));
+            let span = ty.span();
+            schema
+                .extend(quote_spanned!(span=> .field(#name, <#ty as #library::CacheKey>::SCHEMA)));
         }
         Ok(schema)
     };
@@ -85,7 +88,10 @@ pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
                         Some(ident) => ident.to_token_stream(),
                         None => Index::from(number).to_token_stream(),
                     };
-                    feeds.extend(quote!(#library::CacheKey::feed(&self.#member, key);));
+                    let span = field.ty.span();
+                    feeds.extend(
+                        quote_spanned!(span=> #library::CacheKey::feed(&self.#member, key);),
+                    );
                 }
             }
             (schema_of(name, &data.fields)?, feeds)
@@ -127,7 +133,8 @@ fn feed_variants(data: &DataEnum, library: &Path) -> Result<TokenStream> {
             };
             if !said(&field.attrs, "cache_key", "skip")?.word {
                 patterns.extend(quote!(#member: #binding,));
-                feeds.extend(quote!(#library::CacheKey::feed(#binding, key);));
+                let span = field.ty.span();
+                feeds.extend(quote_spanned!(span=> #library::CacheKey::feed(#binding, key);));
             }
         }
         arms.extend(quote!(Self::#ident { #patterns .. } => { key.variant(#number); #feeds }));

@@ -43,7 +43,7 @@ where
     where
         V: Schema,
     {
-        MemoizedIter::new(self.section.items_with_schema::<K>(), self.function)
+        MemoizedIter::new(self.section.items_with_schema(K::SCHEMA), self.function)
     }
 
     /// The function's items for `key`: as they are stored, or as they come, stored when the last has.
@@ -79,7 +79,7 @@ where
     where
         V: Schema,
     {
-        MemoizedStream::new(self.section.items_with_schema::<K>(), self.function)
+        MemoizedStream::new(self.section.items_with_schema(K::SCHEMA), self.function)
     }
 
     /// The function's items for `key`: as they are stored, or as they come, stored when the last has.

@@ -4,21 +4,23 @@
 #![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
 
 pub(crate) mod probe;
+pub(crate) mod call;
 
+use crate::CacheValue;
 use crate::cache::MmapCache;
 use crate::error::{Error, Result};
-use crate::format::record::Identity;
 use crate::handle::Handle;
+use crate::key::{KeySchema, KeyWriter, identify_fed};
 use crate::options::OpenOptions;
-use crate::recording::{CachedIter, CachedStream, Kind};
+use crate::recording::Split;
 use crate::scope::{Marked, Name};
-use crate::section::{Outcome, Section};
+use crate::section::Section;
 use crate::store::compact::Compaction;
 use crate::store::stats::Stats;
 use crate::sys::task::offload;
 use crate::value::{Sequence, Shape};
-use crate::{CacheKey, CacheValue, Cached};
-use probe::{Describe, Form};
+use call::{Call, ItemsCall};
+use probe::{Describes, Form};
 use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -181,38 +183,45 @@ impl Site {
         }
     }
 
-    /// A call of the function that gives a value.
+    /// A call of the function that gives a value. `schema` and `feed` are of its arguments.
     #[inline]
-    pub fn call<K: Kind, A: CacheKey>(
+    pub fn call<S: Split, D: Describes<S::Value>>(
         &'static self,
-        _form: Form<K>,
-        describe: Describe,
+        _form: Form<S>,
+        _describes: D,
         instance: &Instance<'_>,
-        key: &A,
-    ) -> Call<K> {
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> Call<S>
+    where
+        S::Value: CacheValue,
+    {
         let section = self.section(instance, |handle, name| {
-            Section::<K::Value>::new::<A>(handle, name, &(describe.0)(Shape::One))
+            let schema = schema(KeySchema::new("arguments"));
+            Section::<S::Value>::new(handle, name, schema, &D::fingerprint(Shape::One))
         });
-        Call { section, identity: section.identify(key) }
+        Call { section, identity: identify_fed(&section.scope.hash, feed) }
     }
 
     /// A call of the function that gives an iterator or a stream.
     #[inline]
-    pub fn items<K: Kind, A: CacheKey>(
+    pub fn items<S: Split, D: Describes<S::Value>>(
         &'static self,
-        _form: Form<K>,
-        describe: Describe,
+        _form: Form<S>,
+        _describes: D,
         instance: &Instance<'_>,
-        key: &A,
-    ) -> ItemsCall<K> {
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> ItemsCall<S>
+    where
+        S::Value: CacheValue,
+    {
         let section = self.section(instance, |handle, name| {
-            Section::<Sequence<K::Value>>::of_items::<A>(
-                handle,
-                name,
-                &(describe.0)(Shape::Sequence),
-            )
+            let schema = schema(KeySchema::new("arguments"));
+            let fingerprint = D::fingerprint(Shape::Sequence);
+            Section::<Sequence<S::Value>>::of_items(handle, name, schema, &fingerprint)
         });
-        ItemsCall { section, identity: section.identify(key) }
+        ItemsCall { section, identity: identify_fed(&section.scope.hash, feed) }
     }
 }
 
@@ -236,195 +245,4 @@ impl Site {
     pub fn stats(&self) -> Stats {
         self.cache().stats()
     }
-}
-
-/// A call, by the identity of its arguments.
-pub struct Call<K: Kind> {
-    section: &'static Arc<Section<K::Value>>,
-    identity: Identity,
-}
-
-impl<K: Kind> Call<K> {
-    #[inline]
-    fn hit(&self) -> Option<K::Output> {
-        let cached = self.section.hit(&self.identity)?;
-        Cached::try_into_owned(cached).ok().map(|value| K::join(Ok(value)))
-    }
-
-    #[inline]
-    pub fn run(self, compute: impl FnOnce() -> K::Output) -> K::Output {
-        match self.hit() {
-            Some(output) => output,
-            None => self.run_slowly(compute),
-        }
-    }
-
-    #[cold]
-    fn run_slowly(self, compute: impl FnOnce() -> K::Output) -> K::Output {
-        // A value that is there and cannot be brought back is computed.
-        let mut compute = Some(compute);
-        let outcome = self.section.obtain(&self.identity, || K::split(take(&mut compute)()));
-        self.own(outcome).unwrap_or_else(|| take(&mut compute)())
-    }
-
-    #[inline]
-    pub async fn run_async<F>(self, compute: impl FnOnce() -> F) -> K::Output
-    where
-        F: Future<Output = K::Output>,
-    {
-        if let Some(output) = self.hit() {
-            return output;
-        }
-        let mut compute = Some(compute);
-        let outcome = {
-            let compute = || {
-                let future = take(&mut compute)();
-                async { K::split(future.await) }
-            };
-            self.section.obtain_async(&self.identity, compute).await
-        };
-        match self.own(outcome) {
-            Some(output) => output,
-            None => take(&mut compute)().await,
-        }
-    }
-
-    /// The outcome as the function would give it; `None` if rkyv cannot bring it back.
-    fn own(&self, outcome: Result<Outcome<K::Value>, K::Error>) -> Option<K::Output> {
-        Some(K::join(match outcome {
-            Ok(Outcome::Made(value, _)) => Ok(value),
-            Ok(Outcome::Found(cached)) => match Cached::try_into_owned(cached) {
-                Ok(value) => Ok(value),
-                Err(error) => {
-                    self.section.handle.note(&error);
-                    return None;
-                }
-            },
-            Err(error) => Err(error),
-        }))
-    }
-
-    pub fn archived(
-        self,
-        compute: impl FnOnce() -> K::Output,
-    ) -> Result<Cached<K::Value>, K::Error> {
-        if let Some(cached) = self.section.hit(&self.identity) {
-            return Ok(cached);
-        }
-        let outcome = self.section.obtain(&self.identity, || K::split(compute()));
-        Ok(outcome?.into_cached())
-    }
-
-    pub async fn archived_async<F>(
-        self,
-        compute: impl FnOnce() -> F,
-    ) -> Result<Cached<K::Value>, K::Error>
-    where
-        F: Future<Output = K::Output>,
-    {
-        if let Some(cached) = self.section.hit(&self.identity) {
-            return Ok(cached);
-        }
-        let compute = || {
-            let future = compute();
-            async { K::split(future.await) }
-        };
-        Ok(self.section.obtain_async(&self.identity, compute).await?.into_cached())
-    }
-
-    pub fn peek(self) -> Option<Cached<K::Value>> {
-        self.section.get(&self.identity).ok().flatten()
-    }
-
-    /// As [`archived`](Call::archived), of what the declared type says.
-    pub fn spelled<T: CacheValue>(self, compute: impl FnOnce() -> K::Output) -> Cached<T> {
-        as_spelled::<T, K>(self.archived(compute))
-    }
-
-    pub async fn spelled_async<T: CacheValue, F>(self, compute: impl FnOnce() -> F) -> Cached<T>
-    where
-        F: Future<Output = K::Output>,
-    {
-        as_spelled::<T, K>(self.archived_async(compute).await)
-    }
-
-    pub fn peek_spelled<T: CacheValue>(self) -> Option<Cached<T>> {
-        self.peek().map(|cached| as_spelled::<T, K>(Ok(cached)))
-    }
-
-    pub fn forget(self) -> Result<bool> {
-        self.section.remove(&self.identity)
-    }
-
-    pub fn refresh(self, compute: impl FnOnce() -> K::Output) -> K::Output {
-        K::join(self.section.refresh(&self.identity, || K::split(compute())))
-    }
-
-    pub async fn refresh_async<F>(self, compute: impl FnOnce() -> F) -> K::Output
-    where
-        F: Future<Output = K::Output>,
-    {
-        let compute = || {
-            let future = compute();
-            async { K::split(future.await) }
-        };
-        K::join(self.section.refresh_async(&self.identity, compute).await)
-    }
-}
-
-fn take<T>(once: &mut Option<T>) -> T {
-    once.take().expect("a call computes once")
-}
-
-/// A call of a function that gives an iterator or a stream.
-pub struct ItemsCall<K: Kind> {
-    section: &'static Arc<Section<Sequence<K::Value>>>,
-    identity: Identity,
-}
-
-impl<K: Kind> ItemsCall<K> {
-    pub fn iter<I>(self, compute: impl FnOnce() -> I) -> CachedIter<I, K>
-    where
-        I: Iterator<Item = K::Output>,
-    {
-        CachedIter::new(self.section, self.identity, compute)
-    }
-
-    pub fn refresh_iter<I>(self, compute: impl FnOnce() -> I) -> CachedIter<I, K>
-    where
-        I: Iterator<Item = K::Output>,
-    {
-        CachedIter::refresh(self.section, self.identity, compute)
-    }
-
-    pub fn stream<S>(self, compute: impl FnOnce() -> S) -> CachedStream<S, K>
-    where
-        S: futures_core::Stream<Item = K::Output>,
-    {
-        CachedStream::new(self.section, self.identity, compute)
-    }
-
-    pub fn refresh_stream<S>(self, compute: impl FnOnce() -> S) -> CachedStream<S, K>
-    where
-        S: futures_core::Stream<Item = K::Output>,
-    {
-        CachedStream::refresh(self.section, self.identity, compute)
-    }
-
-    pub fn forget(self) -> Result<bool> {
-        self.section.remove(&self.identity)
-    }
-}
-
-/// A call's archived value as what its declared type `T` says.
-fn as_spelled<T: CacheValue, K: Kind>(result: Result<Cached<K::Value>, K::Error>) -> Cached<T> {
-    const {
-        assert!(
-            !K::IS_RESULT,
-            "this function's result is an alias of `Result`: spell it `Result<..>` to read it in place"
-        );
-    }
-    let mut cached = result.ok();
-    let spelled = (&mut cached as &mut dyn Any).downcast_mut::<Option<Cached<T>>>();
-    spelled.and_then(Option::take).expect("what is no `Result` is its own value")
 }

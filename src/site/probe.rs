@@ -1,6 +1,7 @@
 //! What an expansion asks of the types it cannot see: whether a result is a `Result`, whether a value
 //! says its schema.
 #![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
+#![expect(private_interfaces, reason = "expansions pass these on and never look inside")]
 
 use crate::recording::{Fallible, Plain, Split};
 use crate::schema::Schema;
@@ -56,46 +57,67 @@ impl<V> ProbePlain for &Probe<V> {
     }
 }
 
-/// The value of a form, which must be one that can be stored.
-#[inline]
-pub fn storable<S: Split>(_form: Form<S>) -> Probe<S::Value>
-where
-    S::Value: CacheValue,
-{
-    Probe(PhantomData)
+/// By what a value's type is known.
+pub trait Describes<V> {
+    fn fingerprint(shape: Shape) -> Fingerprint
+    where
+        V: CacheValue;
 }
 
-/// How the fingerprint of a value is taken.
-pub struct Describe(pub(crate) fn(Shape) -> Fingerprint);
+pub struct BySchema;
+pub struct ByType;
 
-/// Does it say its schema?
+impl<V: Schema> Describes<V> for BySchema {
+    fn fingerprint(shape: Shape) -> Fingerprint
+    where
+        V: CacheValue,
+    {
+        Fingerprint::of_schema::<V>(shape)
+    }
+}
+
+impl<V> Describes<V> for ByType {
+    fn fingerprint(shape: Shape) -> Fingerprint
+    where
+        V: CacheValue,
+    {
+        Fingerprint::of_type::<V>(shape)
+    }
+}
+
+/// Does the value say its schema?
 pub trait ProbeSchema {
-    fn describe(&self) -> Describe;
+    fn describes(&self) -> BySchema;
 }
 
-impl<V: CacheValue + Schema> ProbeSchema for Probe<V> {
+impl<S: Split<Value: Schema>> ProbeSchema for Form<S> {
     #[inline]
-    fn describe(&self) -> Describe {
-        Describe(Fingerprint::of_schema::<V>)
+    fn describes(&self) -> BySchema {
+        BySchema
     }
 }
 
 /// Then its type must do.
 pub trait ProbeType {
-    fn describe(&self) -> Describe;
+    fn describes(&self) -> ByType;
 }
 
-impl<V: CacheValue> ProbeType for &Probe<V> {
+impl<S> ProbeType for &Form<S> {
     #[inline]
-    fn describe(&self) -> Describe {
-        Describe(Fingerprint::of_type::<V>)
+    fn describes(&self) -> ByType {
+        ByType
     }
 }
 
-/// An argument that must be a key.
+/// Feeds an argument, which must be a key...
 #[inline]
-pub fn key<K: CacheKey + ?Sized>(argument: &K) -> &K {
-    argument
+pub fn feed<K: CacheKey + ?Sized>(argument: &K, key: &mut KeyWriter<'_>) {
+    argument.feed(key);
+}
+
+/// ...and says its schema.
+pub fn schema_of<K: CacheKey + ?Sized>(_argument: &K) -> KeySchema {
+    K::SCHEMA
 }
 
 /// What is spelled `Result` must be one.
