@@ -101,6 +101,7 @@ mod store;
 mod key;
 mod file_key;
 mod schema;
+mod warrant;
 mod value;
 mod scope;
 mod handle;

@@ -8,7 +8,7 @@ use crate::memo::{Memoized, TryMemoized, as_pointer, refuse_captures};
 use crate::scope::{Fingerprint, Name};
 use crate::section::Section;
 use crate::table::Table;
-use crate::value::{Sequence, Shape};
+use crate::warrant::{Sequence, Shape};
 use crate::{CacheKey, CacheValue};
 use futures_core::Stream;
 use std::panic::Location;

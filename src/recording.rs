@@ -10,7 +10,8 @@ use crate::store::write::Terms;
 use crate::sys::file::CacheFile;
 use crate::sys::task::offload;
 use crate::sys::{clock, map, place};
-use crate::value::{CacheValue, Chunk, Items, Sequence};
+use crate::value::{CacheValue, Chunk, Items};
+use crate::warrant::Sequence;
 use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
@@ -138,7 +139,7 @@ struct Recording<V> {
     section: Arc<Section<Sequence<V>>>,
     identity: Identity,
     terms: Terms,
-    chunk: Chunk,
+    chunk: Chunk<V>,
     spool: Spool,
     count: u64,
     /// What the items took to compute, by a clock of milliseconds, which is right on average.
@@ -153,7 +154,7 @@ impl<V: CacheValue> Recording<V> {
     ) -> Option<Recording<V>> {
         let path = section.parts()?.0.location.path.clone();
         let spool = Spool { path, memory: Vec::new(), file: None };
-        let (section, chunk) = (Arc::clone(section), Chunk::default());
+        let (section, chunk) = (Arc::clone(section), Chunk::new());
         Some(Recording { section, identity, terms, chunk, spool, count: 0, cost: Duration::ZERO })
     }
 
@@ -177,7 +178,7 @@ impl<V: CacheValue> Recording<V> {
         let Recording { section, identity, terms, mut chunk, mut spool, count, cost } = self;
         let stored = chunk
             .close(|bytes| spool.push(bytes))
-            .and_then(|()| spool.push(&Chunk::end(count)))
+            .and_then(|()| spool.push(&Chunk::<V>::end(count)))
             .and_then(|()| spool.finish(|bytes| section.put(identity, bytes, cost, terms)));
         stored.inspect_err(|error| section.handle.note(error)).ok();
     }
@@ -246,8 +247,13 @@ impl<S, K: Kind> Source<S, K> {
 /// The next stored item, as the function would give it.
 #[inline]
 fn replay<K: Kind>(items: &mut Items<K::Value>) -> Option<K::Output> {
-    match items.next()? {
-        Ok(value) => Some(K::join(Ok(value))),
+    items.next().map(of_stored::<K>)
+}
+
+#[inline]
+fn of_stored<K: Kind>(value: Result<K::Value>) -> K::Output {
+    match value {
+        Ok(value) => K::join(Ok(value)),
         Err(error) => panic!("{error}"),
     }
 }
@@ -328,6 +334,20 @@ impl<I: Iterator<Item = K::Output>, K: Kind> Iterator for CachedIter<I, K> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.source.size_hint(Iterator::size_hint)
+    }
+
+    fn fold<B, F>(mut self, start: B, mut work: F) -> B
+    where
+        F: FnMut(B, K::Output) -> B,
+    {
+        if let Source::Replay(items) = self.source {
+            return items.fold(start, |sum, value| work(sum, of_stored::<K>(value)));
+        }
+        let mut result = start;
+        for item in self.by_ref() {
+            result = work(result, item);
+        }
+        result
     }
 }
 

@@ -6,7 +6,7 @@ use crate::CacheValue;
 use crate::format::record::Identity;
 use crate::key::KeySchema;
 use crate::schema::{self, Schema};
-use crate::value::Shape;
+use crate::warrant::Shape;
 use std::any::{TypeId, type_name};
 use std::hash::{Hash as _, Hasher};
 use std::panic::Location;

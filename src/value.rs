@@ -16,6 +16,7 @@ use crate::store::region::Sight;
 use crate::store::share::Share;
 use crate::store::{Found, Hit};
 use crate::sys::map::Record;
+use crate::warrant::{Sequence, Warrant};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{BoxedError, Source as _};
@@ -26,14 +27,12 @@ use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Deserialize, Portable, Serialize};
-use std::any::TypeId;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A result that can be cached: whatever derives rkyv's three traits, and owns what it holds.
 ///
@@ -77,53 +76,6 @@ impl<T> CacheValue for T where
         >
         + for<'a> Serialize<HighSerializer<Sink, ArenaHandle<'a>, BoxedError>>
 {
-}
-
-/// How many values a result is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// One.
-    One,
-    /// As many as an iterator gave: [`Sequence`].
-    Sequence,
-}
-
-/// The proof that a scope belongs to `V` in this process.
-pub(crate) struct Warrant<V>(PhantomData<fn() -> V>);
-
-impl<V> Clone for Warrant<V> {
-    fn clone(&self) -> Warrant<V> {
-        *self
-    }
-}
-impl<V> Copy for Warrant<V> {}
-
-impl<V: CacheValue> Warrant<V> {
-    /// Takes a scope, by its hash, for `V` and for one instance of a function. `None` if this process
-    /// uses one with the same first 8 bytes, which are what a record has of it, for another: two types
-    /// of one name, or a collision of hashes.
-    pub(crate) fn of(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<V>> {
-        let is_own = take(scope, (TypeId::of::<V::Archived>(), instance));
-        is_own.then_some(Warrant(PhantomData))
-    }
-}
-
-impl<V: CacheValue> Warrant<Sequence<V>> {
-    /// As above, for a sequence of `V`.
-    pub(crate) fn of_items(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<Sequence<V>>> {
-        let is_own = take(scope, (TypeId::of::<Sequence<V::Archived>>(), instance));
-        is_own.then_some(Warrant(PhantomData))
-    }
-}
-
-/// Whose scopes are in this process: archived type and instance.
-type Owner = (TypeId, TypeId);
-
-fn take(scope: &[u8; 32], owner: Owner) -> bool {
-    static OWNERS: LazyLock<Mutex<HashMap<[u8; 8], Owner>>> = LazyLock::new(Mutex::default);
-    let prefix = scope[..8].try_into().expect("sized");
-    let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
-    *owners.entry(prefix).or_insert(owner) == owner
 }
 
 /// Pointers that may lie one within another in an archive: a nested archive must not overflow the
@@ -255,9 +207,14 @@ impl<V: CacheValue> Cached<V> {
 
     /// The value itself, or why rkyv cannot bring it back, as some `#[rkyv(with = ..)]` cannot.
     pub fn try_into_owned(this: Cached<V>) -> Result<V> {
-        rkyv::api::high::deserialize::<V, BoxedError>(&*this)
-            .map_err(|source| Error::Convert { source })
+        bring_back(&*this)
     }
+}
+
+#[inline]
+fn bring_back<V: CacheValue>(archived: &V::Archived) -> Result<V> {
+    rkyv::api::high::deserialize::<V, BoxedError>(archived)
+        .map_err(|source| Error::Convert { source })
 }
 
 /// The bytes that a look-up found, which are checked unless this process has seen them.
@@ -308,12 +265,10 @@ impl<V: Archive<Archived: Portable + fmt::Debug>> fmt::Debug for Cached<V> {
     }
 }
 
-/// The values of an iterator, as one record: chunks of archives, each with the places of its roots.
-/// Behind the last chunk stands how many values there are in all.
-///
-/// A chunk is its archive's size and its number of values, 8 bytes each; the archive; and 4 bytes for
-/// the place of each value's root in it. Archive and places are filled up to multiples of 16.
-pub(crate) struct Sequence<V>(PhantomData<V>);
+// A sequence is one record: chunks of archives, and behind the last one how many values there are in all,
+// in 16 bytes. A chunk is its archive's size and its number of values, 8 bytes each; the archive; and,
+// unless that is nothing but the values themselves side by side, 4 bytes for the place of each value's
+// root in it. Archive and places are filled up to multiples of 16.
 
 const CHUNK_HEAD: usize = 16;
 const COUNT_SIZE: usize = 16;
@@ -321,16 +276,25 @@ const COUNT_SIZE: usize = 16;
 const CHUNK_SIZE: usize = 64 << 10;
 const CHUNK_VALUES: usize = 16 << 10;
 
-/// Makes a sequence, chunk by chunk.
-#[derive(Default)]
-pub(crate) struct Chunk {
-    archive: Sink,
-    roots: Vec<u8>,
+/// Whether an archive of this size is nothing but so many values.
+fn is_plain<V: Archive>(size: usize, count: usize) -> bool {
+    count.checked_mul(size_of::<V::Archived>()) == Some(size)
 }
 
-impl Chunk {
+/// Makes a sequence, chunk by chunk.
+pub(crate) struct Chunk<V> {
+    archive: Sink,
+    roots: Vec<u8>,
+    value: PhantomData<fn(V)>,
+}
+
+impl<V: CacheValue> Chunk<V> {
+    pub(crate) fn new() -> Chunk<V> {
+        Chunk { archive: Sink::default(), roots: Vec::new(), value: PhantomData }
+    }
+
     /// Adds a value; `true` if the chunk should be closed now.
-    pub(crate) fn push<V: CacheValue>(&mut self, value: &V) -> Result<bool> {
+    pub(crate) fn push(&mut self, value: &V) -> Result<bool> {
         self.archive = append(value, std::mem::take(&mut self.archive))?;
         let size = self.archive.0.len();
         let root = u32::try_from(size - size_of::<V::Archived>()).map_err(|_| Error::TooLarge {
@@ -342,16 +306,18 @@ impl Chunk {
         Ok(size >= CHUNK_SIZE || self.roots.len() >= 4 * CHUNK_VALUES)
     }
 
-    /// Closes the chunk: its bytes, in three parts, which are gone afterwards.
-    pub(crate) fn close(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// Closes the chunk: gives its bytes, part by part, and has none afterwards.
+    pub(crate) fn close(&mut self, mut give: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let (archive, roots) = (&mut self.archive.0, &mut self.roots);
-        let (size, count) = (archive.len() as u64, roots.len() as u64 / 4);
-        archive.resize(archive.len().next_multiple_of(16), 0);
-        roots.resize(roots.len().next_multiple_of(16), 0);
+        let (size, count) = (archive.len(), roots.len() / 4);
         if count > 0 {
-            take(&[size.to_le_bytes(), count.to_le_bytes()].concat())?;
-            take(archive)?;
-            take(roots)?;
+            give(&[(size as u64).to_le_bytes(), (count as u64).to_le_bytes()].concat())?;
+            archive.resize(size.next_multiple_of(16), 0);
+            give(archive)?;
+            if !is_plain::<V>(size, count) {
+                roots.resize(roots.len().next_multiple_of(16), 0);
+                give(roots)?;
+            }
         }
         archive.clear();
         roots.clear();
@@ -364,35 +330,40 @@ impl Chunk {
     }
 }
 
-/// Where a chunk's parts are in a sequence.
-#[derive(Clone, Copy, Default)]
-struct Parts {
-    archive: usize,
-    size: usize,
-    roots: usize,
+/// A chunk, read.
+struct Parts<'a> {
+    archive: &'a [u8],
     count: usize,
+    /// The places of the roots; `None`: the archive is nothing but values.
+    roots: Option<&'a [[u8; 4]]>,
+    /// Where the next chunk is.
     next: usize,
 }
 
-impl Parts {
+impl<'a> Parts<'a> {
     /// The chunk at `at`; `None` behind the last one, or if there is none that lies inside.
-    #[inline]
-    fn at(bytes: &[u8], at: usize) -> Option<Parts> {
-        let end = bytes.len().checked_sub(COUNT_SIZE)?;
-        let head = bytes.get(at..at.checked_add(CHUNK_HEAD).filter(|head| *head <= end)?)?;
+    fn at<V: Archive>(bytes: &'a [u8], at: usize) -> Option<Parts<'a>> {
+        let bytes = &bytes[..bytes.len().checked_sub(COUNT_SIZE)?];
+        let (head, _) = bytes.get(at..)?.split_first_chunk::<CHUNK_HEAD>()?;
         let word = |at: usize| usize::from_le_bytes(head[at..at + 8].try_into().expect("sized"));
-        let (archive, size, count) = (at + CHUNK_HEAD, word(0), word(8));
-        let roots = archive.checked_add(size.checked_next_multiple_of(16)?)?;
-        let next = roots.checked_add(count.checked_mul(4)?.checked_next_multiple_of(16)?)?;
-        (next <= end).then_some(Parts { archive, size, roots, count, next })
+        let (start, size, count) = (at + CHUNK_HEAD, word(0), word(8));
+        if count > CHUNK_VALUES {
+            return None;
+        }
+        let archive = bytes.get(start..start.checked_add(size)?)?;
+        let end = start.checked_add(size.checked_next_multiple_of(16)?)?;
+        if is_plain::<V>(size, count) {
+            let next = (end <= bytes.len()).then_some(end)?;
+            return Some(Parts { archive, count, roots: None, next });
+        }
+        let (roots, _) = bytes.get(end..end.checked_add(4 * count)?)?.as_chunks();
+        let next = end.checked_add((4 * count).next_multiple_of(16))?;
+        (next <= bytes.len()).then_some(Parts { archive, count, roots: Some(roots), next })
     }
+}
 
-    /// Where the archive of a value ends, counted from the start of the chunk's.
-    #[inline]
-    fn root(&self, bytes: &[u8], number: usize) -> usize {
-        let at = self.roots + 4 * number;
-        u32::from_le_bytes(bytes[at..at + 4].try_into().expect("sized")) as usize
-    }
+fn root_at(place: &[u8; 4]) -> usize {
+    u32::from_le_bytes(*place) as usize
 }
 
 fn count_of(bytes: &[u8]) -> u64 {
@@ -402,15 +373,21 @@ fn count_of(bytes: &[u8]) -> u64 {
 
 /// Checks a sequence that nobody in this process has seen yet.
 fn is_sequence<V: CacheValue>(bytes: &[u8]) -> bool {
+    let size = size_of::<V::Archived>();
     let (mut at, mut values) = (0, 0);
-    while let Some(parts) = Parts::at(bytes, at) {
-        let archive = &bytes[parts.archive..parts.archive + parts.size];
-        let is_valid = |number| {
-            let root = parts.root(bytes, number);
-            let end = root.checked_add(size_of::<V::Archived>());
-            end.and_then(|end| archive.get(..end)).is_some_and(|value| check::<V>(value).is_ok())
+    while let Some(parts) = Parts::at::<V>(bytes, at) {
+        let archive = parts.archive;
+        let is_valid = |value: &[u8]| check::<V>(value).is_ok();
+        // A value may refer to all that lies before its root's end.
+        let is_rooted = |root: &[u8; 4]| {
+            let value = root_at(root).checked_add(size).and_then(|end| archive.get(..end));
+            value.is_some_and(is_valid)
         };
-        if !(0..parts.count).all(is_valid) {
+        let are_valid = match parts.roots {
+            Some(roots) => roots.iter().all(is_rooted),
+            None => (0..parts.count).all(|n| is_valid(&archive[n * size..(n + 1) * size])),
+        };
+        if !are_valid {
             return false;
         }
         at = parts.next;
@@ -420,22 +397,34 @@ fn is_sequence<V: CacheValue>(bytes: &[u8]) -> bool {
 }
 
 /// The values of a sequence, brought back one by one as they are asked for.
-pub(crate) struct Items<V: Archive> {
-    share: Arc<Share>,
-    record: Record,
-    /// The chunk that is being read, and how many of its values have been.
-    chunk: Parts,
-    read: usize,
-    /// Values left in all.
-    left: u64,
-    value: PhantomData<Arc<V::Archived>>,
+///
+/// Its iterators hold pointers, not references: into what `share` keeps, for as long as it does.
+pub(crate) struct Items<V: CacheValue> {
+    /// The sequence.
+    bytes: std::slice::Iter<'static, u8>,
+    /// What is left of the chunk being read, if it has nothing but values...
+    plain: std::slice::Iter<'static, V::Archived>,
+    /// ...and otherwise its archive, and the places of those values.
+    archive: std::slice::Iter<'static, u8>,
+    roots: std::slice::Iter<'static, [u8; 4]>,
+    /// Where the next chunk is, and how many values are in it and behind.
+    next: usize,
+    behind: u64,
+    /// What keeps the bytes.
+    _share: Arc<Share>,
 }
 
 impl<V: CacheValue> Items<V> {
     fn holding(share: Arc<Share>, record: Record) -> Items<V> {
         const { assert!(align_of::<V::Archived>() <= 16, "records are aligned to 16 bytes") }
-        let left = count_of(share.payload(&record));
-        Items { share, record, chunk: Parts::default(), read: 0, left, value: PhantomData }
+        let payload = share.payload(&record);
+        // SAFETY: the same bytes. They neither move nor change while `share` is held, which is longer
+        // than anything is read from here.
+        let bytes: &'static [u8] =
+            unsafe { std::slice::from_raw_parts(payload.as_ptr(), payload.len()) };
+        let (archive, behind) = ([].iter(), count_of(bytes));
+        let (plain, roots, bytes) = ([].iter(), [].iter(), bytes.iter());
+        Items { bytes, plain, archive, roots, next: 0, behind, _share: share }
     }
 
     /// What was found in place under a scope that belongs to sequences of `V`.
@@ -449,27 +438,68 @@ impl<V: CacheValue> Items<V> {
         Some(Items::holding(share, record))
     }
 
+    /// How many there are yet.
     pub(crate) fn left(&self) -> u64 {
-        self.left
+        self.behind + (self.plain.len() + self.roots.len()) as u64
     }
 
     /// The next value.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Result<V>> {
-        let bytes = self.share.payload(&self.record);
-        while self.read == self.chunk.count {
-            self.chunk = Parts::at(bytes, self.chunk.next)?;
-            self.read = 0;
+        loop {
+            let archived = match self.plain.next() {
+                Some(archived) => archived,
+                None => match self.roots.next() {
+                    Some(root) => self.rooted(root),
+                    None => {
+                        self.open_chunk()?;
+                        continue;
+                    }
+                },
+            };
+            return Some(bring_back(archived));
         }
-        let archive = &bytes[self.chunk.archive..self.chunk.archive + self.chunk.size];
-        let root = self.chunk.root(bytes, self.read);
-        self.read += 1;
-        self.left -= 1;
+    }
+
+    /// All values that are left, as [`Iterator::fold`] takes them: chunk by chunk, in tight loops.
+    pub(crate) fn fold<T>(mut self, start: T, mut work: impl FnMut(T, Result<V>) -> T) -> T {
+        let mut result = start;
+        loop {
+            for archived in std::mem::take(&mut self.plain) {
+                result = work(result, bring_back(archived));
+            }
+            for root in std::mem::take(&mut self.roots) {
+                result = work(result, bring_back(self.rooted(root)));
+            }
+            if self.open_chunk().is_none() {
+                return result;
+            }
+        }
+    }
+
+    fn rooted(&self, root: &[u8; 4]) -> &V::Archived {
         // SAFETY: the bytes are a checked sequence of `V`: `holding` is called only as the safety
-        // section says. Each of its roots is the place of a valid archive of `V` in its chunk, which
-        // is aligned to 16, as the payload is.
-        let archived = unsafe { rkyv::api::access_pos_unchecked::<V::Archived>(archive, root) };
-        let value = rkyv::api::high::deserialize::<V, BoxedError>(archived);
-        Some(value.map_err(|source| Error::Convert { source }))
+        // section says. So its roots are the places of valid archives of `V` in their chunk, which is
+        // aligned to 16, as the payload is.
+        unsafe { rkyv::api::access_pos_unchecked(self.archive.as_slice(), root_at(root)) }
+    }
+
+    /// Goes on to the next chunk; `None` if there is none.
+    #[cold]
+    fn open_chunk(&mut self) -> Option<()> {
+        let parts = Parts::at::<V>(self.bytes.as_slice(), self.next)?;
+        self.next = parts.next;
+        self.behind -= parts.count as u64;
+        self.archive = parts.archive.iter();
+        match parts.roots {
+            Some(roots) => self.roots = roots.iter(),
+            None => {
+                let start = parts.archive.as_ptr().cast::<V::Archived>();
+                // SAFETY: as for `rooted`: the archive of such a chunk is so many valid values side by
+                // side, and nothing else.
+                self.plain = unsafe { std::slice::from_raw_parts(start, parts.count) }.iter();
+            }
+        }
+        Some(())
     }
 }

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::recording::{CachedIter, CachedStream, Plain};
 use crate::schema::Schema;
 use crate::section::Section;
-use crate::value::Sequence;
+use crate::warrant::Sequence;
 use crate::{CacheKey, CacheValue};
 use futures_core::Stream;
 use std::fmt;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format::record::Identity;
 use crate::recording::{CachedIter, CachedStream, Split};
 use crate::section::{Outcome, Section};
-use crate::value::Sequence;
+use crate::warrant::Sequence;
 use crate::{CacheValue, Cached};
 use futures_core::Stream;
 use std::any::Any;

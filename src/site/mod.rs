@@ -18,7 +18,7 @@ use crate::section::Section;
 use crate::store::compact::Compaction;
 use crate::store::stats::Stats;
 use crate::sys::task::offload;
-use crate::value::{Sequence, Shape};
+use crate::warrant::{Sequence, Shape};
 use call::{Call, ItemsCall};
 use probe::{Describes, Form};
 use std::any::{Any, TypeId, type_name};

@@ -6,7 +6,7 @@
 use crate::recording::{Fallible, Plain, Split};
 use crate::schema::Schema;
 use crate::scope::Fingerprint;
-use crate::value::Shape;
+use crate::warrant::Shape;
 use crate::{CacheKey, CacheValue, KeySchema, KeyWriter};
 use std::marker::PhantomData;
 

@@ -17,15 +17,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(10);
 /// The lead of a computation. When it is dropped, whatever the reason, the others go on.
 pub(crate) struct Lead<'a> {
     store: &'a Store,
-    identity: Identity,
-    flight: Arc<Flight>,
+    key: u64,
     has_claim: bool,
-}
-
-impl Lead<'_> {
-    fn byte(&self) -> u64 {
-        self.identity.hash(0)
-    }
 }
 
 impl Drop for Lead<'_> {
@@ -33,16 +26,17 @@ impl Drop for Lead<'_> {
         // In a child forked meanwhile there is neither flight nor claim: they are the parent's.
         let flights = self.store.flights();
         if let (true, Some(Some(claims))) = (self.has_claim, flights.claims.get()) {
-            claims.release(self.byte());
+            claims.release(self.key);
         }
-        flights.leave(&self.identity, &self.flight);
+        flights.leave(self.key);
     }
 }
 
 /// One call's way from its miss to the right to compute.
 pub(crate) struct Approach<'a> {
     store: &'a Store,
-    identity: Identity,
+    /// The hash of the key: its place among the flights, and among the claims.
+    key: u64,
     deadline: Option<Deadline>,
     lead: Option<Lead<'a>>,
     pause: Duration,
@@ -64,7 +58,7 @@ impl<'a> Approach<'a> {
     /// `timeout` of zero: nobody waits for anybody.
     pub(crate) fn new(store: &'a Store, identity: &Identity, timeout: Duration) -> Approach<'a> {
         let deadline = (!timeout.is_zero()).then(|| Deadline::after(timeout));
-        Approach { store, identity: *identity, deadline, lead: None, pause: PAUSE_MIN }
+        Approach { store, key: identity.hash(0), deadline, lead: None, pause: PAUSE_MIN }
     }
 
     /// What to do after a look that missed, up to the next one or to the computation. `seq` is how far
@@ -99,22 +93,23 @@ impl<'a> Approach<'a> {
     fn step(&mut self, seq: u64) -> Step<'a> {
         let Some(deadline) = &self.deadline else { return Step::Compute(None) };
         let Some(mut lead) = self.lead.take() else {
-            let under_way = match self.store.flights().enter(&self.identity) {
-                Ok(flight) => {
-                    let (store, identity) = (self.store, self.identity);
-                    self.lead = Some(Lead { store, identity, flight, has_claim: false });
-                    return self.step(seq);
-                }
-                Err(under_way) => under_way,
-            };
+            let (store, key) = (self.store, self.key);
+            if store.flights().enter(key) {
+                self.lead = Some(Lead { store, key, has_claim: false });
+                return self.step(seq);
+            }
             let left = if Leading::is_there() { None } else { deadline.left() };
-            return left.map_or(Step::Compute(None), |left| Step::Wait(under_way, left));
+            let Some(left) = left else { return Step::Compute(None) };
+            return match store.flights().join(key) {
+                Some(flight) => Step::Wait(flight, left),
+                None => Step::Look,
+            };
         };
         if lead.has_claim {
             return Step::Compute(Some(lead));
         }
         let Some(claims) = self.store.claims() else { return Step::Compute(Some(lead)) };
-        match claims.try_claim(lead.byte()) {
+        match claims.try_claim(lead.key) {
             Ok(true) => {
                 lead.has_claim = true;
                 // Nothing was stored since the look that missed: it need not look again.

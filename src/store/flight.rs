@@ -9,11 +9,11 @@
 //! How a call goes through this is in [`approach`](super::approach).
 
 use super::share::lock;
-use crate::format::record::Identity;
 use crate::sys::claims::Claims;
 use crate::sys::task::sleep;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -23,7 +23,9 @@ use std::time::Duration;
 /// The computations under way in this process.
 #[derive(Default)]
 pub(crate) struct Flights {
-    under_way: Mutex<HashMap<Identity, Arc<Flight>>>,
+    /// By their keys' hashes: two of one hash, one in 2^64, would wait for each other and no more. With
+    /// each what others wait at, once there are any.
+    under_way: Mutex<BTreeMap<u64, Option<Arc<Flight>>>>,
     /// `None`: there can be no sidecar, and processes do not wait for each other.
     pub(crate) claims: OnceLock<Option<Claims>>,
 }
@@ -38,23 +40,29 @@ pub(crate) struct Flight {
 #[derive(Default)]
 struct Progress {
     is_over: bool,
+    /// Threads that wait.
+    waiting: u32,
+    /// Tasks that wait.
     wakers: Vec<Waker>,
 }
 
 impl Flight {
-    pub(crate) fn land(&self) {
-        let wakers = {
+    fn land(&self) {
+        let (waiting, wakers) = {
             let mut progress = lock(&self.progress);
             progress.is_over = true;
-            std::mem::take(&mut progress.wakers)
+            (progress.waiting, std::mem::take(&mut progress.wakers))
         };
-        self.landed.notify_all();
+        if waiting > 0 {
+            self.landed.notify_all(); // A system call, so not for nobody.
+        }
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until the flight is over, or so long.
     pub(crate) fn wait(&self, timeout: Duration) {
-        let progress = lock(&self.progress);
+        let mut progress = lock(&self.progress);
+        progress.waiting += 1;
         let is_under_way = |progress: &mut Progress| !progress.is_over;
         let waited = self.landed.wait_timeout_while(progress, timeout, is_under_way);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -84,25 +92,26 @@ impl Flight {
 }
 
 impl Flights {
-    /// Enters a flight; or the one that is under way.
-    pub(crate) fn enter(&self, identity: &Identity) -> Result<Arc<Flight>, Arc<Flight>> {
-        let mut under_way = lock(&self.under_way);
-        if let Some(flight) = under_way.get(identity) {
-            return Err(Arc::clone(flight));
+    /// Enters a flight; `false` if one is under way.
+    pub(crate) fn enter(&self, key: u64) -> bool {
+        match lock(&self.under_way).entry(key) {
+            Entry::Vacant(place) => place.insert(None).is_none(),
+            Entry::Occupied(_) => false,
         }
-        let flight = Arc::<Flight>::default();
-        under_way.insert(*identity, Arc::clone(&flight));
-        Ok(flight)
     }
 
-    /// Ends a flight, if it is of this process.
-    pub(crate) fn leave(&self, identity: &Identity, flight: &Arc<Flight>) {
+    /// The flight that is under way, to wait for; `None` if it is over.
+    pub(crate) fn join(&self, key: u64) -> Option<Arc<Flight>> {
         let mut under_way = lock(&self.under_way);
-        if under_way.get(identity).is_some_and(|other| Arc::ptr_eq(other, flight)) {
-            under_way.remove(identity);
+        Some(Arc::clone(under_way.get_mut(&key)?.get_or_insert_default()))
+    }
+
+    /// Ends a flight.
+    pub(crate) fn leave(&self, key: u64) {
+        let flight = lock(&self.under_way).remove(&key);
+        if let Some(Some(flight)) = flight {
+            flight.land();
         }
-        drop(under_way);
-        flight.land();
     }
 }
 

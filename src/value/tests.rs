@@ -1,6 +1,7 @@
 //! What is admitted as a value, and what is not.
 
 use super::*;
+use std::any::TypeId;
 
 #[test]
 fn a_scope_belongs_to_one_type() {

@@ -1,0 +1,58 @@
+//! Whose a scope is in this process: the proof that lets bytes that were checked once be seen as a type
+//! ever after. A scope has one type of values, and belongs to one function or table.
+
+use rkyv::Archive;
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// The values of an iterator, stored as one.
+pub(crate) struct Sequence<V>(PhantomData<V>);
+
+/// How many values a result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One.
+    One,
+    /// As many as an iterator gave: [`Sequence`].
+    Sequence,
+}
+
+/// The proof that a scope belongs to `V` in this process.
+pub(crate) struct Warrant<V>(PhantomData<fn() -> V>);
+
+impl<V> Clone for Warrant<V> {
+    fn clone(&self) -> Warrant<V> {
+        *self
+    }
+}
+impl<V> Copy for Warrant<V> {}
+
+impl<V: Archive<Archived: 'static>> Warrant<V> {
+    /// Takes a scope, by its hash, for `V` and for one instance of a function. `None` if this process
+    /// uses one with the same first 8 bytes, which are what a record has of it, for another: two types
+    /// of one name, or a collision of hashes.
+    pub(crate) fn of(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<V>> {
+        let is_own = take(scope, (TypeId::of::<V::Archived>(), instance));
+        is_own.then_some(Warrant(PhantomData))
+    }
+}
+
+impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
+    /// As above, for a sequence of `V`.
+    pub(crate) fn of_items(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<Sequence<V>>> {
+        let is_own = take(scope, (TypeId::of::<Sequence<V::Archived>>(), instance));
+        is_own.then_some(Warrant(PhantomData))
+    }
+}
+
+/// Whose scopes are in this process: archived type and instance.
+type Owner = (TypeId, TypeId);
+
+fn take(scope: &[u8; 32], owner: Owner) -> bool {
+    static OWNERS: LazyLock<Mutex<HashMap<[u8; 8], Owner>>> = LazyLock::new(Mutex::default);
+    let prefix = scope[..8].try_into().expect("sized");
+    let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    *owners.entry(prefix).or_insert(owner) == owner
+}
