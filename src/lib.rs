@@ -25,11 +25,33 @@
 //! # Ok::<(), persist_cache::Error>(())
 //! ```
 //!
+//! Or by an attribute, for functions and methods, plain and async, of values, iterators and streams:
+//!
+//! ```
+//! # let dir = tempfile::tempdir().unwrap();
+//! # static ROOT: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
+//! # let _ = ROOT.set(dir.path().to_path_buf());
+//! # fn root() -> std::path::PathBuf { ROOT.get().unwrap().clone() }
+//! use persist_cache::cache;
+//!
+//! #[cache(expiry = "30d", root = root())] // the root can be left out
+//! fn digest(text: &str, rounds: u32) -> u64 {
+//!     text.bytes().map(u64::from).sum::<u64>() * u64::from(rounds)
+//! }
+//!
+//! assert_eq!(digest("ab", 2), 390);
+//! digest::clear()?;
+//! # Ok::<(), persist_cache::Error>(())
+//! ```
+//!
+//! See [`cache`](macro@cache) for all that it does.
+//!
 //! # Three nouns
 //!
 //! - [`MmapCache`] is a file and its upkeep: open, expiry, clear, compact, sync, verify, stats, delete.
 //! - [`Memoized`] is a function whose results are kept: [`call`](Memoized::call),
-//!   [`peek`](Memoized::peek), [`forget`](Memoized::forget). [`TryMemoized`] keeps successes alone.
+//!   [`peek`](Memoized::peek), [`forget`](Memoized::forget). [`TryMemoized`] keeps successes alone;
+//!   [`AsyncMemoized`], [`MemoizedIter`] and [`MemoizedStream`] are for what their names say.
 //! - [`Table`] is a typed, named part of a cache, for entries by hand.
 //!
 //! A result comes as [`Cached`], which dereferences to its archived form in the mapped file; nothing is
@@ -48,20 +70,30 @@
 //! 5. **The cache never breaks the program.** What cannot be stored is returned, and counted.
 //! 6. **Held values stay valid**, whatever is cleared, compacted or deleted meanwhile.
 //!
+//! 7. **One computation per key.** Threads, tasks and processes that miss the same result at once wait for
+//!    the one that computes it; if it fails or dies, the next takes over.
+//!
 //! # What memoisation asks of you
 //!
-//! The function must depend on its argument alone. What it reads besides (files, the clock, constants,
-//! other functions, captured state) is not seen: a function whose code changed goes on answering from
-//! before. Then [`clear`](MmapCache::clear) the cache, or put a version into the name.
+//! The function must depend on its arguments alone. What it reads besides (files, the clock, constants,
+//! other functions, captured state) is not seen. A `#[cache]` function sees its own code, and that of its
+//! `deps`; a closure's code is not seen: when it has changed, [`clear`](MmapCache::clear) the cache, or put a
+//! version into the name. For a file take a [`FileKey`] and not a path.
 //!
 //! ## Which call it is
 //!
-//! An entry is known by the name you gave, or the function's path and type; by the shape of the key type;
-//! by the fingerprint of the result type; and by the argument. Change one and it is a miss; change it back
-//! and the old entries are there again. The fingerprint sees names, layout, and the fields of the result
-//! type itself, their order and names. It does **not** see, in a type *nested* in the result, fields of
-//! one size that change places, names or types. What is seen by type changes with compiler, profile and
-//! crate version too: then entries are misses. Results of std's types under a name of yours last longest.
+//! An entry is known by the function (a `#[cache]` function's path and code; a closure's path, type and
+//! place, or the name you gave), by the shape of the arguments' types, by the fingerprint of the result
+//! type, and by the arguments. Change one and it is a miss; change it back and the old entries are there
+//! again.
+//!
+//! The fingerprint of a result type that derives [`Schema`] is what it is made of, nested types included,
+//! and nothing else: swapping two fields is a miss, another compiler, profile or crate version is none.
+//! `#[cache]` finds it by itself, tables and closures by `with_schema`. Without it, the compiler's idea of
+//! the type must do: it does **not** see, in a type *nested* in the result, fields of one size that change
+//! places, names or types, and it changes with compiler, profile and crate version: then entries are
+//! misses. So is what is known by a closure's type.
+//!
 //! Arguments of up to 24 bytes and all values lie in the file in clear.
 //!
 //! ## Expiry
@@ -122,7 +154,48 @@ pub use memo::items::{MemoizedIter, MemoizedStream};
 pub use memo::tasks::{AsyncMemoized, AsyncTryMemoized};
 pub use memo::{Memoized, TryMemoized};
 pub use options::OpenOptions;
-pub use persist_cache_macros::{CacheKey, Schema, cache, tracked};
+/// Derives [`CacheKey`](trait@CacheKey): all fields count, in their order. The schema has the names of the
+/// type, its fields and variants, so that reordering an enum is a miss.
+///
+/// ```
+/// use persist_cache::CacheKey;
+///
+/// #[derive(CacheKey)]
+/// enum Query<'a> {
+///     All,
+///     Text { text: &'a str, limit: Option<u32> },
+///     Both(Box<Query<'a>>, Box<Query<'a>>),
+/// }
+/// ```
+///
+/// `#[cache_key(skip)]` leaves a field out: then the result must not depend on it.
+/// `#[cache_key(crate = path)]` on the type says where this library is. Types that hold each other, and
+/// not just themselves, need an implementation by hand.
+pub use persist_cache_macros::CacheKey;
+/// Derives [`Schema`](trait@Schema). `#[schema(opaque)]` on a field takes its type as it is spelled;
+/// `#[schema(crate = path)]` on the type says where this library is.
+pub use persist_cache_macros::Schema;
+#[doc = include_str!("../docs/attribute.md")]
+pub use persist_cache_macros::cache;
+/// Lets [`#[cache]`](macro@cache) functions count an item's code as their own, by `deps(..)`: a function,
+/// a constant or a static. `#[tracked(deps(other))]` counts the code of other marked items in turn.
+///
+/// ```
+/// use persist_cache::{cache, tracked};
+///
+/// #[tracked]
+/// const SCALE: u64 = 3;
+///
+/// #[tracked(deps(SCALE))]
+/// fn scale(n: u64) -> u64 { n * SCALE }
+///
+/// #[cache(deps(scale))]
+/// fn area(width: u64, height: u64) -> u64 { scale(width) * scale(height) }
+/// # let _ = area::CODE;
+/// ```
+///
+/// The item's code stands in a type of its name, beside it, as the constant `CODE`.
+pub use persist_cache_macros::tracked;
 pub use recording::{CachedIter, CachedStream};
 pub use rkyv;
 pub use schema::{Schema, SchemaWriter};
