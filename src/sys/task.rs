@@ -82,15 +82,15 @@ pub(crate) async fn sleep(duration: Duration) {
         }
         let clock = clock();
         let mut sleepers = clock.lock();
-        let id = bed.as_ref().map_or(sleepers.next_id, |bed| bed.1);
-        if bed.is_none() {
+        // The same bed at each poll: making another would clear this one away.
+        let Bed(_, id) = *bed.get_or_insert_with(|| {
             sleepers.next_id += 1;
-        }
+            Bed(until, sleepers.next_id)
+        });
         let former = sleepers.wakers.insert((until, id), context.waker().clone());
         let is_running = std::mem::replace(&mut sleepers.is_running, true);
         drop(sleepers);
         drop(former);
-        bed = Some(Bed(until, id));
         if is_running {
             clock.changed.notify_one();
         } else if spawn(|| self::clock().run()).is_err() {
@@ -145,4 +145,46 @@ pub(crate) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send +
         }
     });
     result.await.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{offload, sleep};
+    use futures_lite::future::{block_on, poll_once};
+    use std::pin::pin;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_sleeper_is_woken_however_often_it_was_polled() {
+        block_on(async {
+            let start = Instant::now();
+            let mut sleeper = pin!(sleep(Duration::from_millis(50)));
+            for _ in 0..3 {
+                assert!(poll_once(sleeper.as_mut()).await.is_none());
+            }
+            sleeper.await;
+            assert!(start.elapsed() >= Duration::from_millis(50));
+        });
+    }
+
+    #[test]
+    fn sleepers_wake_at_their_time_and_leave_without_trace() {
+        let start = Instant::now();
+        let sleep_for = |millis| move || block_on(sleep(Duration::from_millis(millis)));
+        let sleepers =
+            [30_u64, 10, 20].map(|millis| (millis, std::thread::spawn(sleep_for(millis))));
+        // One that is given up keeps nobody waiting.
+        assert!(block_on(poll_once(pin!(sleep(Duration::from_secs(3600))))).is_none());
+        for (millis, thread) in sleepers {
+            thread.join().unwrap();
+            assert!(start.elapsed() >= Duration::from_millis(millis));
+        }
+    }
+
+    #[test]
+    fn an_errand_brings_its_result_or_its_panic() {
+        assert_eq!(block_on(offload(|| 7)), 7);
+        let panics = || block_on(offload(|| -> u8 { panic!("on an errand") }));
+        assert!(std::panic::catch_unwind(panics).is_err());
+    }
 }
