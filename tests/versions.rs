@@ -86,3 +86,87 @@ fn the_process_that_compacts_keeps_what_it_uses() {
     assert!(!call(&dir, TEST, 1) && !call(&dir, TEST, 4) && !call(&dir, TEST, 3));
     assert!(call(&dir, TEST, 2));
 }
+
+/// A result type as it was, as it is after an edit of a type within it, and as another build has it.
+macro_rules! report {
+    ($module:ident, $($field:ident: $type:ty),*) => {
+        mod $module {
+            use persist_cache::rkyv::{Archive, Deserialize, Serialize};
+
+            #[derive(Debug, PartialEq, Archive, Serialize, Deserialize, persist_cache::Schema)]
+            #[rkyv(crate = persist_cache::rkyv)]
+            pub(super) struct Size {
+                $(pub(super) $field: $type),*
+            }
+
+            #[derive(Debug, PartialEq, Archive, Serialize, Deserialize, persist_cache::Schema)]
+            #[rkyv(crate = persist_cache::rkyv)]
+            pub(super) struct Report {
+                pub(super) name: String,
+                pub(super) sizes: Vec<Size>,
+            }
+        }
+    };
+}
+
+report!(was, width: u32, height: u32);
+report!(same, width: u32, height: u32);
+report!(swapped, height: u32, width: u32);
+report!(retyped, width: u32, height: f32);
+
+#[test]
+fn a_nested_field_that_changed_is_a_miss_and_a_rebuild_is_none() {
+    const TEST: &str = "a_nested_field_that_changed_is_a_miss_and_a_rebuild_is_none";
+    if let Some((role, place)) = role() {
+        let cache = MmapCache::open_at(place.join("reports.pcache")).unwrap();
+        let is_there = match &*role {
+            "was" => {
+                let table = cache.table::<str, was::Report>("reports").with_schema();
+                let sizes = vec![was::Size { width: 1, height: 2 }];
+                table.insert("a", &was::Report { name: "a".into(), sizes }).is_ok()
+            }
+            // Another type to the compiler, as it is to another compiler.
+            "same" => {
+                let table = cache.table::<str, same::Report>("reports").with_schema();
+                let found = table.get("a").unwrap().map(persist_cache::Cached::into_owned);
+                let sizes = vec![same::Size { width: 1, height: 2 }];
+                assert!(found.is_none() || found == Some(same::Report { name: "a".into(), sizes }));
+                table.contains("a").unwrap()
+            }
+            "swapped" => {
+                cache.table::<str, swapped::Report>("reports").with_schema().contains("a").unwrap()
+            }
+            "retyped" => {
+                cache.table::<str, retyped::Report>("reports").with_schema().contains("a").unwrap()
+            }
+            other => unreachable!("{other}"),
+        };
+        return println!("{}", if is_there { "hit" } else { "computed" });
+    }
+    let dir = Dir::new();
+    let is_there = |role: &str| {
+        let output = finish(spawn(TEST, role, dir.path()));
+        String::from_utf8_lossy(&output.stdout).contains("hit")
+    };
+    assert!(is_there("was") && is_there("same"));
+    assert!(!is_there("swapped") && !is_there("retyped"));
+}
+
+#[test]
+fn the_attribute_finds_a_schema_by_itself() {
+    use persist_cache::__private::{BySchema, ByType, Form, Probe};
+    use persist_cache::__private::{ProbeFallible as _, ProbePlain as _};
+    use persist_cache::__private::{ProbeSchema as _, ProbeType as _};
+    #[derive(
+        persist_cache::rkyv::Archive,
+        persist_cache::rkyv::Serialize,
+        persist_cache::rkyv::Deserialize,
+    )]
+    #[rkyv(crate = persist_cache::rkyv)]
+    struct Without(u32);
+    let with: Form<_> = (&Probe::<Result<Vec<was::Report>, String>>::new()).form();
+    let _: BySchema = (&with).describes();
+    let without: Form<_> = (&Probe::<Option<Without>>::new()).form();
+    let _: ByType = (&without).describes();
+    let _ = Without(0).0;
+}
