@@ -133,6 +133,7 @@ mod store;
 mod key;
 mod file_key;
 mod schema;
+mod sequence;
 mod warrant;
 mod value;
 mod scope;
