@@ -55,6 +55,46 @@ fn a_hit_allocates_nothing() {
     assert_eq!(COUNT.get() - before, 0);
 }
 
+fn root() -> std::path::PathBuf {
+    role().map_or_else(|| std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")), |(_, place)| place)
+}
+
+#[persist_cache::cache(root = root(), expiry = "1h")]
+fn length(text: &str, factor: u32) -> u64 {
+    text.len() as u64 * u64::from(factor)
+}
+
+#[persist_cache::cache(root = root())]
+fn generic<T: persist_cache::CacheKey + Into<u64>, const N: u64>(value: T) -> Result<u64, String> {
+    Ok(value.into() + N)
+}
+
+#[persist_cache::cache(root = root())]
+async fn later(n: u64) -> u64 {
+    n
+}
+
+#[persist_cache::cache(root = root())]
+fn items(count: u64) -> impl Iterator<Item = u64> {
+    0..count
+}
+
+#[test]
+fn a_hit_through_the_attribute_allocates_nothing() {
+    let long = "a key that does not fit inline, so that it is hashed".repeat(50);
+    let run = || {
+        black_box((length(&long, 2), length("short", 2)));
+        black_box((generic::<u32, 1>(1).is_ok(), generic::<u64, 2>(1).is_ok()));
+        black_box(futures_lite::future::block_on(later(1)));
+        black_box(items(1000).sum::<u64>());
+    };
+    run();
+    run();
+    let before = COUNT.get();
+    (0..100).for_each(|_| run());
+    assert_eq!(COUNT.get() - before, 0);
+}
+
 #[test]
 fn a_hit_makes_no_system_call() {
     const TEST: &str = "a_hit_makes_no_system_call";
@@ -64,6 +104,7 @@ fn a_hit_makes_no_system_call() {
         cache.set_expiry(Duration::from_secs(3600));
         for n in 0..hits.parse().unwrap() {
             black_box(*square.call(&(n % 10)));
+            black_box(length("text", (n % 10) as u32));
         }
         return;
     }
