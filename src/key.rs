@@ -83,6 +83,12 @@ impl KeySchema {
         self.with(&schema.0.to_le_bytes())
     }
 
+    /// The type with another constant parameter.
+    #[must_use]
+    pub const fn constant(self, value: u128) -> KeySchema {
+        self.with(&value.to_le_bytes())
+    }
+
     const fn with(self, bytes: &[u8]) -> KeySchema {
         const PRIME: u128 = (1 << 88) + 0x13b;
         let mut hash = (self.0 ^ bytes.len() as u128).wrapping_mul(PRIME);

@@ -6,6 +6,7 @@ use crate::CacheValue;
 use crate::format::record::Identity;
 use crate::key::KeySchema;
 use crate::schema::{self, Schema};
+use crate::store::versions;
 use crate::warrant::Shape;
 use std::any::{TypeId, type_name};
 use std::hash::{Hash as _, Hasher};
@@ -32,8 +33,12 @@ pub(crate) struct Marked {
     pub(crate) version: String,
     /// The names of types and the values of constants.
     pub(crate) generics: String,
-    /// The same types as this process knows them: two that have one name are still two.
-    pub(crate) instance: TypeId,
+    /// The same types, and the function, as this process knows them: two of one name are still two.
+    pub(crate) instance: (TypeId, TypeId),
+    /// Whether the names are enough to tell it from all others.
+    pub(crate) is_named: bool,
+    /// Its place in the source.
+    pub(crate) at: &'static str,
 }
 
 impl Name {
@@ -49,7 +54,7 @@ impl Name {
             Name::Given(name) => format!("name {name}"),
             Name::Function(path, _, None) => format!("function {path}"),
             Name::Function(path, _, Some(place)) => format!("closure {path} at {place}"),
-            Name::Marked(Marked { path, generics, .. }) => format!("cached {path} {generics}"),
+            Name::Marked(Marked { path, generics, .. }) => versions::marked(path) + generics,
         }
     }
 
@@ -62,17 +67,23 @@ impl Name {
 
     fn type_hash(&self) -> [u8; 32] {
         let mut bytes = Bytes(blake3::Hasher::new());
-        if let Name::Function(_, id, _) = self {
-            id.hash(&mut bytes);
+        match self {
+            Name::Given(_) => {}
+            Name::Function(_, id, _) => id.hash(&mut bytes),
+            Name::Marked(marked) if marked.is_named => {}
+            Name::Marked(marked) => {
+                marked.instance.hash(&mut bytes);
+                bytes.0.update(marked.at.as_bytes());
+            }
         }
         *bytes.0.finalize().as_bytes()
     }
 
     /// Whose the name is in this process, beside what its text says.
-    fn instance(&self) -> TypeId {
+    fn instance(&self) -> (TypeId, TypeId) {
         match self {
             Name::Marked(marked) => marked.instance,
-            Name::Given(_) | Name::Function(..) => TypeId::of::<()>(),
+            Name::Given(_) | Name::Function(..) => (TypeId::of::<()>(), TypeId::of::<()>()),
         }
     }
 }
@@ -110,7 +121,7 @@ pub(crate) struct Scope {
     pub(crate) hash: [u8; 32],
     pub(crate) name: Name,
     /// Whose it is in this process.
-    pub(crate) instance: TypeId,
+    pub(crate) instance: (TypeId, TypeId),
     /// What its record in the file says of it.
     pub(crate) description: Vec<u8>,
     /// Where this process last saw that record.

@@ -13,7 +13,7 @@ use crate::store::expiry::View;
 use crate::store::flight::Leading;
 use crate::store::gate::Deadline;
 use crate::store::write::{Entry, ScopeRecord, Terms};
-use crate::store::{Found, Hit, Store};
+use crate::store::{Found, Hit, Store, Token};
 use crate::sys::task::{offload, sleep};
 use crate::value::{CacheValue, Cached, Items, encode, encode_owned};
 use crate::warrant::{Sequence, Shape, Warrant};
@@ -66,13 +66,6 @@ const BRIEF: usize = 64 << 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 impl<V> Section<V> {
-    fn enrolled(handle: &Arc<Handle>, scope: Scope, warrant: Option<Warrant<V>>) -> Section<V> {
-        if let Some(store) = &handle.store {
-            store.enroll(&scope.hash);
-        }
-        Section { handle: Arc::clone(handle), scope, warrant }
-    }
-
     #[inline]
     pub(crate) fn identify<K: CacheKey + ?Sized>(&self, key: &K) -> Identity {
         identify(&self.scope.hash, key)
@@ -158,7 +151,7 @@ impl<V: CacheValue> Section<V> {
     ) -> Section<V> {
         let scope = Scope::new(name, key, fingerprint);
         let warrant = Warrant::of(&scope.hash, scope.instance);
-        Section::enrolled(handle, scope, warrant)
+        Section { handle: Arc::clone(handle), scope, warrant }
     }
 
     /// The section of the same name whose values are known by their schema.
@@ -214,22 +207,22 @@ impl<V: CacheValue> Section<V> {
             self.count_miss();
             return compute().map(|value| Outcome::Made(value, None));
         };
-        let mut approach = Approach::new(store, identity, self.handle.claim_timeout);
-        let (lead, terms) = loop {
-            let (terms, seq) = match self.look(store, identity, warrant) {
+        let mut approach = self.approach(store, identity);
+        let (mut lead, terms) = loop {
+            let (terms, token) = match self.look(store, identity, warrant) {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(terms, seq)) => (Ok(terms), seq),
-                Err(error) => break (None, Err(error)),
+                Ok(Look::Miss(terms, token)) => (terms, token),
+                Err(error) => break (approach.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = approach.advance(seq) {
-                break (lead, terms);
+            if let Step::Compute(lead) = approach.advance(token) {
+                break (lead, Ok(terms));
             }
         };
         self.count_miss();
         let (value, cost) = led(lead.as_ref(), compute)?;
         let stored = terms
             .and_then(|terms| encode(&value, |payload| self.put(*identity, payload, cost, terms))?);
-        Ok(Outcome::Made(value, self.settle(stored, warrant)))
+        Ok(Outcome::Made(value, self.settle(stored, lead.as_mut(), warrant)))
     }
 
     /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, and for a lock
@@ -246,21 +239,23 @@ impl<V: CacheValue> Section<V> {
             self.count_miss();
             return compute().await.map(|value| Outcome::Made(value, None));
         };
-        let mut approach = Approach::new(store, identity, self.handle.claim_timeout);
-        let (lead, terms) = loop {
-            let (terms, seq) = match self.look(store, identity, warrant) {
+        let mut approach = self.approach(store, identity);
+        let (mut lead, terms) = loop {
+            let (terms, token) = match self.look(store, identity, warrant) {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(terms, seq)) => (Ok(terms), seq),
-                Err(error) => break (None, Err(error)),
+                Ok(Look::Miss(terms, token)) => (terms, token),
+                Err(error) => break (approach.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = approach.advance_async(seq).await {
-                break (lead, terms);
+            if let Step::Compute(lead) = approach.advance_async(token).await {
+                break (lead, Ok(terms));
             }
         };
         self.count_miss();
         let (value, cost) = led_async(lead.as_ref(), compute).await?;
-        let stored = self.deliver(*identity, &value, cost, terms).await;
-        Ok(Outcome::Made(value, self.settle(stored, warrant)))
+        // Encoded here: a reference to the value would have to be sent between threads with the task.
+        let payload = encode_owned(&value);
+        let stored = self.deliver(*identity, payload, cost, terms).await;
+        Ok(Outcome::Made(value, self.settle(stored, lead.as_mut(), warrant)))
     }
 
     /// Computes anew, and stores the value in place of what is there.
@@ -291,7 +286,8 @@ impl<V: CacheValue> Section<V> {
         let terms = self.refresh_terms();
         let (value, cost) = led_async(None, compute).await?;
         if let Some(terms) = terms.transpose() {
-            let stored = self.deliver(*identity, &value, cost, terms).await;
+            let payload = encode_owned(&value);
+            let stored = self.deliver(*identity, payload, cost, terms).await;
             stored.inspect_err(|error| self.handle.note(error)).ok();
         }
         Ok(value)
@@ -299,34 +295,47 @@ impl<V: CacheValue> Section<V> {
 
     fn look(&self, store: &Store, identity: &Identity, warrant: Warrant<V>) -> Result<Look<V>> {
         let found = store.find(identity, self.view())?;
-        let (terms, seq) = (self.terms(&found), found.region.seq());
+        let (terms, token) = (self.terms(&found), Store::token(&found.region));
         Ok(match Cached::admit(found, warrant) {
             Some(cached) => Look::Hit(cached),
-            None => Look::Miss(terms, seq),
+            None => Look::Miss(terms, token),
         })
     }
 
-    /// What was stored, as a value; or what went wrong, noted.
-    fn settle(&self, stored: Result<Option<Found>>, warrant: Warrant<V>) -> Option<Cached<V>> {
-        match stored {
-            Ok(found) => found.and_then(|found| Cached::admit(found, warrant)),
-            Err(error) => {
-                self.handle.note(&error);
-                None
-            }
-        }
+    /// The way to the right to compute. What expires at once nobody waits for.
+    fn approach<'a>(&self, store: &'a Store, identity: &Identity) -> Approach<'a> {
+        let is_kept = self.view() != View::new(Some(Duration::ZERO));
+        let timeout = if is_kept { self.handle.claim_timeout } else { Duration::ZERO };
+        Approach::new(store, identity, timeout)
     }
 
-    /// Stores a value without blocking the thread.
+    /// What was stored, as a value; or what went wrong, noted. Who leads tells the others if nothing was.
+    fn settle(
+        &self,
+        stored: Result<Option<Found>>,
+        lead: Option<&mut Lead<'_>>,
+        warrant: Warrant<V>,
+    ) -> Option<Cached<V>> {
+        let found = stored.unwrap_or_else(|error| {
+            self.handle.note(&error);
+            None
+        });
+        let cached = found.and_then(|found| Cached::admit(found, warrant));
+        if let (None, Some(lead)) = (&cached, lead) {
+            lead.give_up();
+        }
+        cached
+    }
+
+    /// Stores an archived value without blocking the thread.
     async fn deliver(
         self: &Arc<Self>,
         identity: Identity,
-        value: &V,
+        payload: Result<Vec<u8>>,
         cost: Duration,
         terms: Result<Terms>,
     ) -> Result<Option<Found>> {
-        let payload = encode_owned(value)?;
-        let parcel = Parcel { identity, payload, cost, terms: terms? };
+        let parcel = Parcel { identity, payload: payload?, cost, terms: terms? };
         if parcel.payload.len() > BRIEF {
             let section = Arc::clone(self);
             return offload(move || section.post(&parcel, None)).await;
@@ -352,8 +361,8 @@ impl<V: CacheValue> Section<V> {
 /// What a look came to.
 enum Look<V: CacheValue> {
     Hit(Cached<V>),
-    /// On what terms a result may be stored, and how far the file was.
-    Miss(Terms, u64),
+    /// On what terms a result may be stored, and when it was missed.
+    Miss(Terms, Token),
 }
 
 /// Computes, as one who leads if there is a lead, and says how long it took.
@@ -393,7 +402,7 @@ impl<V: CacheValue> Section<Sequence<V>> {
     ) -> Self {
         let scope = Scope::new(name, key, fingerprint);
         let warrant = Warrant::of_items(&scope.hash, scope.instance);
-        Section::enrolled(handle, scope, warrant)
+        Section { handle: Arc::clone(handle), scope, warrant }
     }
 
     /// The section of the same name whose items are known by their schema.

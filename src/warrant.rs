@@ -33,7 +33,7 @@ impl<V: Archive<Archived: 'static>> Warrant<V> {
     /// Takes a scope, by its hash, for `V` and for one instance of a function. `None` if this process
     /// uses one with the same first 8 bytes, which are what a record has of it, for another: two types
     /// of one name, or a collision of hashes.
-    pub(crate) fn of(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<V>> {
+    pub(crate) fn of(scope: &[u8; 32], instance: (TypeId, TypeId)) -> Option<Warrant<V>> {
         let is_own = take(scope, (TypeId::of::<V::Archived>(), instance));
         is_own.then_some(Warrant(PhantomData))
     }
@@ -41,14 +41,17 @@ impl<V: Archive<Archived: 'static>> Warrant<V> {
 
 impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
     /// As above, for a sequence of `V`.
-    pub(crate) fn of_items(scope: &[u8; 32], instance: TypeId) -> Option<Warrant<Sequence<V>>> {
+    pub(crate) fn of_items(
+        scope: &[u8; 32],
+        instance: (TypeId, TypeId),
+    ) -> Option<Warrant<Sequence<V>>> {
         let is_own = take(scope, (TypeId::of::<Sequence<V::Archived>>(), instance));
         is_own.then_some(Warrant(PhantomData))
     }
 }
 
 /// Whose scopes are in this process: archived type and instance.
-type Owner = (TypeId, TypeId);
+type Owner = (TypeId, (TypeId, TypeId));
 
 fn take(scope: &[u8; 32], owner: Owner) -> bool {
     static OWNERS: LazyLock<Mutex<HashMap<[u8; 8], Owner>>> = LazyLock::new(Mutex::default);

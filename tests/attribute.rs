@@ -602,7 +602,7 @@ fn code_is_part_of_the_scope() {
         #[persist_cache::cache(root = root())]
         pub fn f(n: u64) -> u64 {
             ran();
-            n + 0
+            u64::min(n, n)
         }
     );
     assert_ne!(one::f::CODE, two::f::CODE);
@@ -709,4 +709,201 @@ fn a_cache_that_others_could_write_is_read_by_copy() {
 #[test]
 fn a_disabled_cache_is_no_fault() {
     assert!(MmapCache::disabled().fault().is_none());
+}
+
+trait Constant {
+    type Out: From<u64> + std::fmt::Debug + PartialEq;
+    const VALUE: u64;
+}
+
+impl Constant for u8 {
+    type Out = u64;
+    const VALUE: u64 = 1;
+}
+
+impl Constant for u16 {
+    type Out = u128;
+    const VALUE: u64 = 100;
+}
+
+trait Scale<T> {
+    fn scale(&self, n: u64) -> u64;
+}
+
+impl<T: Constant> Scale<T> for Square {
+    #[cache(root = root())]
+    fn scale(&self, n: u64) -> u64 {
+        n * T::VALUE
+    }
+}
+
+trait ByDefault<T: Constant> {
+    #[cache(root = root())]
+    fn by_default(&self, n: u64) -> u64 {
+        n * T::VALUE
+    }
+}
+
+impl ByDefault<u8> for Square {}
+impl ByDefault<u16> for Square {}
+
+struct Fixed<const N: u64>;
+
+impl<const N: u64> Fixed<N> {
+    #[cache(root = root(), companion = times)]
+    fn times(&self, n: u64) -> u64 {
+        n * N
+    }
+}
+
+/// The parameters around a method are part of what it is, though no name of its own has them.
+#[test]
+fn parameters_of_the_implementation() {
+    for _ in 0..2 {
+        assert_eq!((Scale::<u8>::scale(&Square, 3), Scale::<u16>::scale(&Square, 3)), (3, 300));
+        let by_default =
+            (ByDefault::<u8>::by_default(&Square, 3), ByDefault::<u16>::by_default(&Square, 3));
+        assert_eq!(by_default, (3, 300));
+        assert_eq!((Fixed::<2>.times(3), Fixed::<5>.times(3)), (6, 15));
+    }
+    assert_eq!(Fixed::<5>.times_peek(3).map(|seen| seen.to_native()), Some(15));
+    assert!(Fixed::<5>.times_forget(3).unwrap() && Fixed::<2>.times_peek(3).is_some());
+}
+
+#[cache(root = root())]
+fn result_by_type<T: Constant>(n: u64) -> Vec<String>
+where
+    T::Out: ToString,
+{
+    vec![T::VALUE.to_string(); n as usize]
+}
+
+/// Functions that have path and tokens in common, and mean something else by them.
+#[test]
+fn alike_in_everything_but_what_is_around() {
+    fn blocks() -> (u64, u64) {
+        let one = {
+            const STEP: u64 = 1;
+            #[cache(root = root())]
+            fn f(n: u64) -> u64 {
+                n + STEP
+            }
+            f(1)
+        };
+        let two = {
+            const STEP: u64 = 2;
+            #[cache(root = root())]
+            fn f(n: u64) -> u64 {
+                n + STEP
+            }
+            f(1)
+        };
+        (one, two)
+    }
+    assert_eq!((blocks(), blocks()), ((2, 3), (2, 3)));
+    assert_eq!(result_by_type::<u8>(1), ["1"]);
+    assert_eq!(result_by_type::<u16>(1), ["100"]);
+}
+
+#[derive(CacheKey)]
+struct Modulo<const N: u64>(u64);
+
+#[derive(CacheKey)]
+struct Id<T> {
+    id: u64,
+    of: std::marker::PhantomData<T>,
+}
+
+#[test]
+fn keys_that_differ_in_a_parameter_alone() {
+    assert_ne!(Modulo::<5>::SCHEMA, Modulo::<7>::SCHEMA);
+    assert_ne!(Id::<u8>::SCHEMA, Id::<u16>::SCHEMA);
+    let _ = Id { id: 1, of: std::marker::PhantomData::<u8> };
+}
+
+#[test]
+fn a_version_counts_for_those_who_depend_on_it() {
+    version!(
+        one,
+        #[persist_cache::cache(root = root(), version = 1)]
+        pub fn f(n: u64) -> u64 {
+            ran();
+            n
+        }
+    );
+    version!(
+        two,
+        #[persist_cache::cache(root = root(), version = 2)]
+        pub fn f(n: u64) -> u64 {
+            ran();
+            n
+        }
+    );
+    version!(
+        more,
+        #[persist_cache::cache(root = root(), version = 2)]
+        pub fn f(n: u64) -> u64 {
+            ran();
+            n + 1
+        }
+    );
+    assert_ne!(one::f::CODE, two::f::CODE);
+    assert_eq!(two::f::CODE, more::f::CODE, "it stands in for the code");
+    let _ = (one::f(1), two::f(1), more::f(1));
+}
+
+#[cache(root = root())]
+fn with_an_item_inside(n: u64) -> u64 {
+    struct Inner(u64);
+    impl Inner {
+        fn new(n: u64) -> Self {
+            Self(n)
+        }
+    }
+    Inner::new(n).0
+}
+
+impl Client {
+    #[cache(root = root(), with_self)]
+    fn consumed(mut self, n: u64) -> u64 {
+        self.base += n;
+        self.base
+    }
+}
+
+macro_rules! returning {
+    ($name:ident, $n:ident: $argument:ty, $result:ty, $value:expr) => {
+        #[cache(root = root())]
+        fn $name($n: $argument) -> $result {
+            let $n = u64::from($n);
+            $value
+        }
+    };
+}
+
+returning!(of_a_macro, n: u32, Result<u64, String>, n.checked_sub(1).ok_or("zero".into()));
+returning!(items_of_a_macro, n: u32, impl Iterator<Item = u64>, 0..n);
+
+/// A trait in scope that has methods for everything.
+trait Blanket {
+    fn form(&self) -> u8 {
+        0
+    }
+    fn describes(&self) -> u8 {
+        0
+    }
+    fn of(&self) {}
+    fn run(&self) {}
+}
+impl<T> Blanket for T {}
+
+#[test]
+fn more_shapes_of_functions() {
+    assert_eq!((with_an_item_inside(3), with_an_item_inside::uncached(3)), (3, 3));
+    assert_eq!(Client { base: 1 }.consumed(2), 3);
+    assert_eq!(Client { base: 1 }.consumed(2), 3);
+    assert_eq!((of_a_macro(1), of_a_macro(0)), (Ok(0), Err("zero".into())));
+    assert_eq!(of_a_macro::archived(1).map(|n| n.to_native()), Ok(0));
+    assert_eq!(items_of_a_macro(3).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(1.form() + 1.describes(), 0);
 }

@@ -68,13 +68,12 @@ fn whatever_their_number_and_size() {
     }
     assert_eq!(cache.stats().misses, 28);
     assert_eq!(cache.verify().unwrap().findings, []);
-    drop((units, bytes, wide, large));
-    let path = cache.path().to_path_buf();
-    drop(cache);
-    // Met for the first time by a store, they are checked whole; after compaction too.
-    let cache = MmapCache::open_at(path).unwrap();
-    cache.compact().unwrap();
-    assert_eq!(cache.stats().entries, 28);
+    assert_eq!(cache.compact().unwrap().entries_kept, 28);
+    // In the new file, they are met for the first time, and checked whole.
+    assert!(bytes.call(&200_000).eq((0..200_000_u64).map(|n| n as u8)));
+    assert!(large.call(&5).eq((0..5).map(|n| vec![n; 100_000])));
+    assert_eq!(units.call(&16_385).count(), 16_385);
+    assert_eq!(cache.stats().misses, 28);
 }
 
 /// What ends an iteration early.

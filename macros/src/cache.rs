@@ -9,11 +9,11 @@
 //! Local names of the expansion have spans of their own, which the user's names cannot meet.
 
 use crate::code::Code;
-use crate::function::{Argument, Function, Gives, span_of};
+use crate::function::{Argument, Function, Gives, peel, span_of};
 use crate::options::{OF_CACHE, Options};
 use crate::tracked::constant;
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens as _, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Attribute, ItemFn, Meta, Result, Type};
@@ -76,9 +76,9 @@ impl Expansion<'_> {
 
     /// The function that is called.
     fn outer(&self) -> TokenStream {
-        let Function { item, companion, is_method, .. } = self.function;
+        let Function { item, companion, .. } = self.function;
         // Lints are about the body, wherever that is; what is allowed there is allowed here.
-        let has_body = companion.is_none() || *is_method;
+        let has_body = companion.is_none();
         let attributes = item.attrs.iter().filter_map(|attribute| match &attribute.meta {
             Meta::List(list) if !has_body && attribute.path().is_ident("expect") => {
                 let lints = &list.tokens;
@@ -87,7 +87,8 @@ impl Expansion<'_> {
             _ if !has_body && is_lint(attribute) && !attribute.path().is_ident("allow") => None,
             _ => Some(quote!(#attribute)),
         });
-        let (visibility, signature) = (self.function.visibility(), self.function.signature());
+        let (visibility, signature) =
+            (self.function.visibility(), self.function.signature(has_body));
         let local = companion.is_none().then(|| self.site(Some(self.function.name())));
         let body = self.call(Way::Run);
         quote! {
@@ -115,7 +116,7 @@ impl Expansion<'_> {
             #[allow(non_camel_case_types, dead_code, missing_debug_implementations, clippy::all)]
             #visibility enum #name {}
             #(#cfgs)*
-            #[allow(dead_code, unreachable_pub, unused_variables, clippy::all, clippy::pedantic)]
+            #[allow(unreachable_pub)]
             impl #name { #members }
         }
     }
@@ -145,7 +146,19 @@ impl Expansion<'_> {
             let code = self.code();
             quote! {
                 /// The hash of the function's code, and of that of its `deps`.
+                #[allow(dead_code)]
                 #visibility const CODE: u128 = #code;
+            }
+        });
+        // What only a closure there has the type of: the generic parameters around a method.
+        let witness = prefix.map(|prefix| {
+            let witness = format_ident!("__{}_witness", prefix.unraw());
+            quote! {
+                #[doc(hidden)]
+                #[allow(dead_code)]
+                fn #witness() -> impl ::core::marker::Sized {
+                    || {}
+                }
             }
         });
         let upkeep = self.upkeep(prefix);
@@ -155,11 +168,12 @@ impl Expansion<'_> {
         }
         let ways = ways.iter().map(|way| self.way(prefix, *way));
         let uncached = self.uncached(prefix);
-        let allow = prefix.map(|_| quote!(#[allow(dead_code, unused_variables)]));
+        let allow = quote!(#[allow(dead_code)]);
         let cache = self.member(prefix, "cache");
         quote! {
             #code
             #site
+            #witness
             /// The function's own handle on its cache.
             #allow
             #visibility fn #cache() -> #library::MmapCache {
@@ -175,7 +189,7 @@ impl Expansion<'_> {
     fn upkeep(&self, prefix: Option<&Ident>) -> TokenStream {
         let (library, visibility, site) =
             (self.library(), self.function.visibility(), self.site_name());
-        let allow = prefix.map(|_| quote!(#[allow(dead_code)]));
+        let allow = quote!(#[allow(dead_code)]);
         let offers: [(&str, TokenStream, &str); 5] = [
             (
                 "flush",
@@ -219,7 +233,7 @@ impl Expansion<'_> {
     /// Another way to call the function, with its arguments.
     fn way(&self, prefix: Option<&Ident>, way: Way) -> TokenStream {
         let library = self.library();
-        let mut signature = self.function.signature();
+        let mut signature = self.function.signature(false);
         signature.ident = self.member(prefix, way.name());
         let stored = self.function.gives.stored().clone();
         match way {
@@ -233,7 +247,7 @@ impl Expansion<'_> {
                 if is_peek {
                     signature.asyncness = None;
                 }
-                let spelled = own("Spelled");
+                let spelled = own("__PersistCacheSpelled");
                 let (value, error, clause) = match spelling(&stored) {
                     Spelling::Plain => (quote!(#stored), None, None),
                     Spelling::Result => {
@@ -259,7 +273,7 @@ impl Expansion<'_> {
             }
         }
         let (visibility, doc, body) = (self.function.visibility(), way.doc(), self.call(way));
-        let allow = prefix.map(|_| quote!(#[allow(dead_code, unused_variables)]));
+        let allow = quote!(#[allow(dead_code, unused_variables, clippy::too_many_arguments)]);
         quote! {
             #[doc = #doc]
             #allow
@@ -270,7 +284,7 @@ impl Expansion<'_> {
     /// The function as it was written.
     fn uncached(&self, prefix: Option<&Ident>) -> TokenStream {
         let ItemFn { attrs, sig, block, .. } = &self.function.item;
-        let lints = attrs.iter().filter(|attribute| is_lint(attribute) && prefix.is_none());
+        let lints = attrs.iter().filter(|attribute| is_lint(attribute));
         let mut signature = sig.clone();
         signature.ident = self.member(prefix, "uncached");
         let visibility = self.function.visibility();
@@ -324,8 +338,11 @@ impl Expansion<'_> {
             fn #name() -> &'static #private::Site {
                 enum __Here {}
                 static SITE: #private::Site = #private::Site::new(#private::Declaration {
+                    here: ::core::any::TypeId::of::<__Here>,
                     place: ::core::any::type_name::<__Here>,
                     tail: #tail,
+                    module: ::core::module_path!(),
+                    at: ::core::concat!(::core::file!(), ":", ::core::line!(), ":", ::core::column!()),
                     name: #function,
                     version: || #version,
                     cache: #cache,
@@ -340,9 +357,21 @@ impl Expansion<'_> {
     }
 
     fn code(&self) -> TokenStream {
-        let ItemFn { sig, block, .. } = &self.function.item;
+        let ItemFn { attrs, sig, block, .. } = &self.function.item;
         let mut code = Code::new();
-        code.feed(quote!(#sig #block));
+        match &self.options.version {
+            // It stands in for the code, to those who depend on this function too.
+            Some(version) => code.feed(quote!(version = #version)),
+            None => {
+                // Attributes that say nothing of what is computed do not count.
+                let silent = ["inline", "must_use", "cold", "cfg", "track_caller", "deprecated"];
+                let counts = attrs.iter().filter(|attribute| {
+                    !is_lint(attribute)
+                        && !silent.iter().any(|name| attribute.path().is_ident(name))
+                });
+                code.feed(quote!(#(#counts)* #sig #block));
+            }
+        }
         self.options.feed(&mut code);
         constant(self.library(), code, &self.options.deps)
     }
@@ -352,9 +381,9 @@ impl Expansion<'_> {
         let (private, function) = (self.private(), self.function);
         let stored = function.gives.stored();
         let span = hygienic(span_of(stored));
-        let own = |name| Ident::new(name, span);
-        let (form, describes, site, call) =
-            (own("form"), own("describes"), own("site"), own("call"));
+        let at_type = |name| Ident::new(name, span);
+        let (form, describes) = (at_type("form"), at_type("describes"));
+        let (site, call) = (at_type("site"), at_type("call"));
         let site_name = self.site_name();
         let at = match (&function.companion, function.is_method) {
             (None, _) => quote!(#site_name()),
@@ -362,7 +391,19 @@ impl Expansion<'_> {
             (Some(companion), false) => quote!(#companion::#site_name()),
         };
         let open = (function.is_async() && way.is_async()).then(|| quote!(#site.ready().await;));
-        let instance = function.instance(self.options);
+        let witness = match (&function.companion, function.is_method) {
+            (_, false) => None,
+            (None, true) => Some(quote!(#private::type_of(&(|| {})))),
+            (Some(prefix), true) => {
+                let witness = format_ident!("__{}_witness", prefix.unraw());
+                Some(quote!(#private::type_of(&Self::#witness())))
+            }
+        };
+        let instance = function.instance(self.options, witness.as_ref());
+        let chosen = self.options.key.as_ref().map(|key| {
+            let chosen = own("chosen");
+            quote!(let #chosen = &#key;)
+        });
         let (schema, feed) = self.key();
         let enter = match function.gives {
             Gives::Value(_) => quote_spanned!(span=> call),
@@ -375,14 +416,17 @@ impl Expansion<'_> {
             let #form = {
                 #[allow(unused_imports)]
                 use #private::{ProbeFallible as _, ProbePlain as _};
-                (&#private::Probe::<#stored>::new()).form()
+                (&#private::Probe::<#stored>::new()).__persist_cache_form()
             };
             let #describes = {
                 #[allow(unused_imports)]
                 use #private::{ProbeSchema as _, ProbeType as _};
-                (&#form).describes()
+                (&#form).__persist_cache_describes()
             };
-            let #call = #site.#enter(#form, #describes, &#instance, #schema, #feed);
+            let #call = {
+                #chosen
+                #site.#enter(#form, #describes, &#instance, #schema, #feed)
+            };
             #finish
         }
     }
@@ -393,7 +437,7 @@ impl Expansion<'_> {
         let private = self.private();
         let mut parts: Vec<(TokenStream, Span)> = Vec::new();
         match (&self.options.key, self.options.with_self) {
-            (Some(key), _) => parts.push((quote!(&#key), key.span())),
+            (Some(key), _) => parts.push((own("chosen").to_token_stream(), hygienic(key.span()))),
             (None, with_self) => {
                 parts.extend(with_self.map(|span| (quote_spanned!(span=> &self), span)));
                 parts.extend(self.function.keys(self.options).map(
@@ -476,7 +520,7 @@ impl Expansion<'_> {
 
     fn closure(&self) -> TokenStream {
         let function = self.function;
-        let block = &function.item.block;
+        let (block, statements) = (&function.item.block, &function.item.block.stmts);
         let bindings =
             function.arguments.iter().filter_map(|Argument { name, pattern, .. }| {
                 pattern.as_ref().map(|pattern| quote!(let #pattern = #name;))
@@ -492,14 +536,13 @@ impl Expansion<'_> {
                         return #hint;
                     }
                     #bindings
+                    #[allow(unused_braces, clippy::let_and_return)]
                     let #value: #ty = #block;
                     #value
                 })
             }
-            (Gives::Value(ty), false) => {
-                quote!(move || -> #ty { #bindings #block })
-            }
-            (Gives::Iter(_) | Gives::Stream(_), _) => quote!(move || { #bindings #block }),
+            (Gives::Value(ty), false) => quote!(move || -> #ty { #bindings #(#statements)* }),
+            (Gives::Iter(_) | Gives::Stream(_), _) => quote!(move || { #bindings #(#statements)* }),
         }
     }
 }
@@ -554,6 +597,7 @@ enum Spelling {
 }
 
 fn spelling(ty: &Type) -> Spelling {
+    let ty = peel(ty);
     const PLAIN: [&str; 16] = [
         "bool", "char", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64",
         "i128", "f32", "f64", "String",

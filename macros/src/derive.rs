@@ -107,6 +107,14 @@ pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
         }
         Data::Union(_) => unreachable!("refused above"),
     };
+    // What no field has to show: two types that differ in it alone are two.
+    let types = input.generics.type_params().map(|parameter| &parameter.ident);
+    let consts = input.generics.const_params().map(|parameter| &parameter.ident);
+    let schema = quote! {
+        #schema
+        #(.of(<#types as #library::CacheKey>::SCHEMA))*
+        #(.constant(#consts as u128))*
+    };
     let generics = bounded(&input.generics, &quote!(#library::CacheKey));
     let (implements, arguments, clause) = generics.split_for_impl();
     let ident = &input.ident;
@@ -204,6 +212,7 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
     let generics = bounded(&input.generics, &quote!(#library::Schema));
     let (implements, arguments, clause) = generics.split_for_impl();
     let ident = &input.ident;
+    let types = input.generics.type_params().map(|parameter| &parameter.ident);
     let consts = input.generics.const_params().map(|parameter| {
         let ident = &parameter.ident;
         quote!(schema.name(&::std::format!("{:?}", #ident));)
@@ -213,6 +222,7 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
         impl #implements #library::Schema for #ident #arguments #clause {
             fn describe(schema: &mut #library::SchemaWriter) {
                 schema.name(#name);
+                #(schema.of::<#types>();)*
                 #(#consts)*
                 #own
                 #parts
@@ -224,11 +234,24 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
 /// What rkyv was told of a type or field may change how it is archived.
 fn rkyv_says(attributes: &[Attribute]) -> TokenStream {
     let says = attributes.iter().filter(|attribute| attribute.path().is_ident("rkyv"));
-    let words = says.filter_map(|attribute| match &attribute.meta {
-        Meta::List(list) => Some(list.tokens.to_string().replace(' ', "")),
-        Meta::Path(_) | Meta::NameValue(_) => None,
-    });
-    // Where rkyv is found does not change what it does.
-    let words = words.filter(|word| !word.starts_with("crate="));
-    words.map(|word| quote!(schema.name(#word);)).collect()
+    let mut words = TokenStream::new();
+    for attribute in says {
+        let Meta::List(list) = &attribute.meta else { continue };
+        let mut word = String::new();
+        let mut say = |word: &mut String| {
+            // Where rkyv is found does not change what it does.
+            if !word.is_empty() && !word.starts_with("crate=") {
+                words.extend(quote!(schema.name(#word);));
+            }
+            word.clear();
+        };
+        for tree in list.tokens.clone() {
+            match tree.to_string() {
+                comma if comma == "," => say(&mut word),
+                text => word.extend(text.chars().filter(|c| !c.is_whitespace())),
+            }
+        }
+        say(&mut word);
+    }
+    words
 }

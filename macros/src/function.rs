@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 use syn::{
     Attribute, Error, FnArg, GenericArgument, GenericParam, Ident, ItemFn, Pat, PatIdent,
     PathArguments, Receiver, ReceiverKind, Result, ReturnType, Signature, Type, TypeImplTrait,
-    TypeParamBound, Visibility, parse_quote,
+    TypeParamBound, TypeReference, Visibility, parse_quote,
 };
 
 /// What a function gives.
@@ -110,14 +110,16 @@ impl Function {
         &self.item.vis
     }
 
-    /// The function's signature, its arguments called as the outer function calls them.
-    pub(crate) fn signature(&self) -> Signature {
+    /// The function's signature, its arguments called as the outer function calls them. A body that is in
+    /// the function itself keeps its `mut self`.
+    pub(crate) fn signature(&self, has_body: bool) -> Signature {
         let mut signature = self.item.sig.clone();
         let typed = signature.inputs.iter_mut().filter_map(|input| match input {
             FnArg::Typed(typed) => Some(typed),
             FnArg::Receiver(receiver) => {
-                // `mut self` is the body's business, which the outer function hands it to.
-                receiver.mutability = None;
+                if !has_body {
+                    receiver.mutability = None;
+                }
                 None
             }
         });
@@ -149,12 +151,10 @@ impl Function {
         if arguments.is_empty() { TokenStream::new() } else { quote!(::<#(#arguments),*>) }
     }
 
-    /// An expression for the instance of the generic parameters, those that have no name included.
-    pub(crate) fn instance(&self, options: &Options) -> TokenStream {
+    /// An expression for the instance of the generic parameters, those that have no name included. Those
+    /// around a method only the type of a closure there has, `witness`.
+    pub(crate) fn instance(&self, options: &Options, witness: Option<&TokenStream>) -> TokenStream {
         let (mut types, mut consts) = (Vec::new(), Vec::new());
-        if self.is_method {
-            types.push(quote!(::core::marker::PhantomData::<Self>));
-        }
         for parameter in &self.item.sig.generics.params {
             match parameter {
                 GenericParam::Type(parameter) => {
@@ -168,16 +168,30 @@ impl Function {
                 GenericParam::Lifetime(_) => {}
             }
         }
-        let library = &options.library;
+        let private = {
+            let library = &options.library;
+            quote!(#library::__private)
+        };
         for argument in &self.arguments {
             let mut finder = ImplFinder(false);
             finder.visit_type(&argument.ty);
             if finder.0 {
                 let name = &argument.name;
-                types.push(quote!(#library::__private::type_of(&#name)));
+                types.push(quote!(#private::type_of(&#name)));
             }
         }
-        quote!(#library::__private::Instance::new(&(#(#types,)*), &[#(#consts),*]))
+        let (types, consts) = (quote!(&(#(#types,)*)), quote!(&[#(#consts),*]));
+        match witness {
+            None => quote!(#private::Instance::new(#types, #consts)),
+            Some(witness) => quote! {
+                #private::Instance::within(
+                    &#witness,
+                    ::core::any::type_name::<Self>,
+                    #types,
+                    #consts,
+                )
+            },
+        }
     }
 }
 
@@ -210,25 +224,40 @@ fn refuse_modifiers(signature: &Signature, errors: &mut Errors) {
     let abi = signature.abi.to_token_stream();
     refuse(abi, "wrap the call in a function of Rust's own ABI, and cache that");
     refuse(signature.variadic.to_token_stream(), "variadic arguments cannot be a key");
-    if let Some(receiver) = signature.receiver()
-        && let ReceiverKind::Reference(_, _, Some(mutable)) = &receiver.kind
-    {
+    let mutable = match signature.receiver().map(|receiver| &receiver.kind) {
+        Some(ReceiverKind::Reference(_, _, mutable)) => mutable.map(|mutable| mutable.span),
+        Some(ReceiverKind::Typed(_, ty)) => mutable_reference(ty),
+        _ => None,
+    };
+    if let Some(span) = mutable {
         let text =
             "a cached method does not run on a hit, so it cannot change `self`; take `&self`";
-        errors.add(Error::new_spanned(mutable, text));
+        errors.add(Error::new(span, text));
     }
+}
+
+/// The `mut` of a reference that a type is or holds.
+fn mutable_reference(ty: &Type) -> Option<Span> {
+    struct Finder(Option<Span>);
+    impl<'a> Visit<'a> for Finder {
+        fn visit_type_reference(&mut self, reference: &'a TypeReference) {
+            self.0 = self.0.or(reference.mutability.map(|mutable| mutable.span));
+            visit::visit_type_reference(self, reference);
+        }
+    }
+    let mut finder = Finder(None);
+    finder.visit_type(ty);
+    finder.0
 }
 
 fn arguments(signature: &Signature, errors: &mut Errors) -> Vec<Argument> {
     let mut arguments = Vec::new();
     for input in &signature.inputs {
         let FnArg::Typed(typed) = input else { continue };
-        if let Type::Reference(reference) = &*typed.ty
-            && let Some(mutable) = &reference.mutability
-        {
+        if let Some(mutable) = mutable_reference(&typed.ty) {
             let text = "a cached function does not run on a hit, so it cannot change its arguments; \
                 take the value or `&`, and return what it makes";
-            errors.add(Error::new_spanned(mutable, text));
+            errors.add(Error::new(mutable, text));
         }
         let (name, pattern) = match &*typed.pat {
             Pat::Ident(PatIdent { by_ref: None, mutability, ident, subpat: None, .. }) => {
@@ -249,7 +278,7 @@ fn gives(signature: &Signature) -> Result<Gives> {
     let ReturnType::Type(_, ty) = &signature.output else {
         return Ok(Gives::Value(parse_quote!(())));
     };
-    match &**ty {
+    match peel(ty) {
         Type::Reference(reference) => {
             let text = "a cached result is owned: return `String` instead of `&str`, `Vec<T>` \
                 instead of `&[T]`, `T` instead of `&T`";
@@ -258,6 +287,15 @@ fn gives(signature: &Signature) -> Result<Gives> {
         Type::Never(never) => Err(Error::new_spanned(never, "there is no result to keep")),
         Type::ImplTrait(found) => items(found, signature.asyncness.is_some()),
         _ => Ok(Gives::Value((**ty).clone())),
+    }
+}
+
+/// A type without the brackets that a macro puts around it, or a user.
+pub(crate) fn peel(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => peel(&group.elem),
+        Type::Paren(paren) => peel(&paren.elem),
+        ty => ty,
     }
 }
 
@@ -308,8 +346,18 @@ fn item_of(arguments: &PathArguments) -> Option<Type> {
     })
 }
 
-/// Whether `Self` is spoken of.
+/// Whether the function speaks of `Self`, and not just an item within it of its own.
 fn mentions_self(item: &ItemFn) -> bool {
+    struct Finder(bool);
+    impl<'a> Visit<'a> for Finder {
+        fn visit_ident(&mut self, ident: &'a Ident) {
+            self.0 |= ident == "Self";
+        }
+        fn visit_macro(&mut self, found: &'a syn::Macro) {
+            self.0 |= search(found.tokens.clone());
+        }
+        fn visit_item(&mut self, _item: &'a syn::Item) {}
+    }
     fn search(tokens: TokenStream) -> bool {
         tokens.into_iter().any(|tree| match tree {
             TokenTree::Ident(ident) => ident == "Self",
@@ -317,7 +365,10 @@ fn mentions_self(item: &ItemFn) -> bool {
             TokenTree::Punct(_) | TokenTree::Literal(_) => false,
         })
     }
-    search(item.sig.to_token_stream()) || search(item.block.to_token_stream())
+    let mut finder = Finder(false);
+    finder.visit_signature(&item.sig);
+    finder.visit_block(&item.block);
+    finder.0
 }
 
 /// A companion called `str` would take the place of the type in its module.

@@ -114,7 +114,6 @@ like! {
     impl [] OsString = OsStr, this => this;
     impl [] PathBuf = Path, this => this;
     impl [T: CacheKey + ?Sized] &T = T, this => this;
-    impl [T: CacheKey + ?Sized] &mut T = T, this => this;
     impl [T: CacheKey + ?Sized] Box<T> = T, this => this;
     impl [T: CacheKey + ?Sized] Rc<T> = T, this => this;
     impl [T: CacheKey + ?Sized] Arc<T> = T, this => this;

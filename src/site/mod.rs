@@ -17,24 +17,31 @@ use crate::scope::{Marked, Name};
 use crate::section::Section;
 use crate::store::compact::Compaction;
 use crate::store::stats::Stats;
-use crate::sys::task::offload;
+use crate::store::versions;
+use crate::sys::task::{offload, sleep};
 use crate::warrant::{Sequence, Shape};
 use call::{Call, ItemsCall};
 use probe::{Describes, Form};
 use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What the attribute knows of its function. Expressions are evaluated when it is first called.
 pub struct Declaration {
-    /// The full name of an item inside the function or its companion...
+    /// An item inside the function or its companion...
+    pub here: fn() -> TypeId,
+    /// ...its full name...
     pub place: fn() -> &'static str,
     /// ...the end of that name, which is not the function's...
     pub tail: &'static str,
     /// ...and the name that is.
     pub name: &'static str,
+    /// The module it is in, and the place in the source.
+    pub module: &'static str,
+    pub at: &'static str,
     pub version: fn() -> String,
     pub cache: Option<fn() -> String>,
     pub root: Option<fn() -> PathBuf>,
@@ -47,8 +54,13 @@ pub struct Declaration {
 pub struct Site {
     declaration: Declaration,
     cache: OnceLock<MmapCache>,
+    /// A task has a thread open the cache.
+    is_opening: AtomicBool,
     first: OnceLock<Box<Node>>,
 }
+
+/// How often a task looks whether another has opened the cache.
+const OPEN_PAUSE: Duration = Duration::from_millis(1);
 
 /// An instance of a function, in a list that only grows.
 struct Node {
@@ -62,23 +74,70 @@ struct Node {
 /// Which instance of a generic function it is: its types, lifetimes left out, and its constants.
 pub struct Instance<'a> {
     types: TypeId,
+    /// The names of the function's own types...
     names: fn() -> &'static str,
+    /// ...and of a method's `Self`.
+    self_name: Option<fn() -> &'static str>,
     consts: &'a [u128],
 }
 
 impl<'a> Instance<'a> {
-    /// `types` is a tuple of a [`PhantomData`] for each.
+    /// Of a function. `types` is a tuple of a [`PhantomData`] for each.
     #[inline]
     pub fn new<T>(_types: &T, consts: &'a [u128]) -> Instance<'a> {
-        Instance { types: typeid::of::<T>(), names: type_name::<T>, consts }
+        let types = typeid::of::<T>();
+        Instance { types, names: type_name::<T>, self_name: None, consts }
     }
 
-    fn generics(&self) -> String {
-        let types = if self.types == TypeId::of::<()>() { "" } else { (self.names)() };
-        let types = types.replace("core::marker::PhantomData", "");
-        let consts = self.consts.iter().map(|value| format!(" {value}"));
-        consts.fold(types, |generics, value| generics + &value)
+    /// Of a method. All generic parameters that are around it are in the type of `witness`.
+    #[inline]
+    pub fn within<W, T>(
+        _witness: &W,
+        self_name: fn() -> &'static str,
+        _types: &T,
+        consts: &'a [u128],
+    ) -> Instance<'a> {
+        let types = typeid::of::<(PhantomData<W>, PhantomData<T>)>();
+        Instance { types, names: type_name::<T>, self_name: Some(self_name), consts }
     }
+
+    /// The names and values, to tell instances from each other in the file.
+    fn generics(&self) -> String {
+        let self_name = self.self_name.map_or("", |name| name());
+        let own = (self.names)().replace("core::marker::PhantomData", "");
+        let consts = self.consts.iter().map(|value| format!(" {value}"));
+        consts.fold(format!("{self_name} {own}"), |generics, value| generics + &value)
+    }
+
+    /// Whether the names say all, and to any process: those of the function's own types are names of
+    /// std's; and a method is of a type without parameters, in the module that the type is in.
+    fn is_named(&self, declaration: &Declaration) -> bool {
+        let is_of_std = |path: &str| {
+            !path.contains("::")
+                || ["core::", "alloc::", "std::"].iter().any(|s| path.starts_with(s))
+        };
+        let is_part = |c: char| c.is_alphanumeric() || "_:{}#".contains(c);
+        let mut paths = (self.names)().split(|c| !is_part(c));
+        if !paths.all(|path| is_of_std(path) && !path.contains('{')) {
+            return false;
+        }
+        let Some(self_name) = self.self_name.map(|name| name()) else { return true };
+        let ident = self_name.strip_prefix(declaration.module).and_then(|s| s.strip_prefix("::"));
+        let is_plain =
+            ident.is_some_and(|ident| ident.chars().all(|c| c == '_' || c.is_alphanumeric()));
+        // Of its own, or of a trait: then the parameters of the trait stand in the place, as `_` those
+        // of the implementation.
+        let place = (declaration.place)();
+        let of_trait = place.strip_prefix('<').and_then(|s| s.strip_prefix(self_name));
+        let is_own = place.starts_with(&format!("{self_name}::"));
+        let is_of_trait = of_trait.is_some_and(|rest| rest.starts_with(" as ") && !has_blank(rest));
+        is_plain && (is_own || is_of_trait)
+    }
+}
+
+/// Whether a name has a `_` in place of a parameter.
+fn has_blank(name: &str) -> bool {
+    name.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|part| part == "_")
 }
 
 /// The type of a value, for an [`Instance`].
@@ -88,7 +147,8 @@ pub fn type_of<T: ?Sized>(_value: &T) -> PhantomData<fn(&T)> {
 
 impl Site {
     pub const fn new(declaration: Declaration) -> Site {
-        Site { declaration, cache: OnceLock::new(), first: OnceLock::new() }
+        let is_opening = AtomicBool::new(false);
+        Site { declaration, cache: OnceLock::new(), is_opening, first: OnceLock::new() }
     }
 
     /// The function's path.
@@ -102,13 +162,33 @@ impl Site {
 
     /// The cache, opened when it is first asked for.
     pub fn cache(&self) -> &MmapCache {
-        self.cache.get_or_init(|| self.open())
+        self.cache.get_or_init(|| {
+            versions::enroll(&self.path(), &(self.declaration.version)());
+            self.open()
+        })
     }
 
-    /// Opens the cache without blocking the task's thread.
+    /// Opens the cache without blocking the task's thread. One thread does, for all tasks that ask.
+    #[inline]
     pub async fn ready(&'static self) {
         if self.cache.get().is_none() {
-            offload(|| self.cache().clone()).await;
+            self.open_elsewhere().await;
+        }
+    }
+
+    async fn open_elsewhere(&'static self) {
+        while self.cache.get().is_none() {
+            // Relaxed: the cache itself publishes what was done.
+            if self.is_opening.swap(true, Ordering::Relaxed) {
+                sleep(OPEN_PAUSE).await;
+                continue;
+            }
+            let open = || {
+                // Taken back even if an expression of the user's panics.
+                let _over = Over(&self.is_opening);
+                self.cache();
+            };
+            offload(open).await;
         }
     }
 
@@ -149,11 +229,18 @@ impl Site {
     }
 
     fn marked(&self, instance: &Instance<'_>) -> Name {
+        let Declaration { here, at, .. } = self.declaration;
+        let path = self.path();
+        // A function in a block has a name that another may have, in another block.
+        let is_in_block = instance.self_name.is_none()
+            && path.rsplit_once("::").map(|(parent, _)| parent) != Some(self.declaration.module);
         Name::Marked(Marked {
-            path: self.path(),
+            path,
             version: (self.declaration.version)(),
             generics: instance.generics(),
-            instance: instance.types,
+            instance: (instance.types, here()),
+            is_named: !is_in_block && instance.is_named(&self.declaration),
+            at,
         })
     }
 
@@ -222,6 +309,15 @@ impl Site {
             Section::<Sequence<S::Value>>::of_items(handle, name, schema, &fingerprint)
         });
         ItemsCall { section, identity: identify_fed(&section.scope.hash, feed) }
+    }
+}
+
+/// Says that an opening is over.
+struct Over(&'static AtomicBool);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed); // Relaxed: see `open_elsewhere`.
     }
 }
 

@@ -34,12 +34,12 @@ impl<K> Copy for Form<K> {}
 /// Is it a `Result`, whatever it is called?
 pub trait ProbeFallible {
     type Form;
-    fn form(&self) -> Self::Form;
+    fn __persist_cache_form(&self) -> Self::Form;
 }
 
 impl<V, E> ProbeFallible for Probe<Result<V, E>> {
     type Form = Form<Fallible<V, E>>;
-    fn form(&self) -> Form<Fallible<V, E>> {
+    fn __persist_cache_form(&self) -> Form<Fallible<V, E>> {
         Form(PhantomData)
     }
 }
@@ -47,12 +47,12 @@ impl<V, E> ProbeFallible for Probe<Result<V, E>> {
 /// Then it is a value.
 pub trait ProbePlain {
     type Form;
-    fn form(&self) -> Self::Form;
+    fn __persist_cache_form(&self) -> Self::Form;
 }
 
 impl<V> ProbePlain for &Probe<V> {
     type Form = Form<Plain<V>>;
-    fn form(&self) -> Form<Plain<V>> {
+    fn __persist_cache_form(&self) -> Form<Plain<V>> {
         Form(PhantomData)
     }
 }
@@ -87,24 +87,24 @@ impl<V> Describes<V> for ByType {
 
 /// Does the value say its schema?
 pub trait ProbeSchema {
-    fn describes(&self) -> BySchema;
+    fn __persist_cache_describes(&self) -> BySchema;
 }
 
 impl<S: Split<Value: Schema>> ProbeSchema for Form<S> {
     #[inline]
-    fn describes(&self) -> BySchema {
+    fn __persist_cache_describes(&self) -> BySchema {
         BySchema
     }
 }
 
 /// Then its type must do.
 pub trait ProbeType {
-    fn describes(&self) -> ByType;
+    fn __persist_cache_describes(&self) -> ByType;
 }
 
 impl<S> ProbeType for &Form<S> {
     #[inline]
-    fn describes(&self) -> ByType {
+    fn __persist_cache_describes(&self) -> ByType {
         ByType
     }
 }

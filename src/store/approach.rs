@@ -1,9 +1,9 @@
 //! One call's way from its miss to the right to compute: see [`flight`](super::flight). What it does
 //! next is decided in one place; how it waits, plain and async code do each in their own way.
 
-use super::Store;
 use super::flight::{Flight, Flights, Leading};
 use super::gate::Deadline;
+use super::{Store, Token};
 use crate::format::record::Identity;
 use crate::sys::claims::Claims;
 use crate::sys::task::sleep;
@@ -18,17 +18,25 @@ const PAUSE_MAX: Duration = Duration::from_millis(10);
 pub(crate) struct Lead<'a> {
     store: &'a Store,
     key: u64,
-    has_claim: bool,
+    /// Held on the sidecar that was there: it may be another one by now.
+    claim: Option<Arc<Claims>>,
+    is_futile: bool,
+}
+
+impl Lead<'_> {
+    /// Notes that the result could not be stored: the others will not find it, nor do better.
+    pub(crate) fn give_up(&mut self) {
+        self.is_futile = true;
+    }
 }
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        // In a child forked meanwhile there is neither flight nor claim: they are the parent's.
-        let flights = self.store.flights();
-        if let (true, Some(Some(claims))) = (self.has_claim, flights.claims.get()) {
+        if let Some(claims) = &self.claim {
             claims.release(self.key);
         }
-        flights.leave(self.key);
+        // In a child forked meanwhile there is no such flight: it is the parent's.
+        self.store.flights().leave(self.key, self.is_futile);
     }
 }
 
@@ -57,46 +65,53 @@ pub(crate) enum Step<'a> {
 impl<'a> Approach<'a> {
     /// `timeout` of zero: nobody waits for anybody.
     pub(crate) fn new(store: &'a Store, identity: &Identity, timeout: Duration) -> Approach<'a> {
-        let deadline = (!timeout.is_zero()).then(|| Deadline::after(timeout));
+        // Where nothing can be stored there is nothing to wait for.
+        let has_use = !timeout.is_zero() && !store.location.is_read_only;
+        let deadline = has_use.then(|| Deadline::after(timeout));
         Approach { store, key: identity.hash(0), deadline, lead: None, pause: PAUSE_MIN }
     }
 
-    /// What to do after a look that missed, up to the next one or to the computation. `seq` is how far
-    /// the file was when it missed.
-    pub(crate) fn advance(&mut self, seq: u64) -> Step<'a> {
+    /// What to do after a look that missed, up to the next one or to the computation. `token` is of
+    /// when it missed.
+    pub(crate) fn advance(&mut self, token: Token) -> Step<'a> {
         loop {
-            match self.step(seq) {
+            match self.step(token) {
                 Step::Pause(pause) => std::thread::sleep(pause),
-                Step::Wait(flight, timeout) => {
-                    flight.wait(timeout);
-                    return Step::Look;
-                }
+                Step::Wait(flight, timeout) => match flight.wait(timeout) {
+                    true => return Step::Compute(None),
+                    false => return Step::Look,
+                },
                 step => return step,
             }
         }
     }
 
     /// As [`advance`](Approach::advance), without blocking the thread.
-    pub(crate) async fn advance_async(&mut self, seq: u64) -> Step<'a> {
+    pub(crate) async fn advance_async(&mut self, token: Token) -> Step<'a> {
         loop {
-            match self.step(seq) {
+            match self.step(token) {
                 Step::Pause(pause) => sleep(pause).await,
-                Step::Wait(flight, timeout) => {
-                    flight.wait_async(timeout).await;
-                    return Step::Look;
-                }
+                Step::Wait(flight, timeout) => match flight.wait_async(timeout).await {
+                    true => return Step::Compute(None),
+                    false => return Step::Look,
+                },
                 step => return step,
             }
         }
     }
 
-    fn step(&mut self, seq: u64) -> Step<'a> {
+    /// The lead, if it has one, for who computes without more ado.
+    pub(crate) fn into_lead(self) -> Option<Lead<'a>> {
+        self.lead
+    }
+
+    fn step(&mut self, token: Token) -> Step<'a> {
         let Some(deadline) = &self.deadline else { return Step::Compute(None) };
         let Some(mut lead) = self.lead.take() else {
             let (store, key) = (self.store, self.key);
             if store.flights().enter(key) {
-                self.lead = Some(Lead { store, key, has_claim: false });
-                return self.step(seq);
+                self.lead = Some(Lead { store, key, claim: None, is_futile: false });
+                return self.step(token);
             }
             let left = if Leading::is_there() { None } else { deadline.left() };
             let Some(left) = left else { return Step::Compute(None) };
@@ -105,15 +120,18 @@ impl<'a> Approach<'a> {
                 None => Step::Look,
             };
         };
-        if lead.has_claim {
+        if lead.claim.is_some() {
             return Step::Compute(Some(lead));
         }
-        let Some(claims) = self.store.claims() else { return Step::Compute(Some(lead)) };
+        let path = &self.store.location.path;
+        let Some(claims) = self.store.flights().claims(path) else {
+            return Step::Compute(Some(lead));
+        };
         match claims.try_claim(lead.key) {
             Ok(true) => {
-                lead.has_claim = true;
+                lead.claim = Some(claims);
                 // Nothing was stored since the look that missed: it need not look again.
-                if self.store.seq() == Some(seq) {
+                if self.store.token_now() == Some(token) {
                     return Step::Compute(Some(lead));
                 }
                 self.lead = Some(lead);
@@ -135,16 +153,7 @@ impl Store {
         &self.state().flights
     }
 
-    /// The claims that other processes see.
-    fn claims(&self) -> Option<&Claims> {
-        let open = || {
-            let location = &self.location;
-            (!location.is_read_only).then(|| Claims::open(&location.path).ok()).flatten()
-        };
-        self.flights().claims.get_or_init(open).as_ref()
-    }
-
-    fn seq(&self) -> Option<u64> {
-        self.region().ok().map(|region| region.seq())
+    fn token_now(&self) -> Option<Token> {
+        self.region().ok().map(|region| Store::token(&region))
     }
 }

@@ -10,7 +10,6 @@ use super::expiry::View;
 use super::journal::Journal;
 use super::region::Region;
 use super::rewrite::{Bulk, Outcome, Replay, copy, take_place};
-use super::versions::Prefix;
 use super::{Store, Writer};
 use crate::error::{Error, Result};
 use crate::format::header::word;
@@ -80,7 +79,7 @@ impl Store {
         view: View,
     ) -> Result<Option<(Region, Bulk, Writer<'s>)>> {
         let old = region.journal();
-        let Some((next, bulk, at)) = copy_to(region, new, view, Some(&self.in_use()))? else {
+        let Some((next, bulk, at)) = copy_to(region, new, view)? else {
             return Ok(None);
         };
         let mut replay = Replay::new(region.journal(), next.journal(), at);
@@ -113,13 +112,12 @@ impl Store {
     }
 }
 
-/// Copies what is live in `region` now into a new file, and says how far in the log that is. Given the
-/// scopes in use, retires old versions of functions. `None` if the index kept moving.
+/// Copies what is live in `region` now into a new file, and says how far in the log that is. Old
+/// versions of functions are not copied. `None` if the index kept moving.
 pub(super) fn copy_to(
     region: &Region,
     new: &Replacement,
     view: View,
-    in_use: Option<&HashSet<Prefix>>,
 ) -> Result<Option<(Region, Bulk, u64)>> {
     let ledger = region.journal().ledger;
     // What is applied is in the index; what is published beyond may not be yet.
@@ -128,7 +126,7 @@ pub(super) fn copy_to(
     let Some(slots) = slots_of(region, at) else { return Ok(None) };
     let mut bulk = copy(region, slots.clone(), &new.file, view, &HashSet::new())?;
     let census = std::mem::take(&mut bulk.census);
-    let retired = in_use.map_or_else(HashSet::new, |in_use| census.retired(in_use));
+    let retired = census.retired();
     if !retired.is_empty() {
         // Only now is it known what was in vain; it happens once for each edit or two.
         new.empty()?;

@@ -15,8 +15,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::future::poll_fn;
+use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub(crate) struct Flights {
     /// By their keys' hashes: two of one hash, one in 2^64, would wait for each other and no more. With
     /// each what others wait at, once there are any.
     under_way: Mutex<BTreeMap<u64, Option<Arc<Flight>>>>,
-    /// `None`: there can be no sidecar, and processes do not wait for each other.
-    pub(crate) claims: OnceLock<Option<Claims>>,
+    /// The sidecar, once it is needed.
+    claims: Mutex<Option<Arc<Claims>>>,
 }
 
 /// A computation, for those who wait for it.
@@ -42,56 +43,94 @@ struct Progress {
     is_over: bool,
     /// Threads that wait.
     waiting: u32,
-    /// Tasks that wait.
-    wakers: Vec<Waker>,
+    /// Tasks that wait, by their seats.
+    wakers: BTreeMap<u64, Waker>,
+    seats: u64,
+    /// What was computed could not be stored: those who wait need not do so one after the other.
+    is_free: bool,
+}
+
+/// A waiting task's seat, given up when dropped.
+struct Seat<'a> {
+    flight: &'a Flight,
+    number: u64,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let waker = lock(&self.flight.progress).wakers.remove(&self.number);
+        drop(waker);
+    }
 }
 
 impl Flight {
-    fn land(&self) {
+    fn land(&self, is_free: bool) {
         let (waiting, wakers) = {
             let mut progress = lock(&self.progress);
-            progress.is_over = true;
+            (progress.is_over, progress.is_free) = (true, is_free);
             (progress.waiting, std::mem::take(&mut progress.wakers))
         };
         if waiting > 0 {
             self.landed.notify_all(); // A system call, so not for nobody.
         }
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 
-    /// Waits until the flight is over, or so long.
-    pub(crate) fn wait(&self, timeout: Duration) {
+    /// Waits until the flight is over, or so long. `true` if it is over and left nothing to look for.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let mut progress = lock(&self.progress);
         progress.waiting += 1;
         let is_under_way = |progress: &mut Progress| !progress.is_over;
         let waited = self.landed.wait_timeout_while(progress, timeout, is_under_way);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_free
     }
 
     /// As [`wait`](Flight::wait), without blocking the thread.
-    pub(crate) async fn wait_async(&self, timeout: Duration) {
+    pub(crate) async fn wait_async(&self, timeout: Duration) -> bool {
+        let seat = {
+            let mut progress = lock(&self.progress);
+            progress.seats += 1;
+            Seat { flight: self, number: progress.seats }
+        };
         let mut timeout = pin!(sleep(timeout));
-        poll_fn(|context| match self.poll(context) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => timeout.as_mut().poll(context),
+        poll_fn(|context| match seat.poll(context) {
+            Poll::Ready(is_free) => Poll::Ready(is_free),
+            Poll::Pending => timeout.as_mut().poll(context).map(|()| false),
         })
-        .await;
+        .await
     }
+}
 
-    fn poll(&self, context: &Context<'_>) -> Poll<()> {
-        let mut progress = lock(&self.progress);
+impl Seat<'_> {
+    fn poll(&self, context: &Context<'_>) -> Poll<bool> {
+        let mut progress = lock(&self.flight.progress);
         if progress.is_over {
-            return Poll::Ready(());
+            return Poll::Ready(progress.is_free);
         }
-        let waker = context.waker();
-        if !progress.wakers.iter().any(|other| other.will_wake(waker)) {
-            progress.wakers.push(waker.clone());
-        }
+        let former = progress.wakers.insert(self.number, context.waker().clone());
+        drop(progress);
+        drop(former);
         Poll::Pending
     }
 }
 
 impl Flights {
+    /// The claims that other processes see. `None` if there can be no sidecar: then they do not wait
+    /// for each other.
+    pub(crate) fn claims(&self, path: &Path) -> Option<Arc<Claims>> {
+        let mut claims = lock(&self.claims);
+        if claims.is_none() {
+            *claims = Claims::open(path).ok().map(Arc::new);
+        }
+        claims.clone()
+    }
+
+    /// Lets the sidecar be opened anew: it may have been removed together with the cache.
+    pub(crate) fn forget_claims(&self) {
+        let claims = lock(&self.claims).take();
+        drop(claims);
+    }
+
     /// Enters a flight; `false` if one is under way.
     pub(crate) fn enter(&self, key: u64) -> bool {
         match lock(&self.under_way).entry(key) {
@@ -106,11 +145,11 @@ impl Flights {
         Some(Arc::clone(under_way.get_mut(&key)?.get_or_insert_default()))
     }
 
-    /// Ends a flight.
-    pub(crate) fn leave(&self, key: u64) {
+    /// Ends a flight; `is_free` if it left nothing to look for, and nobody could do better.
+    pub(crate) fn leave(&self, key: u64, is_free: bool) {
         let flight = lock(&self.under_way).remove(&key);
         if let Some(Some(flight)) = flight {
-            flight.land();
+            flight.land(is_free);
         }
     }
 }

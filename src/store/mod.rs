@@ -37,10 +37,9 @@ use gate::{Deadline, Gate, Pass};
 use open::{Location, TRIES};
 use region::{Region, Sight};
 use share::{Key, Share, Totals, lock, release_share, share_of, with_cell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use versions::Prefix;
 
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
 const PATH_CHECK_INTERVAL: u64 = 100;
@@ -51,8 +50,6 @@ pub(crate) struct Store {
     key: Key,
     state: PerProcess<State>,
     pub(crate) totals: Arc<Totals>,
-    /// The scopes that this process uses: compaction keeps them.
-    in_use: Mutex<HashSet<Prefix>>,
 }
 
 /// What a forked child does not share with its parent.
@@ -116,7 +113,6 @@ impl Store {
             key: Key::new(),
             state: PerProcess::new(State::default()),
             totals: Arc::default(),
-            in_use: Mutex::default(),
         });
         store.region()?;
         let mut stores = lock(stores());
@@ -148,6 +144,7 @@ impl Store {
         if former.is_some() {
             // Let go of the old file first: on a full disk its space may be what the new one needs.
             release_share(&self.key);
+            self.state().flights.forget_claims();
             drop((former, old));
         }
         self.region().map(drop)
@@ -227,16 +224,6 @@ impl Store {
             looked.store(now, Ordering::Relaxed);
         }
         is_due
-    }
-
-    /// Notes that this process uses a scope.
-    pub(crate) fn enroll(&self, scope: &[u8; 32]) {
-        let (prefix, _) = scope.split_first_chunk().expect("32 bytes");
-        lock(&self.in_use).insert(*prefix);
-    }
-
-    fn in_use(&self) -> HashSet<Prefix> {
-        lock(&self.in_use).clone()
     }
 
     /// When a computation that begins now began.

@@ -356,7 +356,7 @@ fn what_happens_during_a_compaction_is_in_the_new_file() {
         journal.write(&[draft(&journal, 1000, b"late"), draft(&journal, 1, b"refreshed")]).unwrap();
     }
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-    let (next, _, at) = copy_to(&region, &new, View::AsWritten, None).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AsWritten).unwrap().unwrap();
     // Numbers that the new file has no records for.
     for _ in 0..20 {
         let writer = store.lock().unwrap();

@@ -99,8 +99,10 @@ impl Store {
         // The index before the tail: whatever it leads to below this tail must be there.
         let (words, table) = region.index();
         let slots: Vec<Slot> = index::slots(words, table).collect();
+        // The size after the tail: a file grows before its tail does.
+        let tail = region.journal().tail();
         let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
-        let tail = region.journal().tail().unwrap_or(size);
+        let tail = tail.unwrap_or(size);
         if tail > size {
             report.find(Finding::Truncated { offset: tail });
         }

@@ -3,10 +3,33 @@
 //! So compaction takes a census of the scopes in a file, and retires the versions of a function beyond
 //! the newest two, by when something was last stored in them. What this process uses it keeps.
 
-use std::collections::{HashMap, HashSet};
+use super::share::lock;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Mutex;
 
 /// The beginning of a scope's hash, which all of its records have.
 pub(crate) type Prefix = [u8; 8];
+
+/// The versions that this process uses: the start of the function's name as a scope has it, and the
+/// version. Whatever handle compacts, it keeps them.
+static IN_USE: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+
+/// Notes that this process uses a version of the function at `path`.
+pub(crate) fn enroll(path: &str, version: &str) {
+    lock(&IN_USE).insert((marked(path), version.to_owned()));
+}
+
+fn is_in_use(name: &[u8], version: &[u8]) -> bool {
+    let in_use = lock(&IN_USE);
+    in_use
+        .iter()
+        .any(|(start, own)| own.as_bytes() == version && name.starts_with(start.as_bytes()))
+}
+
+/// How the name of a marked function's scope begins; its generic parameters follow.
+pub(crate) fn marked(path: &str) -> String {
+    format!("cached {path} ")
+}
 
 /// Versions of a function that are kept.
 const KEPT: usize = 2;
@@ -53,7 +76,7 @@ impl Census {
     }
 
     /// The scopes of versions that are not kept.
-    pub(crate) fn retired(mut self, in_use: &HashSet<Prefix>) -> HashSet<Prefix> {
+    pub(crate) fn retired(mut self) -> HashSet<Prefix> {
         self.settle();
         let mut functions: HashMap<&[u8], Versions<'_>> = HashMap::new();
         for (prefix, usage) in &self.scopes {
@@ -64,11 +87,12 @@ impl Census {
             scopes.push(*prefix);
         }
         let mut retired = HashSet::new();
-        for versions in functions.into_values() {
-            let mut versions: Vec<_> = versions.into_values().collect();
-            versions.sort_unstable_by_key(|(newest, _)| std::cmp::Reverse(*newest));
-            let old = versions.into_iter().skip(KEPT).flat_map(|(_, scopes)| scopes);
-            retired.extend(old.filter(|scope| !in_use.contains(scope)));
+        for (name, versions) in functions {
+            let mut versions: Vec<_> = versions.into_iter().collect();
+            versions.sort_unstable_by_key(|(_, (newest, _))| std::cmp::Reverse(*newest));
+            let old = versions.into_iter().skip(KEPT);
+            let unused = old.filter(|(version, _)| !is_in_use(name, version));
+            retired.extend(unused.flat_map(|(_, (_, scopes))| scopes));
         }
         retired
     }
@@ -88,7 +112,7 @@ fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Census, Prefix};
+    use super::{Census, Prefix, enroll};
     use std::collections::HashSet;
 
     fn description(name: &str, version: &str) -> Vec<u8> {
@@ -98,17 +122,25 @@ mod tests {
 
     #[test]
     fn the_newest_two_versions_stay_and_what_is_in_use() {
+        enroll("used::f", "2");
+        let scopes = [
+            ("cached used::f <u8>", "1"),
+            ("cached used::f <u8>", "2"),
+            ("cached used::f <u8>", "3"),
+            ("cached used::f <u8>", "4"),
+            ("cached used::f <u8>", "5"),
+            ("cached other::f <u8>", "2"),
+            ("name", ""),
+        ];
         let mut census = Census::default();
-        let scopes = [("f", "1"), ("f", "2"), ("f", "3"), ("f", "4"), ("g", "1"), ("name", "")];
         for (at, (name, version)) in scopes.iter().enumerate() {
             let prefix: Prefix = [at as u8 + 1; 8];
             census.describe(prefix, &description(name, version));
             census.count(prefix, at as u64 + 1);
         }
-        census.count([1; 8], 90); // The first version was gone back to.
+        census.count([1; 8], 90); // The first version was gone back to, and stored to.
         census.count([9; 8], 91); // A scope whose own record was lost.
-        let retired = census.retired(&HashSet::from([[2; 8]]));
-        assert_eq!(retired, HashSet::from([[3; 8]]));
+        assert_eq!(census.retired(), HashSet::from([[3; 8], [4; 8]]));
     }
 
     #[test]
@@ -116,7 +148,7 @@ mod tests {
         for bytes in [&[][..], &[1], &[255, 255, 255, 255, 0], &[0, 0, 0, 0, 9, 0, 0, 0]] {
             let mut census = Census::default();
             (0..4).for_each(|n| census.describe([n; 8], bytes));
-            assert!(census.retired(&HashSet::new()).is_empty());
+            assert!(census.retired().is_empty());
         }
     }
 }

@@ -43,9 +43,9 @@ impl Clock {
             let left = at.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let waker = sleepers.wakers.remove(&(at, id));
-                // Not under the lock: a waker may do anything.
+                // Not under the lock: a waker may do anything, and panic.
                 drop(sleepers);
-                waker.inspect(Waker::wake_by_ref);
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.map(Waker::wake)));
                 sleepers = self.lock();
             } else {
                 let waited = self.changed.wait_timeout(sleepers, left);
@@ -72,9 +72,12 @@ impl Drop for Bed {
     }
 }
 
+/// Nobody sleeps longer: past the end of the clock there is no time to wake at.
+const SLEEP_MAX: Duration = Duration::from_secs(365 * 86_400);
+
 /// Sleeps without blocking the thread. Where no thread is to be had that could wake it, it blocks.
 pub(crate) async fn sleep(duration: Duration) {
-    let until = Instant::now() + duration;
+    let until = Instant::now() + duration.min(SLEEP_MAX);
     let mut bed: Option<Bed> = None;
     poll_fn(|context| {
         if Instant::now() >= until {

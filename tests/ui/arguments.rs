@@ -10,6 +10,11 @@ fn changes(list: &mut Vec<u32>) -> usize {
 }
 
 #[cache]
+fn changes_inside(list: Option<&mut Vec<u32>>) -> usize {
+    list.map_or(0, |list| list.len())
+}
+
+#[cache]
 fn no_key(plain: u32, opaque: Opaque) -> u32 {
     let _ = opaque;
     plain
@@ -25,6 +30,11 @@ struct Client;
 impl Client {
     #[cache]
     fn count(&mut self, n: u32) -> u32 {
+        n
+    }
+
+    #[cache]
+    fn pinned(self: std::pin::Pin<&mut Self>, n: u32) -> u32 {
         n
     }
 
