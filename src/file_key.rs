@@ -32,8 +32,8 @@ use std::time::{Duration, SystemTime};
 /// ```
 ///
 /// What it cannot see: a change of the content that leaves size and all times as they were, for which
-/// one must set the machine's clock back; or a second change within one tick of a file system that
-/// keeps its times in whole seconds.
+/// one must set the machine's clock back; one through a map, until the system notes it; or a second
+/// change within one tick of a file system that keeps its times in whole seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileKey {
     path: PathBuf,
@@ -48,27 +48,34 @@ pub struct FileKey {
 
 /// Longer than the tick by which systems stamp files.
 const TICK: Duration = Duration::from_millis(10);
+/// How often a file that keeps changing is waited for: its content is then whatever one happens to read.
+const TRIES: u32 = 5;
 
 impl FileKey {
-    /// The file at `path`, as it is now. One system call; for a file that changed a moment ago it waits
-    /// out the tick of the file system's clock (10 ms), since a second change within it would leave
-    /// the same stamp.
+    /// The file at `path`, as it is now. One system call; for a file that changed a moment ago it blocks
+    /// until the tick of the file system's clock is over (10 ms, or five times that if the file keeps
+    /// changing), since a second change within it would leave the same stamp.
     ///
     /// # Errors
     /// If there is none, or the system refuses to tell.
     pub fn new(path: impl AsRef<Path>) -> io::Result<FileKey> {
         let path = path.as_ref();
-        let key = FileKey::now(path)?;
-        let (seconds, nanos) = key.changed;
-        let changed = Duration::new(u64::try_from(seconds).unwrap_or(0), nanos as u32);
-        let settled = SystemTime::UNIX_EPOCH + changed + TICK;
-        match settled.duration_since(SystemTime::now()) {
-            Ok(left) if !left.is_zero() => {
-                thread::sleep(left.min(TICK));
-                FileKey::now(path)
-            }
-            _ => Ok(key),
+        let mut key = FileKey::now(path)?;
+        for _ in 0..TRIES {
+            let Some(left) = key.unsettled() else { break };
+            thread::sleep(left);
+            key = FileKey::now(path)?;
         }
+        Ok(key)
+    }
+
+    /// How long another change could leave the same stamp.
+    fn unsettled(&self) -> Option<Duration> {
+        let (seconds, nanos) = self.changed;
+        let changed = Duration::new(u64::try_from(seconds).ok()?, nanos as u32);
+        let settled = SystemTime::UNIX_EPOCH + changed + TICK;
+        let left = settled.duration_since(SystemTime::now()).ok()?;
+        (!left.is_zero()).then_some(left.min(TICK))
     }
 
     fn now(path: &Path) -> io::Result<FileKey> {

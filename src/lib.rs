@@ -5,9 +5,10 @@
 //! ```
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let open = |name: &str| persist_cache::MmapCache::options().root(dir.path()).open(name);
+//! use persist_cache::Schema;
 //! use persist_cache::rkyv::{Archive, Deserialize, Serialize};
 //!
-//! #[derive(Archive, Serialize, Deserialize)]
+//! #[derive(Archive, Serialize, Deserialize, Schema)]
 //! #[rkyv(crate = persist_cache::rkyv)]
 //! struct Report { words: u64, longest: String }
 //!
@@ -17,7 +18,7 @@
 //! }
 //!
 //! let cache = open("reports")?; // MmapCache::open("reports")?
-//! let analyse = cache.memoize(|text: &str| report(text));
+//! let analyse = cache.memoize(|text: &str| report(text)).with_schema();
 //!
 //! let first = analyse.call("to be or not to be"); // computed, and stored
 //! let again = analyse.call("to be or not to be"); // read in place: tens of nanoseconds
@@ -89,10 +90,13 @@
 //!
 //! The fingerprint of a result type that derives [`Schema`] is what it is made of, nested types included,
 //! and nothing else: swapping two fields is a miss, another compiler, profile or crate version is none.
-//! `#[cache]` finds it by itself, tables and closures by `with_schema`. Without it, the compiler's idea of
-//! the type must do: it does **not** see, in a type *nested* in the result, fields of one size that change
-//! places, names or types, and it changes with compiler, profile and crate version: then entries are
-//! misses. So is what is known by a closure's type.
+//! `#[cache]` finds it by itself, tables and closures by `with_schema`.
+//!
+//! Without it, the compiler's idea of the type must do, and it is a poor one: it sees the type's names and
+//! its size, and the names and order of its own fields. It does **not** see a field that becomes another
+//! type of the same size, nor any change within nested types: such an edit gives wrong values until the
+//! cache is cleared. And it changes with compiler, profile and crate version: then entries are misses. So
+//! it is with what is known by a closure's type. Types of std need no schema derived.
 //!
 //! Arguments of up to 24 bytes and all values lie in the file in clear.
 //!
@@ -111,7 +115,7 @@
 //! that matters, [`OpenOptions::copy_reads`] maps nothing.
 //!
 //! A process that forks may go on using its caches in the child. A lock that the parent held when it
-//! was killed is free once the child has ended, too.
+//! was killed, or its claim to a computation, is free once the child has ended, too.
 //!
 //! # Features
 //!

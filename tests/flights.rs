@@ -6,7 +6,7 @@ mod common;
 
 use common::{Dir, command, finish, role, spawn};
 use futures_lite::future::{block_on, poll_once, yield_now};
-use persist_cache::{MmapCache, cache};
+use persist_cache::{MmapCache, cache, rkyv};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -533,7 +533,7 @@ fn claims_go_on_after_the_files_were_removed() {
     }
     // Each of them finds out at a miss, a moment later.
     thread::sleep(Duration::from_millis(150));
-    (one_slow.peek(&2), other_slow.peek(&2));
+    assert!(one_slow.peek(&2).is_none() && other_slow.peek(&2).is_none());
     assert_eq!(both(3), 1);
 }
 
@@ -573,4 +573,43 @@ fn a_timeout_may_be_as_long_as_durations_are() {
     });
     let (one, other) = block_on(futures_lite::future::zip(slow.call(&1), slow.call(&1)));
     assert_eq!((one.to_native(), other.to_native()), (2, 2));
+}
+
+#[cache(root = root(), claim_timeout = "1h")]
+async fn borrowing(text: &str, bytes: &[u8]) -> Result<u64, std::num::ParseIntError> {
+    yield_now().await;
+    Ok(text.parse::<u64>()? + bytes.len() as u64)
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(crate = persist_cache::rkyv)]
+struct Unshared {
+    n: u64,
+    #[rkyv(with = rkyv::with::Skip)]
+    cell: std::cell::Cell<u64>,
+}
+
+#[cache(root = root(), claim_timeout = "1h")]
+async fn unshared(n: u64) -> Unshared {
+    yield_now().await;
+    Unshared { n, cell: std::cell::Cell::new(n) }
+}
+
+/// What is `Send` without a cache is with one: arguments that are borrowed, values that cannot be shared.
+#[test]
+fn futures_can_be_sent() {
+    fn sent<F: Future + Send>(future: F) -> F {
+        future
+    }
+    let dir = Dir::new();
+    let closure = open(dir.path()).memoize_async(async |n: &u64| unshared::uncached(*n).await);
+    let text = String::from("40");
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    let spawned = runtime.spawn(async { borrowing("40", &[1, 2]).await });
+    assert_eq!(runtime.block_on(spawned).unwrap(), Ok(42));
+    assert_eq!(block_on(sent(borrowing(&text, &[1, 2]))), Ok(42));
+    assert_eq!(block_on(sent(borrowing::refresh(&text, &[1, 2]))), Ok(42));
+    let value = block_on(sent(unshared(1)));
+    assert_eq!((value.n, value.cell.get()), (1, 1));
+    block_on(sent(async move { assert_eq!(closure.call(&1).await.n, 1) }));
 }

@@ -1,6 +1,7 @@
 //! The claims of computations under way: one byte of a sidecar file for each, locked for as long as
 //! the computation lasts. The locks belong to the open file description (`F_OFD_SETLK`), so that they
-//! end with their process however it ends, and not when some other descriptor is closed. The sidecar is
+//! end with their process however it ends, and not when some other descriptor is closed. (A child that it
+//! forked has the description too, and keeps them until it ends or executes a program.) The sidecar is
 //! empty, and neither renamed nor removed: else there would be two, and a claim in each.
 #![expect(unsafe_code, reason = "no crate of this tree locks a range of a file for a description")]
 

@@ -44,12 +44,16 @@ fn a_nested_archive_overflows_no_stack() {
 /// The payload that a recording makes of `values`.
 fn sequence<V: CacheValue>(values: &[V]) -> AlignedVec {
     let (mut chunk, mut bytes) = (Chunk::new(), AlignedVec::new());
+    let mut take = |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        Ok(())
+    };
     for value in values {
         if chunk.push(value).unwrap() {
-            chunk.close(|part| Ok(bytes.extend_from_slice(part))).unwrap();
+            chunk.close(&mut take).unwrap();
         }
     }
-    chunk.close(|part| Ok(bytes.extend_from_slice(part))).unwrap();
+    chunk.close(&mut take).unwrap();
     bytes.extend_from_slice(&Chunk::<V>::end(values.len() as u64));
     bytes
 }
