@@ -142,6 +142,9 @@ impl MmapCache {
     /// the old one's place. Readers and writers go on meanwhile, but for a moment at the end. Needs
     /// disk space for the live entries; the old file's comes back when nobody holds a value in it.
     ///
+    /// Of a `#[cache]` function it keeps what the two versions of its code have that were last stored to,
+    /// and the version that this process uses.
+    ///
     /// # Errors
     /// [`Error::Busy`] if another process is at it; else as [`Table::insert`].
     pub fn compact(&self) -> Result<Compaction> {

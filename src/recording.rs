@@ -4,6 +4,7 @@
 //! MiB to a file without a name beside the cache.
 
 use crate::error::{Error, Result};
+use crate::format::PAYLOAD_LIMIT;
 use crate::format::record::Identity;
 use crate::section::Section;
 use crate::store::write::Terms;
@@ -99,6 +100,12 @@ struct Spool {
 
 impl Spool {
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let spilled = self.file.as_ref().map_or(0, |(_, len)| *len);
+        let size = spilled + (self.memory.len() + bytes.len()) as u64;
+        if size > PAYLOAD_LIMIT {
+            // It could not be stored: an iterator without an end should not fill the disk up to there.
+            return Err(Error::TooLarge { what: "all items", size, limit: PAYLOAD_LIMIT });
+        }
         if !self.memory.is_empty() && self.memory.len() + bytes.len() > SPOOL_MEMORY {
             self.spill()?;
         }

@@ -613,3 +613,41 @@ fn futures_can_be_sent() {
     assert_eq!((value.n, value.cell.get()), (1, 1));
     block_on(sent(async move { assert_eq!(closure.call(&1).await.n, 1) }));
 }
+
+/// A child that is forked within a computation, and ends it too, does not give its parent's claim up.
+#[test]
+#[expect(unsafe_code, reason = "fork")]
+fn a_forked_child_leaves_the_claim_alone() {
+    const TEST: &str = "a_forked_child_leaves_the_claim_alone";
+    if let Some((role, place)) = role() {
+        let is_leader = role == "leader";
+        let is_child = AtomicU32::new(0);
+        let slow = open(&place).memoize_as("slow", |n: &u64| {
+            note(&place);
+            if is_leader {
+                // SAFETY: the child goes on with this thread alone, and ends below.
+                if unsafe { libc::fork() } == 0 {
+                    is_child.store(1, Ordering::Relaxed);
+                    panic!("the child has no result");
+                }
+                thread::sleep(HALF_A_SECOND * 2);
+            }
+            n + 1
+        });
+        let call = std::panic::AssertUnwindSafe(|| assert_eq!(*slow.call(&1), 2));
+        let called = std::panic::catch_unwind(call);
+        if is_child.load(Ordering::Relaxed) == 1 {
+            // SAFETY: ends the child without running what is the parent's.
+            unsafe { libc::_exit(0) };
+        }
+        return called.unwrap();
+    }
+    let dir = Dir::new();
+    let leader = spawn(TEST, "leader", dir.path());
+    is_there(&dir.join("runs"));
+    thread::sleep(HALF_A_SECOND);
+    let other = spawn(TEST, "other", dir.path());
+    finish(other);
+    finish(leader);
+    assert_eq!(noted(dir.path()), 1);
+}

@@ -5,6 +5,7 @@
 //! empty, and neither renamed nor removed: else there would be two, and a claim in each.
 #![expect(unsafe_code, reason = "no crate of this tree locks a range of a file for a description")]
 
+use super::fork::forks;
 use super::place;
 use std::fs::File;
 use std::io;
@@ -12,11 +13,15 @@ use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 /// The sidecar of a cache, open.
-pub(crate) struct Claims(File);
+pub(crate) struct Claims {
+    file: File,
+    /// The process that opened it.
+    process: u64,
+}
 
 impl Claims {
     pub(crate) fn open(path: &Path) -> io::Result<Claims> {
-        place::open_sidecar(path).map(Claims)
+        Ok(Claims { file: place::open_sidecar(path)?, process: forks() })
     }
 
     /// Claims a byte, if no other description has it.
@@ -30,8 +35,11 @@ impl Claims {
         }
     }
 
-    /// Gives a byte back.
+    /// Gives a byte back. A forked child does not: the claim is its parent's.
     pub(crate) fn release(&self, byte: u64) {
+        if forks() != self.process {
+            return;
+        }
         // The claim ends with the process in any case; there is nothing to do about a failure.
         let _ = self.set(byte, libc::F_UNLCK as i16);
     }
@@ -48,7 +56,7 @@ impl Claims {
         };
         // SAFETY: the descriptor is open for as long as `self` lives; the call reads `range`, which
         // is what `F_OFD_SETLK` takes, and writes nowhere.
-        match unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) } {
+        match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }

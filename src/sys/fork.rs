@@ -14,7 +14,8 @@ extern "C" fn in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-fn forks() -> u64 {
+/// The same number in a process for as long as it lives, another in its children.
+pub(crate) fn forks() -> u64 {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         // SAFETY: the handler is async-signal-safe: it adds to an atomic.
