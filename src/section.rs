@@ -12,6 +12,7 @@ use crate::store::approach::{Approach, Lead, Step};
 use crate::store::expiry::View;
 use crate::store::flight::Leading;
 use crate::store::gate::Deadline;
+use crate::store::region::Region;
 use crate::store::write::{Entry, ScopeRecord, Terms};
 use crate::store::{Found, Hit, Store, Token};
 use crate::sys::task::{offload, sleep};
@@ -104,8 +105,10 @@ impl<V> Section<V> {
     /// On what terms a value that was not found is stored. What was found, and then is not admitted,
     /// is damaged.
     pub(crate) fn terms(&self, found: &Found) -> Terms {
-        let token = Store::token(&found.region);
-        if found.is_absent() { Terms::IfAbsent(token, self.view()) } else { Terms::Mend(token) }
+        match found.is_absent() {
+            true => Terms::IfAbsent(found.token, self.view()),
+            false => Terms::Mend(found.token),
+        }
     }
 
     /// On what terms a value that is computed from now on takes the place of what is there.
@@ -209,12 +212,12 @@ impl<V: CacheValue> Section<V> {
         };
         let mut approach = self.approach(store, identity);
         let (mut lead, terms) = loop {
-            let (terms, token) = match self.look(store, identity, warrant) {
+            let (terms, token, region) = match self.look(store, identity, warrant) {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(terms, token)) => (terms, token),
+                Ok(Look::Miss(terms, token, region)) => (terms, token, region),
                 Err(error) => break (approach.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = approach.advance(token) {
+            if let Step::Compute(lead) = approach.advance(&region, token) {
                 break (lead, Ok(terms));
             }
         };
@@ -241,12 +244,12 @@ impl<V: CacheValue> Section<V> {
         };
         let mut approach = self.approach(store, identity);
         let (mut lead, terms) = loop {
-            let (terms, token) = match self.look(store, identity, warrant) {
+            let (terms, token, region) = match self.look(store, identity, warrant) {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(terms, token)) => (terms, token),
+                Ok(Look::Miss(terms, token, region)) => (terms, token, region),
                 Err(error) => break (approach.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = approach.advance_async(token).await {
+            if let Step::Compute(lead) = approach.advance_async(&region, token).await {
                 break (lead, Ok(terms));
             }
         };
@@ -295,10 +298,10 @@ impl<V: CacheValue> Section<V> {
 
     fn look(&self, store: &Store, identity: &Identity, warrant: Warrant<V>) -> Result<Look<V>> {
         let found = store.find(identity, self.view())?;
-        let (terms, token) = (self.terms(&found), Store::token(&found.region));
+        let (terms, token, region) = (self.terms(&found), found.token, Arc::clone(&found.region));
         Ok(match Cached::admit(found, warrant) {
             Some(cached) => Look::Hit(cached),
-            None => Look::Miss(terms, token),
+            None => Look::Miss(terms, token, region),
         })
     }
 
@@ -361,8 +364,8 @@ impl<V: CacheValue> Section<V> {
 /// What a look came to.
 enum Look<V: CacheValue> {
     Hit(Cached<V>),
-    /// On what terms a result may be stored, and when it was missed.
-    Miss(Terms, Token),
+    /// On what terms a result may be stored, and when and in which file it was missed.
+    Miss(Terms, Token, Arc<Region>),
 }
 
 /// Computes, as one who leads if there is a lead, and says how long it took.

@@ -3,7 +3,9 @@
 
 use super::flight::{Flight, Flights, Leading};
 use super::gate::Deadline;
+use super::region::Region;
 use super::{Store, Token};
+use crate::format::header::{state, word};
 use crate::format::record::Identity;
 use crate::sys::claims::Claims;
 use crate::sys::task::sleep;
@@ -72,10 +74,10 @@ impl<'a> Approach<'a> {
     }
 
     /// What to do after a look that missed, up to the next one or to the computation. `token` is of
-    /// when it missed.
-    pub(crate) fn advance(&mut self, token: Token) -> Step<'a> {
+    /// when it missed in `region`.
+    pub(crate) fn advance(&mut self, region: &Region, token: Token) -> Step<'a> {
         loop {
-            match self.step(token) {
+            match self.step(region, token) {
                 Step::Pause(pause) => std::thread::sleep(pause),
                 Step::Wait(flight, timeout) => match flight.wait(timeout) {
                     true => return Step::Compute(None),
@@ -87,9 +89,9 @@ impl<'a> Approach<'a> {
     }
 
     /// As [`advance`](Approach::advance), without blocking the thread.
-    pub(crate) async fn advance_async(&mut self, token: Token) -> Step<'a> {
+    pub(crate) async fn advance_async(&mut self, region: &Region, token: Token) -> Step<'a> {
         loop {
-            match self.step(token) {
+            match self.step(region, token) {
                 Step::Pause(pause) => sleep(pause).await,
                 Step::Wait(flight, timeout) => match flight.wait_async(timeout).await {
                     true => return Step::Compute(None),
@@ -105,13 +107,13 @@ impl<'a> Approach<'a> {
         self.lead
     }
 
-    fn step(&mut self, token: Token) -> Step<'a> {
+    fn step(&mut self, region: &Region, token: Token) -> Step<'a> {
         let Some(deadline) = &self.deadline else { return Step::Compute(None) };
         let Some(mut lead) = self.lead.take() else {
             let (store, key) = (self.store, self.key);
             if store.flights().enter(key) {
                 self.lead = Some(Lead { store, key, claim: None, is_futile: false });
-                return self.step(token);
+                return self.step(region, token);
             }
             let left = if Leading::is_there() { None } else { deadline.left() };
             let Some(left) = left else { return Step::Compute(None) };
@@ -131,7 +133,7 @@ impl<'a> Approach<'a> {
             Ok(true) => {
                 lead.claim = Some(claims);
                 // Nothing was stored since the look that missed: it need not look again.
-                if self.store.token_now() == Some(token) {
+                if is_as_it_was(region, token) {
                     return Step::Compute(Some(lead));
                 }
                 self.lead = Some(lead);
@@ -152,8 +154,9 @@ impl Store {
     fn flights(&self) -> &Flights {
         &self.state().flights
     }
+}
 
-    fn token_now(&self) -> Option<Token> {
-        self.region().ok().map(|region| Store::token(&region))
-    }
+/// Whether nothing was stored since `token`, in a file that is still the cache.
+fn is_as_it_was(region: &Region, token: Token) -> bool {
+    region.medium().load(word::STATE) == state::LIVE && Store::token(region) == token
 }

@@ -81,6 +81,8 @@ pub(crate) struct Found {
     /// This thread's share of the region.
     pub(crate) share: Arc<Share>,
     pub(crate) sight: Sight,
+    /// When the look began.
+    pub(crate) token: Token,
 }
 
 impl Found {
@@ -169,6 +171,8 @@ impl Store {
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
         for _ in 0..TRIES {
             let region = self.region()?;
+            // Before the look: what is stored during it is stored since.
+            let token = Store::token(&region);
             let sight = region.find(identity, view);
             let has_moved = match &sight {
                 Sight::Moved => true,
@@ -186,7 +190,7 @@ impl Store {
             };
             let saved = saved.map(|head| record::cost(&head).nanos());
             let share = share_of(&self.key, &region, &self.totals, saved);
-            return Ok(Found { region, share, sight });
+            return Ok(Found { region, share, sight, token });
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }

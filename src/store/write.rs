@@ -305,6 +305,7 @@ impl Writer<'_> {
     fn found(&self, sight: Sight) -> Found {
         let region = Arc::clone(self.region());
         let share = self.store.share_of(&region);
-        Found { region, share, sight }
+        let token = Store::token(&region);
+        Found { region, share, sight, token }
     }
 }
