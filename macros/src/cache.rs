@@ -121,13 +121,13 @@ impl Expansion<'_> {
         }
     }
 
-    fn library(&self) -> &syn::Path {
-        &self.options.library
+    fn crate_path(&self) -> &syn::Path {
+        &self.options.crate_path
     }
 
     fn private(&self) -> TokenStream {
-        let library = self.library();
-        quote!(#library::__private)
+        let crate_path = self.crate_path();
+        quote!(#crate_path::__private)
     }
 
     /// What a member of the companion is called.
@@ -139,7 +139,7 @@ impl Expansion<'_> {
     }
 
     fn members(&self, prefix: Option<&Ident>) -> TokenStream {
-        let (library, visibility) = (self.library(), self.function.visibility());
+        let (crate_path, visibility) = (self.crate_path(), self.function.visibility());
         let site_name = self.site_name();
         let site = self.site(self.function.companion.as_ref().filter(|_| prefix.is_none()));
         let code = prefix.is_none().then(|| {
@@ -176,7 +176,7 @@ impl Expansion<'_> {
             #witness
             /// The function's own handle on its cache.
             #allow
-            #visibility fn #cache() -> #library::MmapCache {
+            #visibility fn #cache() -> #crate_path::MmapCache {
                 ::core::clone::Clone::clone(Self::#site_name().cache())
             }
             #upkeep
@@ -187,27 +187,27 @@ impl Expansion<'_> {
 
     /// What the cache offers, by the names it has there.
     fn upkeep(&self, prefix: Option<&Ident>) -> TokenStream {
-        let (library, visibility, site) =
-            (self.library(), self.function.visibility(), self.site_name());
+        let (crate_path, visibility, site) =
+            (self.crate_path(), self.function.visibility(), self.site_name());
         let allow = quote!(#[allow(dead_code)]);
         let offers: [(&str, TokenStream, &str); 5] = [
             (
                 "flush",
-                quote!(#library::Result<u64>),
+                quote!(#crate_path::Result<u64>),
                 "Removes the entries of the cache that have expired, and returns how many.",
             ),
             (
                 "clear",
-                quote!(#library::Result<()>),
+                quote!(#crate_path::Result<()>),
                 "Removes all entries of the cache, those of other functions that share it too.",
             ),
-            ("delete", quote!(#library::Result<()>), "Removes the file of the cache."),
+            ("delete", quote!(#crate_path::Result<()>), "Removes the file of the cache."),
             (
                 "compact",
-                quote!(#library::Result<#library::Compaction>),
+                quote!(#crate_path::Result<#crate_path::Compaction>),
                 "Rewrites the file of the cache with its live entries alone.",
             ),
-            ("stats", quote!(#library::Stats), "Counts, of the cache and of this process."),
+            ("stats", quote!(#crate_path::Stats), "Counts, of the cache and of this process."),
         ];
         let offers = offers.iter().map(|(name, output, doc)| {
             let (member, method) = (self.member(prefix, name), format_ident!("{name}"));
@@ -232,7 +232,7 @@ impl Expansion<'_> {
 
     /// Another way to call the function, with its arguments.
     fn way(&self, prefix: Option<&Ident>, way: Way) -> TokenStream {
-        let library = self.library();
+        let crate_path = self.crate_path();
         let mut signature = self.function.signature(false);
         signature.ident = self.member(prefix, way.name());
         let stored = self.function.gives.stored().clone();
@@ -240,7 +240,7 @@ impl Expansion<'_> {
             Way::Run | Way::Refresh => {}
             Way::Forget => {
                 signature.asyncness = None;
-                signature.output = syn::parse_quote!(-> #library::Result<bool>);
+                signature.output = syn::parse_quote!(-> #crate_path::Result<bool>);
             }
             Way::Archived | Way::Peek => {
                 let is_peek = matches!(way, Way::Peek);
@@ -251,7 +251,7 @@ impl Expansion<'_> {
                 let (value, error, clause) = match spelling(&stored) {
                     Spelling::Plain => (quote!(#stored), None, None),
                     Spelling::Result => {
-                        let of = quote!(<#stored as #library::__private::SpelledResult>);
+                        let of = quote!(<#stored as #crate_path::__private::SpelledResult>);
                         (quote!(#spelled), Some(quote!(#of::Error)), Some(quote!(#of::Value)))
                     }
                     Spelling::Unclear => (quote!(#spelled), None, Some(quote!(#stored))),
@@ -259,11 +259,11 @@ impl Expansion<'_> {
                 if let Some(same) = clause {
                     signature.generics.params.push(syn::parse_quote!(#spelled));
                     let clause = signature.generics.make_where_clause();
-                    clause.predicates.push(syn::parse_quote!(#spelled: #library::CacheValue));
-                    let is = quote!(#library::__private::Is<#spelled>);
+                    clause.predicates.push(syn::parse_quote!(#spelled: #crate_path::CacheValue));
+                    let is = quote!(#crate_path::__private::Is<#spelled>);
                     clause.predicates.push(syn::parse_quote!(#same: #is));
                 }
-                let cached = quote!(#library::Cached<#value>);
+                let cached = quote!(#crate_path::Cached<#value>);
                 let output = match (is_peek, error) {
                     (true, _) => quote!(::core::option::Option<#cached>),
                     (false, Some(error)) => quote!(::core::result::Result<#cached, #error>),
@@ -305,8 +305,7 @@ impl Expansion<'_> {
 
     /// The function in which the function's static is, inside `parent` or beside the function.
     fn site(&self, parent: Option<&Ident>) -> TokenStream {
-        let (library, name) = (self.library(), self.site_name());
-        let private = quote!(#library::__private);
+        let (private, name) = (self.private(), self.site_name());
         let function = self.function.name().unraw().to_string();
         let parent = parent.map_or_else(String::new, |parent| format!("::{}", parent.unraw()));
         let tail = format!("{parent}::{name}::__Here");
@@ -373,7 +372,7 @@ impl Expansion<'_> {
             }
         }
         self.options.feed(&mut code);
-        constant(self.library(), code, &self.options.deps)
+        constant(self.crate_path(), code, &self.options.deps)
     }
 
     /// The body of the outer function, or of another way to call it.

@@ -12,17 +12,17 @@ use syn::{
 
 /// What an attribute of a derive may say of a type or field.
 struct Said {
-    library: Path,
+    crate_path: Path,
     /// `#[cache_key(skip)]` or `#[schema(opaque)]`.
     word: bool,
 }
 
 fn said(attributes: &[Attribute], name: &str, word: &str) -> Result<Said> {
-    let mut said = Said { library: parse_quote!(::persist_cache), word: false };
+    let mut said = Said { crate_path: parse_quote!(::persist_cache), word: false };
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident(name)) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("crate") {
-                said.library = meta.value()?.call(Path::parse_mod_style)?;
+                said.crate_path = meta.value()?.call(Path::parse_mod_style)?;
             } else if meta.path.is_ident(word) {
                 said.word = true;
             } else {
@@ -64,17 +64,19 @@ fn refuse_union(input: &DeriveInput) -> Result<()> {
 
 pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
-    let library = said(&input.attrs, "cache_key", "skip")?.library;
+    let crate_path = said(&input.attrs, "cache_key", "skip")?.crate_path;
     let schema_of = |name: String, fields: &Fields| -> Result<TokenStream> {
-        let mut schema = quote!(#library::KeySchema::new(#name));
+        let mut schema = quote!(#crate_path::KeySchema::new(#name));
         for (number, field) in fields.iter().enumerate() {
             if said(&field.attrs, "cache_key", "skip")?.word {
                 continue;
             }
-            let (name, ty) = (field_name(field, number), without_self(&input, &library, &field.ty));
+            let (name, ty) =
+                (field_name(field, number), without_self(&input, &crate_path, &field.ty));
             let span = ty.span();
-            schema
-                .extend(quote_spanned!(span=> .field(#name, <#ty as #library::CacheKey>::SCHEMA)));
+            schema.extend(
+                quote_spanned!(span=> .field(#name, <#ty as #crate_path::CacheKey>::SCHEMA)),
+            );
         }
         Ok(schema)
     };
@@ -90,20 +92,20 @@ pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
                     };
                     let span = field.ty.span();
                     feeds.extend(
-                        quote_spanned!(span=> #library::CacheKey::feed(&self.#member, key);),
+                        quote_spanned!(span=> #crate_path::CacheKey::feed(&self.#member, key);),
                     );
                 }
             }
             (schema_of(name, &data.fields)?, feeds)
         }
         Data::Enum(data) => {
-            let mut schema = quote!(#library::KeySchema::new(#name));
+            let mut schema = quote!(#crate_path::KeySchema::new(#name));
             for variant in &data.variants {
                 let name = type_name(&variant.ident);
                 let fields = schema_of(name.clone(), &variant.fields)?;
                 schema.extend(quote!(.field(#name, #fields)));
             }
-            (schema, feed_variants(data, &library)?)
+            (schema, feed_variants(data, &crate_path)?)
         }
         Data::Union(_) => unreachable!("refused above"),
     };
@@ -112,23 +114,23 @@ pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
     let consts = input.generics.const_params().map(|parameter| &parameter.ident);
     let schema = quote! {
         #schema
-        #(.of(<#types as #library::CacheKey>::SCHEMA))*
+        #(.of(<#types as #crate_path::CacheKey>::SCHEMA))*
         #(.constant(#consts as u128))*
     };
-    let generics = bounded(&input.generics, &quote!(#library::CacheKey));
+    let generics = bounded(&input.generics, &quote!(#crate_path::CacheKey));
     let (implements, arguments, clause) = generics.split_for_impl();
     let ident = &input.ident;
     Ok(quote! {
         #[automatically_derived]
-        impl #implements #library::CacheKey for #ident #arguments #clause {
-            const SCHEMA: #library::KeySchema = #schema;
+        impl #implements #crate_path::CacheKey for #ident #arguments #clause {
+            const SCHEMA: #crate_path::KeySchema = #schema;
             #[allow(unused_variables)]
-            fn feed(&self, key: &mut #library::KeyWriter<'_>) { #feed }
+            fn feed(&self, key: &mut #crate_path::KeyWriter<'_>) { #feed }
         }
     })
 }
 
-fn feed_variants(data: &DataEnum, library: &Path) -> Result<TokenStream> {
+fn feed_variants(data: &DataEnum, crate_path: &Path) -> Result<TokenStream> {
     let mut arms = TokenStream::new();
     for (number, variant) in data.variants.iter().enumerate() {
         let (ident, number) = (&variant.ident, number as u32);
@@ -142,7 +144,7 @@ fn feed_variants(data: &DataEnum, library: &Path) -> Result<TokenStream> {
             if !said(&field.attrs, "cache_key", "skip")?.word {
                 patterns.extend(quote!(#member: #binding,));
                 let span = field.ty.span();
-                feeds.extend(quote_spanned!(span=> #library::CacheKey::feed(#binding, key);));
+                feeds.extend(quote_spanned!(span=> #crate_path::CacheKey::feed(#binding, key);));
             }
         }
         arms.extend(quote!(Self::#ident { #patterns .. } => { key.variant(#number); #feeds }));
@@ -154,28 +156,28 @@ fn feed_variants(data: &DataEnum, library: &Path) -> Result<TokenStream> {
 }
 
 /// A field's type with a stand-in where it names the type itself, whose schema would have no end.
-fn without_self(input: &DeriveInput, library: &Path, ty: &Type) -> Type {
+fn without_self(input: &DeriveInput, crate_path: &Path, ty: &Type) -> Type {
     struct Replace<'a>(&'a Ident, &'a Path);
     impl VisitMut for Replace<'_> {
         fn visit_type_path_mut(&mut self, path: &mut TypePath) {
             let is_self = path.path.is_ident("Self")
                 || path.path.segments.len() == 1 && path.path.segments[0].ident == *self.0;
             if is_self && path.qself.is_none() {
-                let library = self.1;
-                *path = parse_quote!(#library::__private::Itself);
+                let crate_path = self.1;
+                *path = parse_quote!(#crate_path::__private::Itself);
             } else {
                 visit_mut::visit_type_path_mut(self, path);
             }
         }
     }
     let mut ty = ty.clone();
-    Replace(&input.ident, library).visit_type_mut(&mut ty);
+    Replace(&input.ident, crate_path).visit_type_mut(&mut ty);
     ty
 }
 
 pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
-    let library = said(&input.attrs, "schema", "opaque")?.library;
+    let crate_path = said(&input.attrs, "schema", "opaque")?.crate_path;
     let name = type_name(&input.ident);
     let own = rkyv_says(&input.attrs);
     let describe = |fields: &Fields| -> Result<TokenStream> {
@@ -209,7 +211,7 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
         }
         Data::Union(_) => unreachable!("refused above"),
     };
-    let generics = bounded(&input.generics, &quote!(#library::Schema));
+    let generics = bounded(&input.generics, &quote!(#crate_path::Schema));
     let (implements, arguments, clause) = generics.split_for_impl();
     let ident = &input.ident;
     let types = input.generics.type_params().map(|parameter| &parameter.ident);
@@ -219,8 +221,8 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
     });
     Ok(quote! {
         #[automatically_derived]
-        impl #implements #library::Schema for #ident #arguments #clause {
-            fn describe(schema: &mut #library::SchemaWriter) {
+        impl #implements #crate_path::Schema for #ident #arguments #clause {
+            fn describe(schema: &mut #crate_path::SchemaWriter) {
                 schema.name(#name);
                 #(schema.of::<#types>();)*
                 #(#consts)*

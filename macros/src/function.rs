@@ -169,8 +169,8 @@ impl Function {
             }
         }
         let private = {
-            let library = &options.library;
-            quote!(#library::__private)
+            let crate_path = &options.crate_path;
+            quote!(#crate_path::__private)
         };
         for argument in &self.arguments {
             let mut finder = ImplFinder(false);

@@ -21,8 +21,8 @@ pub(crate) enum Companion {
 
 /// The options of one function.
 pub(crate) struct Options {
-    /// The path of this library.
-    pub(crate) library: Path,
+    /// The path of `persist-cache`, wherever its user has it.
+    pub(crate) crate_path: Path,
     pub(crate) name: Option<Expr>,
     pub(crate) root: Option<Expr>,
     pub(crate) path: Option<Expr>,
@@ -62,7 +62,7 @@ impl Options {
     /// Reads options, of which only the `known` ones may be there.
     pub(crate) fn parse(tokens: TokenStream, known: &[&str]) -> Result<Options> {
         let mut options = Options {
-            library: parse_quote!(::persist_cache),
+            crate_path: parse_quote!(::persist_cache),
             name: None,
             root: None,
             path: None,
@@ -96,7 +96,7 @@ impl Options {
     fn take(&mut self, name: &str, meta: &ParseNestedMeta<'_>) -> Result<()> {
         let value = || meta.value()?.parse::<Expr>();
         match name {
-            "crate" => self.library = meta.value()?.call(Path::parse_mod_style)?,
+            "crate" => self.crate_path = meta.value()?.call(Path::parse_mod_style)?,
             "name" => self.name = Some(value()?),
             "root" => self.root = Some(value()?),
             "path" => self.path = Some(value()?),

@@ -39,7 +39,7 @@ fn try_expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
     };
     let mut code = Code::new();
     code.feed(tokens);
-    let value = constant(&options.library, code, &options.deps);
+    let value = constant(&options.crate_path, code, &options.deps);
     Ok(companion(attributes, visibility, ident, &quote!(#visibility const CODE: u128 = #value;)))
 }
 
@@ -48,9 +48,9 @@ fn first_token(item: &Item) -> TokenStream {
 }
 
 /// The constant in which the code of an item and of those it depends on is.
-pub(crate) fn constant(library: &Path, code: Code, deps: &[Path]) -> TokenStream {
+pub(crate) fn constant(crate_path: &Path, code: Code, deps: &[Path]) -> TokenStream {
     let own = code.hash();
-    quote!(#library::__private::code(#own, &[#(#deps::CODE),*]))
+    quote!(#crate_path::__private::code(#own, &[#(#deps::CODE),*]))
 }
 
 /// A type of the item's name, which is free: the item is a value.
