@@ -53,14 +53,6 @@ impl<V: CacheValue> Outcome<V> {
     }
 }
 
-/// A value on its way to the file.
-struct Parcel {
-    identity: Identity,
-    payload: Vec<u8>,
-    cost: Duration,
-    terms: Terms,
-}
-
 /// Payloads up to this are stored by the task itself; copying more would keep its thread too long.
 const BRIEF: usize = 64 << 10;
 /// How often a task tries the lock that others hold.
@@ -131,7 +123,7 @@ impl<V> Section<V> {
         ScopeRecord { identity: self.scope.identity(), payload: description, seen }
     }
 
-    /// Stores a payload.
+    /// Stores a payload, and waits for the lock as long as the cache's options say.
     pub(crate) fn put(
         &self,
         identity: Identity,
@@ -140,8 +132,20 @@ impl<V> Section<V> {
         terms: Terms,
     ) -> Result<Option<Found>> {
         let Some((store, _)) = self.parts() else { return Ok(None) };
+        self.put_until(&store.deadline(), identity, payload, cost, terms)
+    }
+
+    fn put_until(
+        &self,
+        deadline: &Deadline,
+        identity: Identity,
+        payload: &[u8],
+        cost: Duration,
+        terms: Terms,
+    ) -> Result<Option<Found>> {
+        let Some((store, _)) = self.parts() else { return Ok(None) };
         let entry = self.entry(identity, payload, cost);
-        store.put(&entry, &self.scope_record(), terms, &store.deadline())
+        store.put(&entry, &self.scope_record(), terms, deadline)
     }
 }
 
@@ -338,26 +342,20 @@ impl<V: CacheValue> Section<V> {
         cost: Duration,
         terms: Result<Terms>,
     ) -> Result<Option<Found>> {
-        let parcel = Parcel { identity, payload: payload?, cost, terms: terms? };
-        if parcel.payload.len() > BRIEF {
+        let (payload, terms) = (payload?, terms?);
+        if payload.len() > BRIEF {
             let section = Arc::clone(self);
-            return offload(move || section.post(&parcel, None)).await;
+            return offload(move || section.put(identity, &payload, cost, terms)).await;
         }
         let Some((store, _)) = self.parts() else { return Ok(None) };
         let deadline = store.deadline();
         loop {
-            match self.post(&parcel, Some(Duration::ZERO)) {
+            let at_once = Deadline::after(Duration::ZERO);
+            match self.put_until(&at_once, identity, &payload, cost, terms) {
                 Err(Error::Locked { .. }) if deadline.left().is_some() => sleep(LOCK_PAUSE).await,
                 result => return result,
             }
         }
-    }
-
-    fn post(&self, parcel: &Parcel, patience: Option<Duration>) -> Result<Option<Found>> {
-        let Some((store, _)) = self.parts() else { return Ok(None) };
-        let entry = self.entry(parcel.identity, &parcel.payload, parcel.cost);
-        let deadline = patience.map_or_else(|| store.deadline(), Deadline::after);
-        store.put(&entry, &self.scope_record(), parcel.terms, &deadline)
     }
 }
 
