@@ -203,7 +203,7 @@ impl MmapCache {
     }
 
     /// Memoises a function that returns a stream: [`memoize_iter`](MmapCache::memoize_iter) for async
-    /// code. It blocks no thread.
+    /// code; see [`CachedStream`](crate::CachedStream).
     #[track_caller]
     pub fn memoize_stream<K, V, S, F>(&self, function: F) -> MemoizedStream<K, V, F>
     where

@@ -358,8 +358,9 @@ impl<I: Iterator<Item = K::Output>, K: Kind> Iterator for CachedIter<I, K> {
     }
 }
 
-/// The items of a cached function as a stream: what [`CachedIter`] is to iterators. It blocks no thread:
-/// the items are stored by another one.
+/// The items of a cached function as a stream: what [`CachedIter`] is to iterators. It waits for nobody on
+/// the task's thread: the items are stored by another one. Stored items that this process meets for the
+/// first time are checked before the first comes, which takes as long as reading them all.
 #[must_use = "streams are lazy"]
 pub struct CachedStream<S, K: Kind> {
     source: Source<Pin<Box<S>>, K>,
