@@ -58,21 +58,21 @@ impl Counts {
 }
 
 /// What all threads of this process counted on one store.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Totals {
     pub(crate) misses: AtomicU64,
     pub(crate) store_errors: AtomicU64,
     /// Of threads that are gone.
     hits: AtomicU64,
     saved: AtomicU64,
-    threads: Mutex<Vec<Weak<Counts>>>,
+    threads: PerProcess<Mutex<Vec<Weak<Counts>>>>,
 }
 
 impl Totals {
     /// Hits and nanoseconds saved.
     pub(crate) fn sum(&self) -> (u64, u64) {
         let mut sum = (self.hits.load(Ordering::Relaxed), self.saved.load(Ordering::Relaxed));
-        for counts in lock(&self.threads).iter().filter_map(Weak::upgrade) {
+        for counts in lock(self.threads.get(Mutex::default)).iter().filter_map(Weak::upgrade) {
             sum.0 = sum.0.saturating_add(counts.hits.load(Ordering::Relaxed));
             sum.1 = sum.1.saturating_add(counts.saved.load(Ordering::Relaxed));
         }
@@ -82,7 +82,7 @@ impl Totals {
     /// Counters for a thread.
     fn new_counts(&self) -> Arc<Counts> {
         let counts = Arc::default();
-        let mut threads = lock(&self.threads);
+        let mut threads = lock(self.threads.get(Mutex::default));
         threads.retain(|counts| counts.strong_count() > 0);
         threads.push(Arc::downgrade(&counts));
         counts

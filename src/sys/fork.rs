@@ -33,6 +33,12 @@ pub(crate) struct PerProcess<T> {
     child: OnceLock<Box<PerProcess<T>>>,
 }
 
+impl<T: Default> Default for PerProcess<T> {
+    fn default() -> PerProcess<T> {
+        PerProcess::new(T::default())
+    }
+}
+
 impl<T> PerProcess<T> {
     /// For statics, which exist before the first fork.
     pub(crate) const fn first(value: T) -> PerProcess<T> {
@@ -43,16 +49,24 @@ impl<T> PerProcess<T> {
         PerProcess { born: forks(), value, child: OnceLock::new() }
     }
 
-    /// This process's value; `make` makes it if it was another's.
+    /// This process's value; in a child, what `inherit` makes of its parent's, which a thread may hold
+    /// locked that does not exist any more.
     #[inline]
-    pub(crate) fn get(&self, make: impl Fn() -> T) -> &T {
+    pub(crate) fn get_or_inherit(&self, inherit: impl Fn(&T) -> T) -> &T {
         let forks = forks();
         let mut own = self;
         while own.born != forks {
             own = own.child.get_or_init(|| {
-                Box::new(PerProcess { born: own.born + 1, value: make(), child: OnceLock::new() })
+                let value = inherit(&own.value);
+                Box::new(PerProcess { born: own.born + 1, value, child: OnceLock::new() })
             });
         }
         &own.value
+    }
+
+    /// This process's value; `make` makes it if it was another's.
+    #[inline]
+    pub(crate) fn get(&self, make: impl Fn() -> T) -> &T {
+        self.get_or_inherit(|_| make())
     }
 }
