@@ -322,13 +322,17 @@ fn is_sequence<V: CacheValue>(bytes: &[u8]) -> bool {
     while let Some(parts) = Parts::at::<V>(bytes, at) {
         let archive = parts.archive;
         let is_valid = |value: &[u8]| check::<V>(value).is_ok();
-        // A value may refer to all that lies before its root's end.
-        let is_rooted = |root: &[u8; 4]| {
-            let value = root_at(root).checked_add(size).and_then(|end| archive.get(..end));
+        // A value may refer to what lies between the root before its own and its own: so no byte is
+        // checked twice, whatever the places say.
+        let mut start = 0;
+        let mut is_rooted = |root: &[u8; 4]| {
+            let Some(end) = root_at(root).checked_add(size) else { return false };
+            let value = archive.get(std::mem::replace(&mut start, end)..end);
             value.is_some_and(is_valid)
         };
         let are_valid = match parts.roots {
-            Some(roots) => roots.iter().all(is_rooted),
+            Some(roots) => roots.iter().all(&mut is_rooted),
+            None if size == 0 => parts.count == 0 || is_valid(&[]),
             None => (0..parts.count).all(|n| is_valid(&archive[n * size..(n + 1) * size])),
         };
         if !are_valid {
