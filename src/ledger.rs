@@ -38,7 +38,7 @@ impl Ledger<'_> {
 
     /// Stores a word as it is: a state or a table.
     pub(crate) fn store(&self, place: u64, value: u64) -> Result<()> {
-        let path = self.medium.file().path();
+        let path = self.medium.path();
         self.medium.store(place, value).map_err(Error::io("write", path))
     }
 
@@ -48,6 +48,6 @@ impl Ledger<'_> {
     }
 
     pub(crate) fn damaged(&self, what: &'static str) -> Error {
-        Error::Damaged { path: self.medium.file().path().to_path_buf(), what }
+        Error::Damaged { path: self.medium.path().to_path_buf(), what }
     }
 }

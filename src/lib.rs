@@ -150,6 +150,8 @@ mod options;
 mod cache;
 mod memoize;
 mod site;
+#[cfg(test)]
+mod proof;
 
 pub use cache::{MmapCache, clear, delete, flush};
 pub use error::{Error, Exposure, Result};

@@ -8,7 +8,7 @@ use crate::format::PAYLOAD_LIMIT;
 use crate::format::record::Identity;
 use crate::section::Section;
 use crate::store::write::Terms;
-use crate::sys::file::CacheFile;
+use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::task::offload;
 use crate::sys::{clock, map, place};
 use crate::value::{CacheValue, Chunk, Items};

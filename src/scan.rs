@@ -2,9 +2,9 @@
 //! whose head does not verify, and after damage looks for the next head: records carry their own
 //! proof, and sequence numbers only rise, so debris of an older life is not taken for a record.
 
-use crate::format::record::{HEAD_SIZE, Head, HeadBytes};
+use crate::format::record::{HEAD_SIZE, Head, HeadBytes, PayloadCheck};
 use crate::format::{ALIGNMENT, align};
-use crate::sys::file::CacheFile;
+use crate::sys::file::Medium;
 use std::io;
 
 /// What a walk meets.
@@ -27,7 +27,7 @@ pub(crate) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// From `start`, where a record begins, to `end`, at most the tail and the end of the file.
-    pub(crate) fn new(file: &'a CacheFile, seed: u64, start: u64, end: u64) -> Walk<'a> {
+    pub(crate) fn new(file: &'a dyn Medium, seed: u64, start: u64, end: u64) -> Walk<'a> {
         Walk { bytes: Window::new(file, end), seed, at: start, end, seq: 0 }
     }
 
@@ -59,6 +59,11 @@ impl<'a> Walk<'a> {
         Ok((start < self.end).then_some(Step::Damage(start, self.end)))
     }
 
+    /// Whether the record that `next` returned last has its payload, which may be longer than memory.
+    pub(crate) fn is_whole(&mut self, offset: u64, head: &Head) -> io::Result<bool> {
+        self.bytes.is_whole(offset, head, self.seed)
+    }
+
     /// The payload of the record that `next` returned last.
     pub(crate) fn payload(&mut self, offset: u64, head: &Head) -> io::Result<&[u8]> {
         let payload = self.bytes.get(offset + HEAD_SIZE, head.len)?;
@@ -68,18 +73,38 @@ impl<'a> Walk<'a> {
 
 /// Reads forward through a file, a large piece at a time.
 pub(crate) struct Window<'a> {
-    file: &'a CacheFile,
+    file: &'a dyn Medium,
     end: u64,
     start: u64,
     buffer: Vec<u8>,
 }
 
-const WINDOW_SIZE: u64 = 1 << 20;
+/// How much is read at a time.
+pub(crate) const WINDOW_SIZE: u64 = 1 << 20;
 
 impl<'a> Window<'a> {
     /// Over the bytes below `end`.
-    pub(crate) fn new(file: &'a CacheFile, end: u64) -> Window<'a> {
+    pub(crate) fn new(file: &'a dyn Medium, end: u64) -> Window<'a> {
         Window { file, end, start: 0, buffer: Vec::new() }
+    }
+
+    /// Whether the payload of the record at `offset` is what its head says.
+    pub(crate) fn is_whole(&mut self, offset: u64, head: &Head, seed: u64) -> io::Result<bool> {
+        if head.kind.holds_table() {
+            return Ok(true); // Its head says all there is to say: see `Head::decode`.
+        }
+        if head.len <= WINDOW_SIZE {
+            let payload = self.get(offset + HEAD_SIZE, head.len)?;
+            return Ok(payload.is_some_and(|it| head.check_of(it, seed) == head.payload_check));
+        }
+        let mut check = PayloadCheck::new(head.kind, seed);
+        let (mut at, end) = (offset + HEAD_SIZE, offset + HEAD_SIZE + head.len);
+        while at < end {
+            let Some(piece) = self.get(at, (end - at).min(WINDOW_SIZE))? else { return Ok(false) };
+            check.add(piece);
+            at += piece.len() as u64;
+        }
+        Ok(check.get() == head.payload_check)
     }
 
     /// The bytes at `at`, or `None` if they pass the end.

@@ -111,7 +111,7 @@ fn a_file_imports_only_from_files_before_it() {
     let place: HashMap<_, _> = order.iter().enumerate().map(|(at, name)| (&**name, at)).collect();
     for (file, text) in files("src") {
         let module = module_of(&file);
-        if module == "lib" || module.ends_with("tests") {
+        if module == "lib" || module.contains("tests") {
             continue;
         }
         let own = place[&*module];
@@ -145,7 +145,7 @@ fn unsafe_code_stands_where_it_may() {
 #[test]
 fn files_and_functions_stay_readable() {
     for (file, text) in files("src") {
-        let max = if file.ends_with("tests.rs") { 2 * LINES_MAX } else { LINES_MAX };
+        let max = if file.contains("tests") { 2 * LINES_MAX } else { LINES_MAX };
         assert!(text.lines().count() <= max, "{file} is too long");
         assert!(text.starts_with("//!") || file == "src/lib.rs", "{file} does not say what it is");
         let mut start = None;

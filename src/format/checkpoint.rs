@@ -13,13 +13,14 @@ pub(crate) struct Checkpoint {
     pub(crate) index: Table,
     pub(crate) index_hash: u64,
     pub(crate) barrier: u64,
+    pub(crate) cleared: u64,
     pub(crate) entries: u64,
     pub(crate) live: u64,
     pub(crate) used: u64,
 }
 
 /// Bytes of a checkpoint.
-pub(crate) const CHECKPOINT_SIZE: usize = 56;
+pub(crate) const CHECKPOINT_SIZE: usize = 64;
 
 impl Checkpoint {
     pub(crate) fn encode(&self) -> [u8; CHECKPOINT_SIZE] {
@@ -28,6 +29,7 @@ impl Checkpoint {
             self.index.0,
             self.index_hash,
             self.barrier,
+            self.cleared,
             self.entries,
             self.live,
             self.used,
@@ -46,9 +48,10 @@ impl Checkpoint {
             index: Table(field!(bytes, 8, u64)),
             index_hash: field!(bytes, 16, u64),
             barrier: field!(bytes, 24, u64),
-            entries: field!(bytes, 32, u64),
-            live: field!(bytes, 40, u64),
-            used: field!(bytes, 48, u64),
+            cleared: field!(bytes, 32, u64),
+            entries: field!(bytes, 40, u64),
+            live: field!(bytes, 48, u64),
+            used: field!(bytes, 56, u64),
         })
     }
 }

@@ -33,8 +33,9 @@ pub(crate) mod word {
     pub(crate) const BARRIER: u64 = 672;
     /// Records below it are on the device.
     pub(crate) const SYNCED: u64 = 680;
-    /// The offset of the last checkpoint, or zero.
-    pub(crate) const CHECKPOINT: u64 = 688;
+    /// The last sequence number that was published. Below [`SEQ`], somebody is writing behind the tail,
+    /// or died there.
+    pub(crate) const PUBLISHED: u64 = 688;
     /// The offset of the last record, or zero.
     pub(crate) const LAST: u64 = 696;
     /// How many values are reachable.
@@ -55,9 +56,11 @@ pub(crate) mod word {
     pub(crate) const RECLAIMED: u64 = 760;
     /// The sequence number of the last clear: what has no higher one is dead.
     pub(crate) const CLEARED: u64 = 768;
+    /// The offset of the last checkpoint, or zero.
+    pub(crate) const CHECKPOINT: u64 = 776;
 
     /// All sealed words, with what they are in a new file whose log begins at the given offset.
-    pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 14] {
+    pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 15] {
         [
             (TAIL, log_start),
             (APPLIED, log_start),
@@ -65,7 +68,7 @@ pub(crate) mod word {
             (ALLOCATED, log_start),
             (BARRIER, 0),
             (SYNCED, 0),
-            (CHECKPOINT, 0),
+            (PUBLISHED, 0),
             (LAST, 0),
             (ENTRIES, 0),
             (LIVE, 0),
@@ -73,6 +76,7 @@ pub(crate) mod word {
             (CURSOR, 0),
             (GROWN, 0),
             (CLEARED, 0),
+            (CHECKPOINT, 0),
         ]
     }
 }
@@ -104,6 +108,8 @@ pub(crate) struct Facts {
     pub(crate) generation: u64,
     /// Bits of rkyv's relative pointers: 16, 32 or 64.
     pub(crate) pointer_width: u32,
+    /// It has features that stop writers who do not know them.
+    pub(crate) is_for_reading: bool,
 }
 
 /// Why bytes are no header that this code can use.
@@ -178,6 +184,7 @@ impl Facts {
             first_index: Table(field!(page, 80, u64)),
             generation: field!(page, 88, u64),
             pointer_width: field!(page, 100, u32),
+            is_for_reading: field!(page, 20, u32) != 0,
         })
     }
 }
@@ -236,6 +243,7 @@ mod tests {
             first_index: Table::new(HEADER_SIZE, FIRST_BUCKETS),
             generation: 4,
             pointer_width: 64,
+            is_for_reading: false,
         };
         let mut page = [0; HEADER_SIZE as usize];
         page[..FACTS_SIZE].copy_from_slice(&facts.encode());

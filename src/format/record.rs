@@ -6,6 +6,7 @@
 
 use super::{align, checksum, field};
 use std::time::Duration;
+use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a head.
 pub(crate) const HEAD_SIZE: u64 = 64;
@@ -164,8 +165,16 @@ impl Head {
         if field!(bytes, HEAD_CHECK, u32) != head_check(bytes, offset, seed) {
             return None;
         }
+        let mut kind = Kind(bytes[KIND]);
+        let is_table = len(bytes) > 0
+            && len(bytes).is_multiple_of(super::slot::BUCKET_SIZE)
+            && field!(bytes, PAYLOAD_CHECK, u32) == payload_check(kind, &[], seed);
+        if kind.holds_table() && !is_table {
+            // A flipped kind, which no payload's check would show: a clear that never was. Space.
+            kind = Kind::PAD;
+        }
         Some(Head {
-            kind: Kind(bytes[KIND]),
+            kind,
             flags: bytes[FLAGS],
             identity: Identity {
                 bytes: bytes[IDENTITY..SEQ].try_into().expect("sized"),
@@ -186,10 +195,29 @@ impl Head {
     }
 }
 
+/// The check of a payload that is read piece by piece.
+pub(crate) struct PayloadCheck(Xxh3);
+
+impl PayloadCheck {
+    pub(crate) fn new(kind: Kind, seed: u64) -> PayloadCheck {
+        PayloadCheck(Xxh3::with_seed(payload_key(kind, seed)))
+    }
+    pub(crate) fn add(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+    pub(crate) fn get(&self) -> u32 {
+        self.0.digest() as u32
+    }
+}
+
+fn payload_key(kind: Kind, seed: u64) -> u64 {
+    seed.rotate_left(32) ^ u64::from(kind.0)
+}
+
 /// The check of a payload of `kind`. Of a table, which changes for ever, nothing is covered.
 pub(crate) fn payload_check(kind: Kind, payload: &[u8], seed: u64) -> u32 {
     let covered = if kind.holds_table() { &[] } else { payload };
-    checksum(covered, seed.rotate_left(32) ^ u64::from(kind.0)) as u32
+    checksum(covered, payload_key(kind, seed)) as u32
 }
 
 fn head_check(bytes: &HeadBytes, offset: u64, seed: u64) -> u32 {

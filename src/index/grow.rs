@@ -32,8 +32,8 @@ pub(crate) fn reserve(ledger: Ledger<'_>, table: Table) -> Result<()> {
 }
 
 fn allocate(ledger: Ledger<'_>, from: u64, to: u64) -> Result<()> {
-    let file = ledger.medium.file();
-    file.allocate(from, to).map_err(Error::io("grow", file.path()))
+    let medium = ledger.medium;
+    medium.allocate(from, to).map_err(Error::io("grow", medium.path()))
 }
 
 /// Moves some buckets, or gives some space back, as the case is. Called with each append.
@@ -152,6 +152,6 @@ fn reclaim(ledger: Ledger<'_>, index: Table) -> Result<()> {
     if from == to {
         return ledger.store(word::RETIRED, Table::NONE.0);
     }
-    ledger.medium.file().punch(retired.offset() + from, retired.offset() + to);
+    ledger.medium.punch(retired.offset() + from, retired.offset() + to);
     ledger.store(word::RECLAIMED, to)
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::header::word;
 use crate::format::slot::Slot;
 use crate::index;
+use crate::sys::file::Medium as _;
 use crate::sys::place::{self, Care, Replacement};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -57,7 +58,8 @@ impl Store {
             };
             take_place(&region, &new)?;
             let bytes_after = next.file().size().map_err(Error::io("look at", path))?;
-            drop(writer);
+            // The new file's lock too: opening it may need it.
+            drop((writer, new));
             self.follow(region)?;
             place::sync_directory(path)?;
             return Ok(Compaction {
@@ -88,7 +90,7 @@ impl Store {
             // slows them down; never much under one hold.
             let writer = if round < ROUNDS { None } else { Some(self.lock()?) };
             let end = old.ledger.get(word::APPLIED)?;
-            let is_last = end - replay.at <= DELTA_MAX;
+            let is_last = end.saturating_sub(replay.at) <= DELTA_MAX;
             let bytes_max = if writer.is_some() { 2 * DELTA_MAX } else { u64::MAX };
             if replay.run(end, bytes_max)? == Outcome::Cleared {
                 return Ok(None);

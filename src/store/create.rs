@@ -2,7 +2,7 @@
 
 use crate::format::header::{FIRST_BUCKETS, Facts, HEADER_SIZE, HOME, state, word};
 use crate::format::slot::Table;
-use crate::sys::file::CacheFile;
+use crate::sys::file::{CacheFile, Medium as _};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 
@@ -19,6 +19,7 @@ pub(crate) fn new_facts() -> Facts {
         first_index: Table::new(HEADER_SIZE, FIRST_BUCKETS),
         generation: 0,
         pointer_width: pointer_width(),
+        is_for_reading: false,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::region::Region;
 use super::share::lock;
 use crate::error::{Error, Result};
-use crate::sys::file::CacheFile;
+use crate::sys::file::{CacheFile, Medium as _};
 use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

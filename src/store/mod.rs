@@ -6,6 +6,7 @@
 // In reading order: each stands on those above it; the last five are this module's operations.
 pub(crate) mod expiry;
 pub(crate) mod journal;
+pub(crate) mod apply;
 pub(crate) mod region;
 pub(crate) mod share;
 pub(crate) mod gate;
@@ -272,7 +273,8 @@ impl Store {
 
     /// Finishes what a killed holder of the lock left. An index that cannot take it is made anew.
     pub(crate) fn finish_others(&self, region: &Region) -> Result<()> {
-        match region.journal().redo(false) {
+        let journal = region.journal();
+        match journal.erase_debris().and_then(|()| journal.redo(false)) {
             Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(region),
             result => result,
         }

@@ -9,7 +9,7 @@ use super::region::Region;
 use super::trust::is_trusted;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, HEADER_SIZE, Misfit};
-use crate::sys::file::CacheFile;
+use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::place::{self, Care, Replacement};
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +40,7 @@ pub(crate) fn open(location: &Location) -> Result<Arc<Region>> {
             replace_blank(location, &file)?;
             continue;
         };
+        let file = if facts.is_for_reading { file.read_only() } else { file };
         let region = Region::attach(file, facts, location.care)?;
         if is_trusted(&region)? {
             return Ok(Arc::new(region));
@@ -100,7 +101,9 @@ fn replace_blank(location: &Location, blank: &CacheFile) -> Result<()> {
     if !place::is_at(blank, path).map_err(Error::io("look at", path))? {
         return Ok(());
     }
-    fill(&new.file, &new_facts()).map_err(Error::io("create", path))?;
+    fill(&new.file, &new_facts())
+        .and_then(|()| new.file.sync())
+        .map_err(Error::io("create", path))?;
     new.publish(path)
 }
 
@@ -132,6 +135,12 @@ pub(crate) fn read_facts(file: &CacheFile) -> Result<Option<Facts>> {
             found: facts.pointer_width.into(),
             expected: pointer_width().into(),
         });
+    }
+    let is_possible = facts.first_index.is_plausible()
+        && facts.first_index.offset() == HEADER_SIZE
+        && facts.first_index.end() == facts.log_start;
+    if !is_possible {
+        return Err(Error::Damaged { path: path(), what: "the facts in its header" });
     }
     if size < facts.log_start {
         return Err(Error::Damaged { path: path(), what: "it ends before its log begins" });

@@ -1,35 +1,38 @@
 //! Recovery: the index anew, from the log. It runs under the lock when a file is not at home (a
 //! reboot, a copy) or its header does not verify. It assumes no solitude: it writes only behind the
-//! tail, as any appender, and never truncates. Where even the tail cannot be believed, or the file
-//! ends before it, the healthy records move to a new file instead.
+//! tail, as any appender, and never truncates; below it, only what a power cut tore becomes space. Where
+//! even the tail cannot be believed, or the file ends before it, the healthy records move to a new file
+//! instead.
 
 use super::create::write_header;
 use super::expiry::View;
 use super::journal::{Journal, LARGE};
 use super::region::{Backing, Private, Region};
 use super::rewrite;
-use super::trust::is_consistent;
+use super::trust::{is_consistent, is_table};
 use crate::error::{Error, Result};
+use crate::format::ALIGNMENT;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::header::{Facts, HEADER_SIZE, HOME, HOME_SIZE, state, word};
-use crate::format::record::{HEAD_SIZE, Head, Kind};
+use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, HeapTable};
-use crate::scan::{Step, Walk};
-use crate::sys::file::{CacheFile, Medium as _};
+use crate::scan::{Step, Walk, Window};
+use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
 use std::collections::HashSet;
+use std::io;
 
 /// What a walk over a log found.
-pub(crate) struct Rebuilt {
+struct Rebuilt {
     /// The slots of the newest record of every key, removed ones included.
-    pub(crate) index: HeapTable,
-    pub(crate) entries: u64,
-    pub(crate) live: u64,
+    index: HeapTable,
+    entries: u64,
+    live: u64,
     /// The sequence number of the last clear.
-    pub(crate) barrier: u64,
+    barrier: u64,
     /// The highest sequence number met.
-    pub(crate) seq: u64,
+    seq: u64,
 }
 
 /// Makes a file that is locked trustworthy. `false` if another file is at the path now.
@@ -40,14 +43,21 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
         salvage(region)?;
         return Ok(false);
     }
-    let file = region.file();
+    let (file, tail) = (region.file(), journal.tail()?);
     leave_home(file)?;
     file.unshare();
-    let tail = journal.tail()?;
     // Space behind the tail is taken anew: a copy may have holes there.
     journal.ledger.set(word::ALLOCATED, tail)?;
     file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))?;
-    if !reuse_checkpoint(&journal)? {
+    if file.erase(tail).map_err(Error::io("clear", file.path()))? {
+        // On the device before anything covers it: else the next power cut may uncover it.
+        file.sync().map_err(Error::io("sync", file.path()))?;
+    }
+    let Some(first_fault) = mend_log(&journal)? else {
+        salvage(region)?;
+        return Ok(false);
+    };
+    if !reuse_checkpoint(&journal, first_fault)? {
         rebuild_in_place(&journal)?;
     }
     journal.ledger.store(word::STATE, state::LIVE)?;
@@ -74,40 +84,126 @@ fn come_home(file: &CacheFile) -> Result<()> {
 
 /// Whether all header words verify and the file is long enough for them.
 fn has_believable_tail(journal: &Journal<'_>) -> Result<bool> {
-    let file = journal.ledger.medium.file();
+    let file = journal.ledger.medium;
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     if !journal.ledger.is_sound() {
         return Ok(false);
     }
-    Ok((journal.facts.log_start..=size).contains(&journal.tail()?))
+    let tail = journal.tail()?;
+    Ok((journal.facts.log_start..=size).contains(&tail) && tail.is_multiple_of(ALIGNMENT))
 }
 
-/// Goes back to the last checkpoint, if the index is still as it was then, and redoes what came
-/// since.
-fn reuse_checkpoint(journal: &Journal<'_>) -> Result<bool> {
+/// Makes whole what was appended since the last sync: what a power cut tore becomes space, for good, so
+/// that no later walk takes it for anything else, and no number that was given out is given out again.
+/// Returns where the first fault was, or the tail; `None` if a fault leaves no room for a head.
+fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
+    let (ledger, facts) = (&journal.ledger, journal.facts);
+    let read = || Error::io("read", ledger.medium.path());
+    let tail = journal.tail()?;
+    let start = ledger.get(word::SYNCED)?.clamp(facts.log_start, tail);
+    let mut seq = journal.seq()?.max(ledger.get(word::BARRIER)?).max(ledger.get(word::CLEARED)?);
+    let (mut first_fault, mut last, mut gap) = (tail, 0, None);
+    let mut walk = Walk::new(ledger.medium, facts.seed, start, tail);
+    loop {
+        let step = walk.next().map_err(read())?;
+        if let Some((from, to)) = gap.take() {
+            // A number between those around it: that of something which is gone.
+            let number = match &step {
+                Some(Step::Record(_, next)) => next.seq.saturating_sub(1),
+                _ => seq + 1,
+            };
+            seq = seq.max(number);
+            if !fill_gap(journal, from, to, number)? {
+                return Ok(None);
+            }
+        }
+        match step {
+            Some(Step::Damage(from, to)) => {
+                first_fault = first_fault.min(from);
+                gap = Some((from, to));
+            }
+            Some(Step::Record(offset, head)) => {
+                (seq, last) = (seq.max(head.seq), offset);
+                if !is_record_whole(journal, &mut walk, offset, &head)? {
+                    first_fault = first_fault.min(offset);
+                    ledger.store(offset, Head { kind: Kind::PAD, ..head }.first_word())?;
+                }
+            }
+            None => break,
+        }
+    }
+    ledger.set(word::LAST, last)?;
+    journal.raise_seq(seq)?;
+    Ok(Some(first_fault))
+}
+
+/// Covers a stretch of damage with the head of a pad. `false` if it is too short for one.
+fn fill_gap(journal: &Journal<'_>, from: u64, to: u64, seq: u64) -> Result<bool> {
+    if to - from < HEAD_SIZE || seq == 0 {
+        return Ok(false);
+    }
+    let pad = Head { seq, ..Head::new(Kind::PAD, Identity::NONE, to - from - HEAD_SIZE) };
+    let medium = journal.ledger.medium;
+    let bytes = pad.encode(from, journal.facts.seed);
+    medium.overwrite(from, &bytes).map_err(Error::io("write", medium.path()))?;
+    Ok(true)
+}
+
+/// Whether a record came through a power cut whole; of a large value that was filled in, the value.
+fn is_record_whole(
+    journal: &Journal<'_>,
+    walk: &mut Walk<'_>,
+    offset: u64,
+    head: &Head,
+) -> Result<bool> {
+    let read = || Error::io("read", journal.ledger.medium.path());
+    if head.kind == Kind::PAD || !walk.is_whole(offset, head).map_err(read())? {
+        return Ok(head.kind == Kind::PAD);
+    }
+    let filled = if head.kind == Kind::FILLED { journal.offsets_in(offset, head)? } else { vec![] };
+    for offset in filled {
+        let Some(value) = journal.reserved_at(offset)? else { return Ok(false) };
+        let mut window = Window::new(journal.ledger.medium, journal.tail()?);
+        if !window.is_whole(offset, &value, journal.facts.seed).map_err(read())? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Goes back to the last checkpoint, if the index is still as it was then and leads to nothing that a
+/// fault took, and redoes what came since.
+fn reuse_checkpoint(journal: &Journal<'_>, first_fault: u64) -> Result<bool> {
     let ledger = &journal.ledger;
     let Some(checkpoint) = read_checkpoint(journal)? else { return Ok(false) };
-    let is_whole = checkpoint.index.is_plausible()
-        && checkpoint.index.end() <= journal.tail()?.max(journal.facts.log_start)
-        && journal.hash_table(checkpoint.index).is_ok_and(|hash| hash == checkpoint.index_hash);
+    let index = checkpoint.index;
+    // Of a file that others use meanwhile, the index they look in is the only one to go on with.
+    let is_whole = (journal.facts.log_start..=journal.tail()?).contains(&checkpoint.tail)
+        && checkpoint.tail <= first_fault
+        && index == ledger.table(word::INDEX)
+        && is_table(journal, index, checkpoint.tail)
+        && journal.hash_table(index).is_ok_and(|hash| hash == checkpoint.index_hash);
     if !is_whole {
         return Ok(false);
     }
-    let (file, index) = (ledger.medium.file(), checkpoint.index);
-    file.allocate(index.offset(), index.end()).map_err(Error::io("grow", file.path()))?;
+    let medium = ledger.medium;
+    medium.allocate(index.offset(), index.end()).map_err(Error::io("grow", medium.path()))?;
     for place in [word::CURSOR, word::GROWN] {
         ledger.set(place, 0)?;
     }
     ledger.store(word::PENDING, 0)?;
     ledger.store(word::RETIRED, 0)?;
-    ledger.store(word::INDEX, checkpoint.index.0)?;
     ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(checkpoint.barrier))?;
+    // A clear that came later is redone, or lost.
+    ledger.set(word::CLEARED, checkpoint.cleared)?;
     ledger.set(word::ENTRIES, checkpoint.entries)?;
     ledger.set(word::LIVE, checkpoint.live)?;
     ledger.set(word::USED, checkpoint.used)?;
     ledger.set(word::APPLIED, checkpoint.tail)?;
-    journal.redo(true)?;
-    Ok(true)
+    match journal.redo(true) {
+        Err(Error::Damaged { .. } | Error::TooLarge { .. }) => Ok(false),
+        result => result.map(|()| true),
+    }
 }
 
 fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
@@ -119,7 +215,7 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
         return Ok(None);
     };
     let mut payload = vec![0; (head.len as usize).min(4096)];
-    let file = journal.ledger.medium.file();
+    let file = journal.ledger.medium;
     file.read(offset + HEAD_SIZE, &mut payload).map_err(Error::io("read", file.path()))?;
     let is_whole = head.check_of(&payload, journal.facts.seed) == head.payload_check;
     Ok(Checkpoint::decode(&payload).filter(|_| is_whole))
@@ -128,10 +224,10 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
 /// Appends an index made from the whole log.
 fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
     let ledger = &journal.ledger;
-    let file = ledger.medium.file();
     let (tail, synced) = (journal.tail()?, ledger.get(word::SYNCED)?);
-    let rebuilt = rebuild(file, journal.facts, tail, synced)?;
-    ledger.set(word::SEQ, journal.seq()?.max(rebuilt.seq))?;
+    let mut rebuilt = Rebuilt::new(ledger.get(word::CLEARED)?);
+    rebuilt.walk(ledger.medium, journal.facts, tail, synced)?;
+    journal.raise_seq(rebuilt.seq)?;
     ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(rebuilt.barrier))?;
     ledger.set(word::CLEARED, rebuilt.barrier)?;
     journal.adopt_table(&rebuilt.index.bytes())?;
@@ -140,67 +236,90 @@ fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
     ledger.set(word::LIVE, rebuilt.live)
 }
 
-/// The index of the log up to `end`. Records below `synced` were on the device before the power
-/// could fail: their payloads are checked when they are first read, like any.
-pub(crate) fn rebuild(file: &CacheFile, facts: &Facts, end: u64, synced: u64) -> Result<Rebuilt> {
-    let failed = || Error::io("read", file.path());
-    let mut rebuilt = Rebuilt::new();
-    let mut walk = Walk::new(file, facts.seed, facts.log_start, end);
-    while let Some(step) = walk.next().map_err(failed())? {
-        let Step::Record(offset, head) = step else { continue };
-        let mut dead = Vec::new();
-        // A large value's space may have been reserved before a sync and filled after it.
-        let is_checked = head.kind.is_keyed() && (offset >= synced || head.len > LARGE as u64);
-        if head.kind == Kind::DEAD_LIST || is_checked {
-            let payload = walk.payload(offset, &head).map_err(failed())?;
-            if head.check_of(payload, facts.seed) != head.payload_check {
+impl Rebuilt {
+    /// Of a cache whose last clear had the sequence number `barrier`, as far as is known.
+    fn new(barrier: u64) -> Rebuilt {
+        let index = HeapTable::new(crate::format::header::FIRST_BUCKETS);
+        Rebuilt { index, entries: 0, live: 0, barrier, seq: barrier }
+    }
+
+    /// The index of the log up to `end`. Records below `synced` were on the device before the power
+    /// could fail: their payloads are checked when they are first read, like any.
+    fn walk(&mut self, medium: &dyn Medium, facts: &Facts, end: u64, synced: u64) -> Result<()> {
+        let failed = || Error::io("read", medium.path());
+        let journal = Journal::new(medium, facts);
+        let mut walk = Walk::new(medium, facts.seed, facts.log_start, end);
+        while let Some(step) = walk.next().map_err(failed())? {
+            let Step::Record(offset, head) = step else { continue };
+            self.seq = self.seq.max(head.seq);
+            // A large value's space may have been reserved before a sync and filled after it.
+            let is_checked = match head.kind {
+                Kind::DEAD_LIST | Kind::FILLED => true,
+                kind => kind.is_keyed() && (offset >= synced || head.len > LARGE as u64),
+            };
+            if is_checked && !walk.is_whole(offset, &head).map_err(failed())? {
                 continue;
             }
-            if head.kind == Kind::DEAD_LIST {
-                let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("of 8"));
-                dead.extend(payload.chunks_exact(8).map(word));
-            }
-        }
-        rebuilt.apply(file, facts.seed, offset, &head, &dead);
-    }
-    Ok(rebuilt)
-}
-
-impl Rebuilt {
-    fn new() -> Rebuilt {
-        let index = HeapTable::new(crate::format::header::FIRST_BUCKETS);
-        Rebuilt { index, entries: 0, live: 0, barrier: 0, seq: 0 }
-    }
-
-    fn apply(&mut self, file: &CacheFile, seed: u64, offset: u64, head: &Head, dead: &[u64]) {
-        self.seq = self.seq.max(head.seq);
-        let head_at = |offset| Head::decode(&file.head(offset)?, offset, seed);
-        match head.kind {
-            kind if kind.is_keyed() => {
-                let slot = Slot::new(Tag::of(head.identity.hash(seed)), offset);
-                let same = |slot: Slot| {
-                    head_at(slot.offset()).is_some_and(|found| found.identity == head.identity)
-                };
-                let old = self.index.put(slot, same);
-                if let Some(old) = old.and_then(|slot| head_at(slot.offset())) {
-                    self.count(&old, -1);
-                }
-                self.count(head, 1);
-            }
-            Kind::DEAD_LIST => {
-                for buried in dead {
-                    let Some(old) = head_at(*buried) else { continue };
-                    let slot = Slot::dead(Tag::of(old.identity.hash(seed)));
-                    if self.index.replace(slot, |slot| slot.offset() == *buried) {
-                        self.count(&old, -1);
+            match head.kind {
+                kind if kind.is_keyed() => self.put(medium, facts.seed, offset, &head),
+                Kind::DEAD_LIST => {
+                    for dead in journal.offsets_in(offset, &head)? {
+                        self.bury(medium, facts.seed, dead);
                     }
                 }
+                Kind::FILLED => {
+                    for filled in journal.offsets_in(offset, &head)? {
+                        self.fill(medium, facts.seed, filled, end).map_err(failed())?;
+                    }
+                }
+                // What is known of clears may be of one that did not come through a power cut.
+                Kind::CLEAR => {
+                    let (barrier, seq) = (self.barrier.max(head.seq), self.seq);
+                    *self = Rebuilt { seq, ..Rebuilt::new(barrier) };
+                }
+                _ => {}
             }
-            Kind::CLEAR => {
-                *self = Rebuilt { barrier: head.seq, seq: self.seq, ..Rebuilt::new() };
-            }
-            _ => {}
         }
+        Ok(())
+    }
+
+    fn put(&mut self, medium: &dyn Medium, seed: u64, offset: u64, head: &Head) {
+        if head.seq <= self.barrier {
+            return;
+        }
+        let head_at = |slot: Slot| Head::decode(&medium.head(slot.offset())?, slot.offset(), seed);
+        let slot = Slot::new(Tag::of(head.identity.hash(seed)), offset);
+        let same = |slot| head_at(slot).is_some_and(|found| found.identity == head.identity);
+        let old = self.index.put(slot, same);
+        if let Some(old) = old.and_then(head_at) {
+            self.count(&old, -1);
+        }
+        self.count(head, 1);
+    }
+
+    fn bury(&mut self, medium: &dyn Medium, seed: u64, offset: u64) {
+        let Some(bytes) = medium.head(offset) else { return };
+        let Some(old) = Head::decode(&bytes, offset, seed) else { return };
+        let slot = Slot::dead(Tag::of(old.identity.hash(seed)));
+        if self.index.replace(slot, |slot| slot.offset() == offset) {
+            self.count(&old, -1);
+        }
+    }
+
+    /// A large value counts from where it was filled, unless a newer one of its key does.
+    fn fill(&mut self, medium: &dyn Medium, seed: u64, offset: u64, end: u64) -> io::Result<()> {
+        let head_at = |offset| Head::decode(&medium.head(offset)?, offset, seed);
+        let Some(head) = head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
+            return Ok(());
+        };
+        let tag = Tag::of(head.identity.hash(seed));
+        let newer = |at| head_at(at).filter(|found| found.identity == head.identity);
+        let newer = index::find(&self.index, self.index.table(), tag, newer);
+        let is_newest = newer.is_none_or(|newer| newer.seq < head.seq);
+        if is_newest && Window::new(medium, end).is_whole(offset, &head, seed)? {
+            self.put(medium, seed, offset, &head);
+        }
+        Ok(())
     }
 
     fn count(&mut self, head: &Head, sign: i64) {
@@ -218,10 +337,12 @@ fn salvage(region: &Region) -> Result<()> {
     let new = Replacement::begin(file.path())?.ok_or_else(busy)?;
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let tail = region.journal().tail().unwrap_or(size).min(size);
-    let rebuilt = rebuild(file, facts, tail, 0)?;
+    let ledger = region.journal().ledger;
+    let mut rebuilt = Rebuilt::new(ledger.get(word::CLEARED).unwrap_or(0));
+    rebuilt.walk(file, facts, tail, 0)?;
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
-    let barrier = rebuilt.barrier.max(region.journal().ledger.get(word::BARRIER).unwrap_or(0));
-    let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0));
+    let barrier = rebuilt.barrier.max(ledger.get(word::BARRIER).unwrap_or(0));
+    let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0)).max(barrier);
     let bulk = rewrite::copy(region, slots, &new.file, View::Never, &HashSet::new())?;
     let words = bulk.words(seq, barrier.max(bulk.barrier));
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
@@ -236,8 +357,9 @@ pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let file = region.file();
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let is_believed = is_consistent(&journal)?;
-    let end = if is_believed { journal.tail()?.min(size) } else { size };
-    let rebuilt = rebuild(file, &region.facts, end, end)?;
+    let end = if has_believable_tail(&journal)? { journal.tail()? } else { size };
+    let mut rebuilt = Rebuilt::new(journal.ledger.get(word::CLEARED).unwrap_or(0));
+    rebuilt.walk(file, &region.facts, end, journal.ledger.get(word::SYNCED).unwrap_or(0))?;
     let private = Private { index: rebuilt.index.freeze(), end };
     let backing = match region.backing {
         Backing::Mapped(map) if !is_believed => Backing::Copied(map.into_file()),

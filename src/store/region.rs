@@ -32,6 +32,8 @@ pub(crate) struct Region {
     pub(crate) backing: Backing,
     pub(crate) facts: Facts,
     private: Option<Private>,
+    /// A larger map was refused: address space is scarce.
+    is_cramped: bool,
 }
 
 /// The index as this process found it, where it may not be brought up to date in the file.
@@ -55,7 +57,7 @@ pub(crate) enum Sight {
 
 impl Region {
     pub(crate) fn new(backing: Backing, facts: Facts, private: Option<Private>) -> Region {
-        Region { backing, facts, private }
+        Region { backing, facts, private, is_cramped: false }
     }
 
     /// Maps a file, or prepares to copy from it.
@@ -69,9 +71,13 @@ impl Region {
         while size < FILE_LIMIT && size / 4 < file_size {
             size *= 4;
         }
+        let wanted = size;
         loop {
             match Map::new(file, size) {
-                Ok(map) => return Ok(Region::new(Backing::Mapped(map), facts, None)),
+                Ok(map) => {
+                    let region = Region::new(Backing::Mapped(map), facts, None);
+                    return Ok(Region { is_cramped: size < wanted, ..region });
+                }
                 // Address space is scarce: what is there, and some room.
                 Err((_, error)) if size / 2 < file_size || size <= 1 << 20 => {
                     return Err(Error::io("map", &path)(error));
@@ -88,7 +94,10 @@ impl Region {
         }
     }
     pub(crate) fn file(&self) -> &CacheFile {
-        self.medium().file()
+        match &self.backing {
+            Backing::Mapped(map) => map.file(),
+            Backing::Copied(file) => file,
+        }
     }
     /// What the holder of the lock may do.
     pub(crate) fn journal(&self) -> Journal<'_> {
@@ -259,7 +268,7 @@ impl Region {
     /// first size is a map only where address space is scarce.
     pub(crate) fn is_outgrown(&self) -> bool {
         let reach = self.medium().reach();
-        let can_grow = (MAP_SIZE..FILE_LIMIT).contains(&reach);
+        let can_grow = (MAP_SIZE..FILE_LIMIT).contains(&reach) && !self.is_cramped;
         can_grow && self.medium().load(word::TAIL) & WORD_MASK > reach / 2
     }
     /// Whether this process keeps an index of its own for it.

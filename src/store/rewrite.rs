@@ -11,10 +11,11 @@ use crate::format::header::{Facts, HEADER_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::{Slot, Table, Tag};
 use crate::index::{self, HeapTable};
-use crate::scan::{Step, Walk, Window};
+use crate::scan::{Step, WINDOW_SIZE, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
 use std::collections::{HashMap, HashSet};
+use std::io;
 
 /// Bytes gathered before they are written.
 const BATCH_SIZE: usize = 1 << 20;
@@ -35,14 +36,29 @@ pub(crate) struct Bulk {
 }
 
 impl Bulk {
+    fn new(facts: Facts) -> Bulk {
+        Bulk {
+            tail: facts.log_start,
+            facts,
+            last: 0,
+            entries: 0,
+            live: 0,
+            used: 0,
+            dropped: 0,
+            barrier: 0,
+            census: Census::default(),
+        }
+    }
+
     /// The words of the new file's header.
-    pub(crate) fn words(&self, seq: u64, barrier: u64) -> [(u64, u64); 9] {
+    pub(crate) fn words(&self, seq: u64, barrier: u64) -> [(u64, u64); 10] {
         [
             (word::TAIL, self.tail),
             (word::APPLIED, self.tail),
             (word::ALLOCATED, self.tail),
             (word::LAST, self.last),
             (word::SEQ, seq),
+            (word::PUBLISHED, seq),
             (word::BARRIER, barrier),
             (word::ENTRIES, self.entries),
             (word::LIVE, self.live),
@@ -62,27 +78,18 @@ pub(crate) fn copy(
 ) -> Result<Bulk> {
     let seed = region.facts.seed;
     let slots = newest(region, slots);
-    let mut index = HeapTable::new(index::buckets_for(slots.len() as u64));
+    let mut index = HeapTable::new(buckets_for(&slots));
     let first_index = Table::new(HEADER_SIZE, index.table().buckets());
     let (file_id, generation) = (random(), region.facts.generation + 1);
     let log_start = first_index.end();
     let facts = Facts { file_id, generation, first_index, log_start, ..region.facts };
-    let mut bulk = Bulk {
-        facts,
-        tail: log_start,
-        last: 0,
-        entries: 0,
-        live: 0,
-        used: 0,
-        dropped: 0,
-        barrier: 0,
-        census: Census::default(),
-    };
+    let mut bulk = Bulk::new(facts);
     let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
     let mut window = Window::new(region.file(), size);
     let mut batch = Batch { out, start: log_start, bytes: Vec::with_capacity(BATCH_SIZE) };
     for slot in slots {
         let read = || Error::io("read", region.file().path());
+        let copied = || Error::io("copy", region.file().path());
         let Some(bytes) = window.get(slot.offset(), HEAD_SIZE).map_err(read())? else { continue };
         let bytes = bytes.try_into().expect("sized");
         let Some(head) = Head::decode(bytes, slot.offset(), seed) else { continue };
@@ -94,30 +101,39 @@ pub(crate) fn copy(
             bulk.dropped += u64::from(is_value);
             continue;
         }
-        let payload = window.get(slot.offset() + HEAD_SIZE, head.len).map_err(read())?;
-        let is_whole = |payload: &&[u8]| head.check_of(payload, seed) == head.payload_check;
-        let Some(payload) = payload.filter(is_whole) else {
+        if !window.is_whole(slot.offset(), &head, seed).map_err(read())? {
             bulk.dropped += u64::from(is_value);
             continue;
-        };
+        }
         bulk.census.count(*prefix, head.seq);
         if head.kind == Kind::SCOPE {
-            bulk.census.describe(*prefix, payload);
+            let payload = window.get(slot.offset() + HEAD_SIZE, head.len).map_err(read())?;
+            bulk.census.describe(*prefix, payload.unwrap_or_default());
         }
-        batch.push(bulk.tail, &head.encode(bulk.tail, seed), payload)?;
+        batch.begin(bulk.tail, &head.encode(bulk.tail, seed))?;
+        batch.copy(&mut window, slot.offset() + HEAD_SIZE, head.len).map_err(copied())?;
         index.put(Slot::new(Tag::of(head.identity.hash(seed)), bulk.tail), |_| false);
         bulk.last = bulk.tail;
         bulk.tail = head.next(bulk.tail);
         bulk.entries += u64::from(is_value);
         bulk.live += if is_value { head.next(0) } else { 0 };
     }
-    batch.write()?;
+    batch.write().map_err(Error::io("write", out.path()))?;
     bulk.used = index.used();
     let write = || Error::io("write", out.path());
     assert_eq!(index.table(), first_index, "a table made for as many slots does not grow");
     out.write(HEADER_SIZE, &index.bytes()).map_err(write())?;
     out.allocate(0, bulk.tail).map_err(write())?;
     Ok(bulk)
+}
+
+/// Buckets for these slots, wherever their tags crowd: they are the same in any file.
+fn buckets_for(slots: &[Slot]) -> u64 {
+    let mut trial = HeapTable::new(index::buckets_for(slots.len() as u64));
+    for slot in slots {
+        trial.put(*slot, |_| false);
+    }
+    trial.table().buckets()
 }
 
 /// The slots of the newest record of every key, in the order of the log. In a sound index that is all of
@@ -157,32 +173,35 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn push(&mut self, at: u64, head: &[u8], payload: &[u8]) -> Result<()> {
-        if self.bytes.len() + payload.len() > BATCH_SIZE {
-            self.write()?;
-        }
+    /// Begins a record.
+    fn begin(&mut self, at: u64, head: &[u8]) -> Result<()> {
         self.bytes.resize((at - self.start) as usize, 0);
         self.bytes.extend_from_slice(head);
-        if payload.len() < BATCH_SIZE {
-            self.bytes.extend_from_slice(payload);
+        if self.bytes.len() < BATCH_SIZE {
             return Ok(());
         }
-        self.write()?;
-        self.put(payload)
+        self.write().map_err(Error::io("write", self.out.path()))
     }
 
-    fn write(&mut self) -> Result<()> {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.put(&bytes)?;
-        self.bytes = bytes;
-        self.bytes.clear();
+    /// Goes on with its payload, which may be longer than memory.
+    fn copy(&mut self, from: &mut Window<'_>, start: u64, len: u64) -> io::Result<()> {
+        let (mut at, end) = (start, start + len);
+        while at < end {
+            let piece = from.get(at, (end - at).min(WINDOW_SIZE))?;
+            let piece = piece.ok_or(io::ErrorKind::UnexpectedEof)?;
+            self.bytes.extend_from_slice(piece);
+            at += piece.len() as u64;
+            if self.bytes.len() >= BATCH_SIZE {
+                self.write()?;
+            }
+        }
         Ok(())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let failed = Error::io("write", self.out.path());
-        self.out.write(self.start, bytes).map_err(failed)?;
-        self.start += bytes.len() as u64;
+    fn write(&mut self) -> io::Result<()> {
+        self.out.write(self.start, &self.bytes)?;
+        self.start += self.bytes.len() as u64;
+        self.bytes.clear();
         Ok(())
     }
 }
@@ -215,7 +234,7 @@ impl<'a> Replay<'a> {
     /// Replays the records up to `end`, or until so many bytes of them are done.
     pub(crate) fn run(&mut self, end: u64, bytes_max: u64) -> Result<Outcome> {
         let start = self.at;
-        let file = self.old.ledger.medium.file();
+        let file = self.old.ledger.medium;
         let read = || Error::io("read", file.path());
         let mut walk = Walk::new(file, self.old.facts.seed, self.at, end);
         while let Some(step) = walk.next().map_err(read())? {
@@ -256,10 +275,12 @@ impl<'a> Replay<'a> {
         let Some(head) = old.head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
             return Ok(());
         };
-        if old.locate(&head.identity).map(|(place, _)| place) != Some(offset) {
-            return Ok(()); // Superseded meanwhile; its successor is replayed as well.
+        // Superseded meanwhile: its successor is replayed as well. Nothing there may mean that it was
+        // removed since, which is replayed too, or that the index moved under the search.
+        if old.locate(&head.identity).is_some_and(|(place, _)| place != offset) {
+            return Ok(());
         }
-        let file = old.ledger.medium.file();
+        let file = old.ledger.medium;
         let mut window = Window::new(file, old.tail()?);
         let payload = window.get(offset + HEAD_SIZE, head.len);
         let payload = payload.map_err(Error::io("read", file.path()))?.unwrap_or_default();
@@ -286,6 +307,9 @@ impl<'a> Replay<'a> {
 /// at the path; that also decides if this process dies in between.
 pub(crate) fn take_place(old: &Region, new: &Replacement) -> Result<()> {
     let ledger = old.journal().ledger;
+    if !old.is_at_path() {
+        return Err(Error::Unstable { path: old.file().path().to_path_buf() });
+    }
     ledger.store(word::STATE, state::MOVING)?;
     if let Err(error) = new.publish(old.file().path()) {
         ledger.store(word::STATE, state::LIVE)?;

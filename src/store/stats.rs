@@ -3,6 +3,7 @@
 use super::Store;
 use crate::error::{Error, Result};
 use crate::format::header::word;
+use crate::sys::file::Medium as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -4,10 +4,12 @@
 use super::journal::Journal;
 use super::region::Region;
 use crate::error::{Error, Result};
+use crate::format::ALIGNMENT;
 use crate::format::header::{HEADER_SIZE, Home, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::Table;
 use crate::scan::Window;
+use crate::sys::file::Medium as _;
 
 /// The last record's payload is checked on opening if it is no longer than this.
 const LAST_CHECK_MAX: u64 = 1 << 20;
@@ -28,26 +30,31 @@ pub(crate) fn is_trusted(region: &Region) -> Result<bool> {
 
 /// Whether the words of the header agree with each other and with the file.
 pub(crate) fn is_consistent(journal: &Journal<'_>) -> Result<bool> {
-    let (ledger, file) = (&journal.ledger, journal.ledger.medium.file());
-    let size = file.size().map_err(Error::io("look at", file.path()))?;
+    let (ledger, file) = (&journal.ledger, journal.ledger.medium);
     if !ledger.is_sound() {
         return Ok(false);
     }
+    // In the order in which a writer in another process raises them, backwards.
+    let tables = [word::INDEX, word::PENDING, word::RETIRED].map(|place| ledger.table(place));
     let (tail, allocated) = (ledger.get(word::TAIL)?, ledger.get(word::ALLOCATED)?);
+    let size = file.size().map_err(Error::io("look at", file.path()))?;
     let is_ordered = journal.facts.log_start <= tail && tail <= allocated && allocated <= size;
-    let is_table_or_none = |place| match ledger.table(place) {
-        Table::NONE => true,
-        table => is_head_of_table(journal, table),
-    };
+    let is_table_or_none = |table| table == Table::NONE || is_table(journal, table, tail);
+    let [index, pending, retired] = tables;
+    let is_growing_inside = pending == Table::NONE
+        || ledger.get(word::CURSOR)? <= index.buckets().max(pending.buckets())
+            && ledger.get(word::GROWN)? <= pending.size();
     Ok(is_ordered
-        && is_table(journal, ledger.table(word::INDEX), size)
-        && is_table_or_none(word::PENDING)
-        && is_table_or_none(word::RETIRED))
+        && tail.is_multiple_of(ALIGNMENT)
+        && is_table(journal, index, tail)
+        && is_table_or_none(pending)
+        && is_table_or_none(retired)
+        && is_growing_inside)
 }
 
-/// Whether a word names one of this file's tables, all of which is in the file.
-fn is_table(journal: &Journal<'_>, table: Table, size: u64) -> bool {
-    table.is_plausible() && table.end() <= size && is_head_of_table(journal, table)
+/// Whether a word names one of this file's tables, all of which lies below `tail`.
+pub(crate) fn is_table(journal: &Journal<'_>, table: Table, tail: u64) -> bool {
+    table.is_plausible() && table.end() <= tail && is_head_of_table(journal, table)
 }
 
 /// Whether a table is the one that the file began with, or lies behind the head of a table's record.
@@ -57,7 +64,7 @@ fn is_head_of_table(journal: &Journal<'_>, table: Table) -> bool {
     }
     let record = table.offset().saturating_sub(HEAD_SIZE);
     let mut bytes = [0; HEAD_SIZE as usize];
-    let read = journal.ledger.medium.file().read(record, &mut bytes);
+    let read = journal.ledger.medium.read(record, &mut bytes);
     let head = Head::decode(&bytes, record, journal.facts.seed);
     read.is_ok() && head.is_some_and(|head| head.kind.holds_table() && head.len == table.size())
 }
@@ -70,7 +77,7 @@ fn is_last_whole(journal: &Journal<'_>) -> bool {
     if last == 0 {
         return true;
     }
-    let mut window = Window::new(journal.ledger.medium.file(), tail);
+    let mut window = Window::new(journal.ledger.medium, tail);
     let Ok(Some(bytes)) = window.get(last, HEAD_SIZE) else { return false };
     let bytes = bytes.try_into().expect("sized");
     let seed = journal.facts.seed;

@@ -3,12 +3,14 @@
 
 use super::Store;
 use super::region::Region;
+use super::trust::is_table;
 use crate::error::{Error, Result};
 use crate::format::header::word;
-use crate::format::record::{Head, Kind};
+use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index;
 use crate::scan::{Step, Walk};
+use crate::sys::file::Medium as _;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
@@ -106,6 +108,12 @@ impl Store {
         if tail > size {
             report.find(Finding::Truncated { offset: tail });
         }
+        if !region.is_private()
+            && !is_table(&region.journal(), table, tail)
+            && region.index().1 == table
+        {
+            report.find(Finding::Corrupt { offset: table.offset().saturating_sub(HEAD_SIZE) });
+        }
         // What a writer has published and not yet put into the index, living or killed, is no finding:
         // the next one does.
         let applied = region.journal().ledger.get(word::APPLIED).unwrap_or(tail);
@@ -141,6 +149,7 @@ fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<
     let read = || Error::io("read", file.path());
     let seed = region.facts.seed;
     let mut newest = HashMap::new();
+    let mut cleared = 0;
     let mut walk = Walk::new(file, seed, region.facts.log_start, end);
     while let Some(step) = walk.next().map_err(read())? {
         let (offset, head) = match step {
@@ -154,27 +163,40 @@ fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<
         if head.kind == Kind::PAD {
             continue; // Space, or a large value that never was filled.
         }
-        let is_whole = head.kind.holds_table() || {
-            let payload = walk.payload(offset, &head).map_err(read())?;
-            head.check_of(payload, seed) == head.payload_check
-        };
+        let is_whole = walk.is_whole(offset, &head).map_err(read())?;
         match head.kind {
             _ if !is_whole => report.find(Finding::Corrupt { offset }),
-            Kind::CLEAR => newest.clear(),
+            Kind::CLEAR => {
+                cleared = head.seq;
+                newest.clear();
+            }
+            // A large value counts from where it was filled, unless a newer one of its key does.
+            Kind::FILLED => {
+                for filled in region.journal().offsets_in(offset, &head)? {
+                    let Some(value) = region.journal().head_at(filled) else { continue };
+                    if value.seq > cleared {
+                        newest.entry(key_of(&value)).or_insert(filled);
+                    }
+                }
+            }
             Kind::DEAD_LIST => {
                 let dead = region.journal().offsets_in(offset, &head)?;
                 let dead: HashSet<u64> = dead.into_iter().collect();
                 newest.retain(|_, offset| !dead.contains(offset));
             }
             kind if kind.is_keyed() => {
-                let mut key = head.identity.bytes.to_vec();
-                key.push(head.identity.form);
-                newest.insert(key, offset);
+                newest.insert(key_of(&head), offset);
             }
             _ => {}
         }
     }
     Ok(newest)
+}
+
+fn key_of(head: &Head) -> Vec<u8> {
+    let mut key = head.identity.bytes.to_vec();
+    key.push(head.identity.form);
+    key
 }
 
 /// The records that dead lists behind `tail` name.

@@ -3,7 +3,7 @@
 
 use super::expiry::View;
 use super::gate::Deadline;
-use super::journal::{Draft, Journal, LARGE};
+use super::journal::{Draft, Journal, LARGE, LIST_MAX};
 use super::open;
 use super::region::{Backing, Region, Sight};
 use super::{Found, Store, Token, Writer};
@@ -12,15 +12,13 @@ use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::{state, word};
 use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
 use crate::index;
+use crate::sys::file::Medium as _;
 use crate::sys::place;
 use rkyv::util::AlignedVec;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Records that one dead list names.
-const DEAD_LIST_MAX: usize = 8192;
 
 /// A value to be stored.
 pub(crate) struct Entry<'a> {
@@ -112,7 +110,7 @@ impl Store {
             if let Some(settled) = writer.settle_terms(entry, terms)? {
                 return Ok(settled);
             }
-            writer.journal().fulfil(offset, &draft.head)?;
+            writer.journal().fulfil(offset)?;
             return Ok(Some(writer.stored(offset, entry)));
         }
         Err(Error::Unstable { path: self.location.path.clone() })
@@ -156,7 +154,7 @@ impl Store {
             .filter(|offset| is_expired_at(&region, *offset, view))
             .collect();
         let mut removed = 0;
-        for dead in expired.chunks(DEAD_LIST_MAX) {
+        for dead in expired.chunks(LIST_MAX as usize) {
             let writer = self.lock()?;
             if !Arc::ptr_eq(writer.region(), &region) {
                 break; // Compaction dropped them.
@@ -246,10 +244,13 @@ impl Writer<'_> {
     /// Removes the file's name. Readers see it by the state; who holds values holds the file.
     fn unlink(&self) -> Result<()> {
         let (path, ledger) = (self.region().file().path(), self.journal().ledger);
+        if !self.region().is_at_path() {
+            return Err(Error::Unstable { path: path.to_path_buf() }); // What is there is not ours.
+        }
         ledger.store(word::STATE, state::MOVING)?;
-        if let Err(error) = std::fs::remove_file(path) {
+        if let Err(error) = place::remove(path) {
             ledger.store(word::STATE, state::LIVE)?;
-            return Err(Error::io("remove", path)(error));
+            return Err(error);
         }
         ledger.store(word::STATE, state::MOVED)
     }

@@ -2,27 +2,59 @@
 //! `pwrite` make it a [`Medium`] of its own, slow and safe anywhere: `copy_reads`.
 
 use super::Words;
+use super::effect::{Effect, precede};
 use crate::format::FILE_LIMIT;
 use crate::format::header::Home;
 use crate::format::record::{HEAD_SIZE, HeadBytes};
 use fs4::{FileExt as Lockable, TryLockError};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A file through which a cache is written: its words, and the space behind the tail.
+/// Where a cache's bytes are: its words, its bytes by copy, and the space behind the tail.
 pub(crate) trait Medium: Words {
-    /// The file itself: its lock, its size, its space, and its bytes by copy.
-    fn file(&self) -> &CacheFile;
+    /// Where it was opened, for errors.
+    fn path(&self) -> &Path;
+    /// Its size in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Fills `buffer` from `at`; fails if the file ends before.
+    fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// A copy of the head of a published record of a kind that never changes; unverified.
     fn head(&self, offset: u64) -> Option<HeadBytes>;
     /// The end of what can be addressed.
     fn reach(&self) -> u64;
     /// Copies `bytes` to where nothing is published yet.
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes `bytes` anywhere: what is at rest under the lock, or has no readers yet.
+    fn overwrite(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Gives the bytes from `from` to `to` their disk space, so that a full disk is an error here
+    /// and not a signal later.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
+    /// Gives the disk space of a range back; it reads as zeros. Where the system cannot, the space comes
+    /// back with the next compaction.
+    fn punch(&self, from: u64, to: u64);
+    /// Makes all from `from` on read as zeros; `true` if it did not before.
+    fn erase(&self, from: u64) -> io::Result<bool>;
+    /// Brings all that was written, through maps too, to the device.
+    fn sync(&self) -> io::Result<()>;
+    /// Gives the file this length. For a file that nobody else has opened.
+    fn resize(&self, size: u64) -> io::Result<()>;
+
+    /// Makes a range read as zeros that may hold the bytes of a writer who was killed. It keeps its disk
+    /// space.
+    fn zero(&self, from: u64, to: u64) -> io::Result<()> {
+        let zeros = [0; 1 << 16];
+        let mut at = from;
+        while at < to {
+            let size = (to - at).min(zeros.len() as u64);
+            self.overwrite(at, &zeros[..size as usize])?;
+            at += size;
+        }
+        Ok(())
+    }
 }
 
 /// An open file and where it was opened.
@@ -41,11 +73,13 @@ impl CacheFile {
         CacheFile { file, path: path.to_path_buf(), writable, binding: AtomicBool::new(binding) }
     }
 
+    /// The same file, never to be written.
+    pub(crate) fn read_only(self) -> CacheFile {
+        CacheFile { writable: false, ..self }
+    }
+
     pub(crate) fn inner(&self) -> &File {
         &self.file
-    }
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
     pub(crate) fn is_writable(&self) -> bool {
         self.writable
@@ -72,11 +106,6 @@ impl CacheFile {
         let _ = Lockable::unlock(&self.file);
     }
 
-    /// The file's size in bytes.
-    pub(crate) fn size(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
-    }
-
     /// Device and inode: which file this is, for as long as it is open.
     pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
         let data = self.file.metadata()?;
@@ -87,61 +116,6 @@ impl CacheFile {
     pub(crate) fn home(&self) -> Option<Home> {
         let (device, inode) = self.identity().ok()?;
         Some(Home { boot_id: super::place::boot_id()?, device, inode, born: born(&self.file) })
-    }
-
-    /// Fills `buffer` from `at`; fails if the file ends before.
-    pub(crate) fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, at)
-    }
-
-    /// Writes by system call: for bytes that are not published, or are at rest under the lock.
-    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, at)
-    }
-
-    /// Gives the bytes from `from` to `to` their disk space, so that a full disk is an error here
-    /// and not a signal later.
-    pub(crate) fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
-        if limit.is_some_and(|limit| to > limit) {
-            // Going past it would be a signal, SIGXFSZ, and not an error.
-            return Err(io::Error::from_raw_os_error(libc::EFBIG));
-        }
-        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from))
-        {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                self.binding.store(false, Ordering::Relaxed);
-            }
-            Err(error) => return Err(error),
-        }
-        // Not everywhere does allocation move the end of the file.
-        if self.size()? < to { self.file.set_len(to) } else { Ok(()) }
-    }
-
-    /// Gives the disk space of a range back; it reads as zeros. Where the system cannot, the space comes
-    /// back with the next compaction.
-    pub(crate) fn punch(&self, from: u64, to: u64) {
-        #[cfg(target_os = "linux")]
-        {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let _ = retry(|| rustix::fs::fallocate(&self.file, flags, from, to - from));
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (from, to);
-    }
-
-    /// Makes a range read as zeros that may hold the bytes of a writer who was killed. It keeps its disk
-    /// space.
-    pub(crate) fn zero(&self, from: u64, to: u64) -> io::Result<()> {
-        let zeros = [0; 1 << 16];
-        let mut at = from;
-        while at < to {
-            let size = (to - at).min(zeros.len() as u64);
-            self.write(at, &zeros[..size as usize])?;
-            at += size;
-        }
-        Ok(())
     }
 
     /// Ends the sharing of blocks with a copy (`cp --reflink`), which would break [`allocate`]'s
@@ -156,11 +130,6 @@ impl CacheFile {
             });
         }
     }
-
-    /// Brings all that was written, through maps too, to the device.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
@@ -169,6 +138,27 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
             Err(rustix::io::Errno::INTR) => {}
             other => return other.map_err(io::Error::from),
         }
+    }
+}
+
+/// Fails where writing up to `end` would be a signal, SIGXFSZ, and not an error.
+fn check_limit(end: u64) -> io::Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    match limit.is_some_and(|limit| end > limit) {
+        true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+        false => Ok(()),
+    }
+}
+
+/// Where the next bytes lie that were ever written, from `at` on; `None` if there are none. A file may be
+/// far longer than what is in it.
+fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    match retry(|| rustix::fs::seek(file, SeekFrom::Data(at))) {
+        Ok(start) => Ok(Some(start.max(at))),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        // A file system that does not tell: everything may be data.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(at)),
+        Err(error) => Err(error),
     }
 }
 
@@ -189,13 +179,20 @@ impl Words for CacheFile {
         }
     }
     fn store(&self, at: u64, value: u64) -> io::Result<()> {
-        CacheFile::write(self, at, &value.to_le_bytes())
+        self.write(at, &value.to_le_bytes())
     }
 }
 
 impl Medium for CacheFile {
-    fn file(&self) -> &CacheFile {
-        self
+    fn path(&self) -> &Path {
+        &self.path
+    }
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+    fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        precede(Effect::Read)?;
+        self.file.read_exact_at(buffer, at)
     }
     fn head(&self, offset: u64) -> Option<HeadBytes> {
         let mut head = [0; HEAD_SIZE as usize];
@@ -206,6 +203,64 @@ impl Medium for CacheFile {
         FILE_LIMIT
     }
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        CacheFile::write(self, at, bytes)
+        check_limit(at + bytes.len() as u64)?;
+        precede(Effect::Write { file: &self.file, at, bytes })?;
+        self.file.write_all_at(bytes, at)
+    }
+    fn overwrite(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write(at, bytes)
+    }
+
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        check_limit(to)?;
+        precede(Effect::Allocate { file: &self.file, to })?;
+        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from))
+        {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                self.binding.store(false, Ordering::Relaxed);
+            }
+            Err(error) => return Err(error),
+        }
+        // Not everywhere does allocation move the end of the file.
+        if self.size()? < to { self.resize(to) } else { Ok(()) }
+    }
+
+    fn punch(&self, from: u64, to: u64) {
+        if precede(Effect::Punch { file: &self.file, from, to }).is_err() {
+            return;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = retry(|| rustix::fs::fallocate(&self.file, flags, from, to - from));
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (from, to);
+    }
+
+    fn erase(&self, from: u64) -> io::Result<bool> {
+        let (mut at, size) = (from, self.size()?);
+        let mut piece = vec![0; 1 << 16];
+        let mut was_blank = true;
+        while let Some(start) = next_data(&self.file, at)?.filter(|start| *start < size) {
+            let piece = &mut piece[..(size - start).min(1 << 16) as usize];
+            self.read(start, piece)?;
+            if piece.iter().any(|byte| *byte != 0) {
+                was_blank = false;
+                piece.fill(0);
+                self.write(start, piece)?;
+            }
+            at = start + piece.len() as u64;
+        }
+        Ok(!was_blank)
+    }
+    fn sync(&self) -> io::Result<()> {
+        precede(Effect::Sync { file: &self.file })?;
+        self.file.sync_all()
+    }
+    fn resize(&self, size: u64) -> io::Result<()> {
+        precede(Effect::Resize { file: &self.file, size })?;
+        self.file.set_len(size)
     }
 }

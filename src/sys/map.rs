@@ -11,22 +11,27 @@
 #![expect(unsafe_code, reason = "one of the four files that may: see the safety section")]
 
 use super::Words;
+use super::effect::{Effect, precede};
 use super::file::{CacheFile, Medium};
 use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
 use crate::format::{ALIGNMENT, WORD_MASK};
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A page, as far as populating goes; the system rounds.
 const PAGE: u64 = 4096;
 
+/// Bytes of a file for each byte of the bits that say which records have been verified.
+const SEEN_RATIO: u64 = 8 * ALIGNMENT;
+
 /// A file, mapped whole and beyond its end, and which of its records this process has verified.
 pub(crate) struct Map {
     file: CacheFile,
     raw: MmapRaw,
-    /// One bit for each 64 bytes of file: no two records begin within the same 64.
+    /// One bit for each 16 bytes of file: wherever a slot may lead, its bit is of that place alone.
     seen: MmapRaw,
 }
 
@@ -56,8 +61,10 @@ impl Map {
                 true => options.map_raw(file.inner())?,
                 false => options.map_raw_read_only(file.inner())?,
             };
-            let seen =
-                MmapOptions::new().len((size / 512) as usize).no_reserve_swap().map_anon()?;
+            let seen = MmapOptions::new()
+                .len((size / SEEN_RATIO) as usize)
+                .no_reserve_swap()
+                .map_anon()?;
             Ok((raw, MmapRaw::from(seen)))
         };
         match map(&file) {
@@ -71,9 +78,9 @@ impl Map {
         self.file
     }
 
-    /// How much of a file this map can see.
-    pub(crate) fn size(&self) -> u64 {
-        self.raw.len() as u64
+    /// The file that is mapped.
+    pub(crate) fn file(&self) -> &CacheFile {
+        &self.file
     }
 
     #[inline]
@@ -102,13 +109,14 @@ impl Map {
 
     #[inline]
     fn seen_bit(&self, offset: u64) -> Option<(&AtomicU64, u64)> {
-        Some((word_of(&self.seen, offset / 4096 * 8)?, 1 << (offset / 64 % 64)))
+        let place = offset / ALIGNMENT;
+        Some((word_of(&self.seen, place / 64 * 8)?, 1 << (place % 64)))
     }
 
     /// The record at `offset`, whatever its head says, if it ends below the tail and never changes.
     pub(crate) fn record(&self, offset: u64) -> Option<Record> {
         let tail = self.load(word::TAIL) & WORD_MASK; // Acquire; pairs with `store` of the tail.
-        let end = tail.min(self.size());
+        let end = tail.min(self.reach());
         let payload = offset.checked_add(HEAD_SIZE).filter(|payload| *payload <= end)?;
         if !offset.is_multiple_of(ALIGNMENT) {
             return None;
@@ -178,6 +186,7 @@ impl Words for Map {
                 result => result?,
             }
         }
+        precede(Effect::Write { file: self.file.inner(), at, bytes: &value.to_le_bytes() })?;
         // Release: pairs with the acquire in `load`; bytes copied before are seen by whoever sees
         // this word.
         word.store(value, Ordering::Release);
@@ -186,15 +195,39 @@ impl Words for Map {
 }
 
 impl Medium for Map {
-    fn file(&self) -> &CacheFile {
-        &self.file
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+    fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read(at, buffer)
+    }
+    fn overwrite(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write(at, bytes)
+    }
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        self.file.allocate(from, to)
+    }
+    fn punch(&self, from: u64, to: u64) {
+        self.file.punch(from, to);
+    }
+    fn erase(&self, from: u64) -> io::Result<bool> {
+        self.file.erase(from)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+    fn resize(&self, size: u64) -> io::Result<()> {
+        self.file.resize(size)
     }
 
     fn head(&self, offset: u64) -> Option<HeadBytes> {
         self.record(offset).map(|record| *Map::head(self, &record))
     }
     fn reach(&self) -> u64 {
-        self.size()
+        self.raw.len() as u64
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
@@ -205,9 +238,10 @@ impl Medium for Map {
             return self.file.write(at, bytes);
         }
         assert!(
-            self.file.is_writable() && at >= tail && end <= allocated && end <= self.size(),
+            self.file.is_writable() && at >= tail && end <= allocated && end <= self.reach(),
             "bytes are stored between the tail and what is allocated"
         );
+        precede(Effect::Write { file: self.file.inner(), at, bytes })?;
         let start = self.raw.as_mut_ptr().wrapping_add(at as usize);
         // SAFETY: the range is inside the map, and allocated, hence inside the file. No reference
         // covers it: references end at the tail, which only the holder of the lock, the caller,

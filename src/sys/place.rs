@@ -2,7 +2,8 @@
 //! file and its directory are this user's, and on a local file system; each refusal says how to go
 //! on. Also the operations on names: create whole or not at all, replace, remove.
 
-use super::file::CacheFile;
+use super::effect::{Effect, precede};
+use super::file::{CacheFile, Medium as _};
 use crate::error::{Error, Exposure, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::cell::Cell;
@@ -139,7 +140,9 @@ pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -
             Ok(file) => {
                 use std::os::fd::AsRawFd as _;
                 let file = CacheFile::new(File::from(file), path, true, false);
-                fill(&file).map_err(failed())?;
+                // On the device before it has a name: no power cut leaves half a header at the path.
+                fill(&file).and_then(|()| file.sync()).map_err(failed())?;
+                precede(Effect::Link { file: file.inner() }).map_err(failed())?;
                 let name = format!("/proc/self/fd/{}", file.inner().as_raw_fd());
                 match rustix::fs::linkat(CWD, &*name, CWD, path, AtFlags::SYMLINK_FOLLOW) {
                     Ok(()) => return Ok(true),
@@ -155,7 +158,7 @@ pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -
     if path.symlink_metadata().is_ok() {
         return Ok(false);
     }
-    fill(&new.file).map_err(failed())?;
+    fill(&new.file).and_then(|()| new.file.sync()).map_err(failed())?;
     new.publish(path)?;
     Ok(true)
 }
@@ -181,8 +184,14 @@ impl Replacement {
             return Ok(None);
         }
         // Between opening and locking its former holder may have renamed it: then it is the cache.
-        if !is_at(&file, &name).map_err(failed())? {
-            return Ok(None);
+        let data = file.inner().metadata().map_err(failed())?;
+        if !is_at(&file, &name).map_err(failed())? || data.nlink() != 1 {
+            // Not by closing alone: a child forked meanwhile has the descriptor too.
+            file.unlock();
+            return match data.nlink() {
+                0 | 1 => Ok(None),
+                links => Err(exposed(&name, Exposure::HardLinks(links))),
+            };
         }
         // A leftover of one who died: nobody has it mapped, since it never was at its path.
         let new = Replacement { file, is_published: Cell::new(false) };
@@ -192,7 +201,7 @@ impl Replacement {
 
     /// Gives up what was written so far.
     pub(crate) fn empty(&self) -> Result<()> {
-        self.file.inner().set_len(0).map_err(Error::io("create", self.file.path()))
+        self.file.resize(0).map_err(Error::io("create", self.file.path()))
     }
 
     /// Another handle of the same file, under the lock of this one.
@@ -204,7 +213,10 @@ impl Replacement {
 
     /// Puts the file in place of what is at `path`. Its lock stays until it is dropped.
     pub(crate) fn publish(&self, path: &Path) -> Result<()> {
-        fs::rename(self.file.path(), path).map_err(Error::io("replace", path))?;
+        let from = self.file.path();
+        precede(Effect::Rename { from })
+            .and_then(|()| fs::rename(from, path))
+            .map_err(Error::io("replace", path))?;
         self.is_published.set(true);
         Ok(())
     }
@@ -214,7 +226,7 @@ impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.is_published.get() {
             // Under its lock, so it is still this one that has the name; a leftover does no harm.
-            let _ = fs::remove_file(self.file.path());
+            let _ = remove(self.file.path());
         }
         // Not by closing alone: a child forked meanwhile has the descriptor too.
         self.file.unlock();
@@ -231,10 +243,19 @@ pub(crate) fn is_at(file: &CacheFile, path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Removes a name.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    precede(Effect::Remove { path })
+        .and_then(|()| fs::remove_file(path))
+        .map_err(Error::io("remove", path))
+}
+
 /// Makes names in the directory of `path` durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     let directory = parent(path);
-    File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("sync", directory))
+    precede(Effect::SyncDirectory)
+        .and_then(|()| File::open(directory)?.sync_all())
+        .map_err(Error::io("sync", directory))
 }
 
 /// Makes a root for caches, with the marks that keep backups and version control away.
@@ -252,8 +273,9 @@ pub(crate) fn make_root(root: &Path) -> Result<()> {
 
 /// Names the running kernel; `None` where the system does not tell.
 pub(crate) fn boot_id() -> Option<[u8; 16]> {
-    static BOOT_ID: OnceLock<Option<[u8; 16]>> = OnceLock::new();
-    *BOOT_ID.get_or_init(|| {
+    // Only once known: a failure, for want of descriptors say, is not for ever.
+    static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
+    BOOT_ID.get().copied().or_else(|| {
         #[cfg(target_os = "linux")]
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         #[cfg(target_os = "macos")]
@@ -264,7 +286,8 @@ pub(crate) fn boot_id() -> Option<[u8; 16]> {
             String::from_utf8(output.ok()?.stdout).ok()?
         };
         let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-        u128::from_str_radix(&digits, 16).ok().map(u128::to_le_bytes)
+        let boot_id = u128::from_str_radix(&digits, 16).ok()?.to_le_bytes();
+        Some(*BOOT_ID.get_or_init(|| boot_id))
     })
 }
 

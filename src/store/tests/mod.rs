@@ -1,20 +1,24 @@
 //! The interleavings that broke earlier designs, step by step: a process is killed where a step is
 //! left out here.
 
-use super::compact::copy_to;
-use super::expiry::View;
-use super::journal::{Draft, Journal};
-use super::open::Location;
-use super::region::Sight;
-use super::rewrite::{Outcome, Replay};
-use super::verify::Finding;
-use super::write::{Entry, ScopeRecord, Terms};
-use super::{Store, Token};
+mod cuts;
+mod hostile;
+
 use crate::error::Error;
 use crate::format::header::{HOME, Home, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, Seat, grow};
+use crate::store::compact::copy_to;
+use crate::store::expiry::View;
+use crate::store::journal::{Draft, Journal};
+use crate::store::open::Location;
+use crate::store::region::Sight;
+use crate::store::rewrite::{Outcome, Replay};
+use crate::store::verify::Finding;
+use crate::store::write::{Entry, ScopeRecord, Terms};
+use crate::store::{Store, Token};
+use crate::sys::file::Medium as _;
 use crate::sys::place::{Care, Replacement};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -76,7 +80,12 @@ fn get(store: &Store, key: u64) -> Option<Vec<u8>> {
 }
 
 fn draft<'a>(journal: &Journal<'_>, key: u64, payload: &'a [u8]) -> Draft<'a> {
-    let mut draft = Draft::new(Kind::VALUE, identity(key), payload, journal.facts.seed);
+    Draft::new(Kind::VALUE, identity(key), payload, journal.facts.seed)
+}
+
+/// A draft with its number, as a writer has it who dies before he publishes it.
+fn numbered<'a>(journal: &Journal<'_>, key: u64, payload: &'a [u8]) -> Draft<'a> {
+    let mut draft = draft(journal, key, payload);
     draft.head.seq = journal.seq().unwrap() + 1;
     journal.ledger.set(word::SEQ, draft.head.seq).unwrap();
     draft
@@ -95,7 +104,7 @@ fn an_append_killed_before_its_slot_is_redone() {
         let writer = store.lock().unwrap();
         let journal = writer.journal();
         let draft = draft(&journal, 1, b"new");
-        journal.write(&[draft]).unwrap();
+        journal.write(&mut [draft]).unwrap();
     }
     assert_eq!(get(&store, 1).unwrap(), b"old", "published, and not yet in the index");
     drop(store.lock().unwrap());
@@ -143,7 +152,7 @@ fn debris_of_a_killed_batch_is_no_record() {
         let writer = store.lock().unwrap();
         let journal = writer.journal();
         let place = journal.tail().unwrap();
-        let (first, second) = (draft(&journal, 1, b"old 1"), draft(&journal, 2, b"old 2"));
+        let (first, second) = (numbered(&journal, 1, b"old 1"), numbered(&journal, 2, b"old 2"));
         journal.make_room(place + 4096).unwrap();
         let medium = journal.ledger.medium;
         let seed = journal.facts.seed;
@@ -353,7 +362,9 @@ fn what_happens_during_a_compaction_is_in_the_new_file() {
     {
         let writer = store.lock().unwrap();
         let journal = writer.journal();
-        journal.write(&[draft(&journal, 1000, b"late"), draft(&journal, 1, b"refreshed")]).unwrap();
+        journal
+            .write(&mut [draft(&journal, 1000, b"late"), draft(&journal, 1, b"refreshed")])
+            .unwrap();
     }
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
     let (next, _, at) = copy_to(&region, &new, View::AsWritten).unwrap().unwrap();
@@ -396,17 +407,17 @@ fn an_unsynced_large_value_costs_no_synced_one() {
     let store = open(&dir);
     put(&store, 1, b"synced");
     let large = vec![7; 200_000];
-    let (offset, head) = {
+    let offset = {
         let writer = store.lock().unwrap();
         let journal = writer.journal();
         let mut head = draft(&journal, 1, &large).head;
-        (journal.reserve(&mut head).unwrap(), head)
+        journal.reserve(&mut head).unwrap()
     };
     store.sync().unwrap();
     // Filled after the sync; the power cut loses a page of it.
     let file = store.region().unwrap();
     file.file().write(offset + HEAD_SIZE, &large).unwrap();
-    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    store.lock().unwrap().journal().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     file.file().write(offset + 100_000, &[0; 4096]).unwrap();
     assert_eq!(
@@ -532,7 +543,7 @@ fn a_large_value_filled_while_the_cache_moves_on() {
         let mut head = draft(&journal, 1, &large).head;
         let offset = journal.reserve(&mut head).unwrap();
         writer.region().file().write(offset + HEAD_SIZE, &large).unwrap();
-        (offset, head)
+        offset
     };
     // Killed before it was filled: space that a walk steps over.
     reserve();
@@ -540,19 +551,19 @@ fn a_large_value_filled_while_the_cache_moves_on() {
     let copy = reboot(&dir, &store);
     assert_eq!((get(&copy, 1), get(&copy, 2).unwrap()), (None, b"behind".into()));
     // Superseded meanwhile: the later one stays.
-    let (offset, head) = reserve();
+    let offset = reserve();
     put(&store, 1, b"later");
-    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    store.lock().unwrap().journal().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), b"later");
     assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), b"later");
     // Cleared meanwhile: it is dead.
-    let (offset, head) = reserve();
+    let offset = reserve();
     store.clear().unwrap();
-    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    store.lock().unwrap().journal().fulfil(offset).unwrap();
     assert_eq!((get(&store, 1), get(&reboot(&dir, &store), 1)), (None, None));
     // And the ordinary case, after a reboot and a compaction too.
-    let (offset, head) = reserve();
-    store.lock().unwrap().journal().fulfil(offset, &head).unwrap();
+    let offset = reserve();
+    store.lock().unwrap().journal().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), large);
     store.compact(View::AsWritten).unwrap();

@@ -1,0 +1,67 @@
+//! A world that says no: every effect refused once, with each error that a disk, a file system or a
+//! limit could have for it; and, from each effect on, a disk that is full. The operation says so or does
+//! without; nothing stored is lost, the same handles go on afterwards, and so does the next process.
+
+use super::effort;
+use super::kills::{Run, scenes};
+use crate::sys::effect::{Effect, watch};
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+
+/// How the world says no.
+#[derive(Debug, Clone, Copy)]
+enum No {
+    /// Once, with this error.
+    Once(i32),
+    /// To everything that needs space, for good.
+    Full,
+}
+
+/// Refuses from the step of this number on, as `no` says.
+fn refusing(at: u64, no: No, steps: Rc<Cell<u64>>) -> impl FnMut(Effect<'_>) -> io::Result<()> {
+    move |effect| {
+        let step = steps.replace(steps.get() + 1);
+        let error = match no {
+            No::Once(error) if step == at => error,
+            No::Full if step >= at && matches!(effect, Effect::Allocate { .. }) => libc::ENOSPC,
+            _ => return Ok(()),
+        };
+        Err(io::Error::from_raw_os_error(error))
+    }
+}
+
+#[test]
+fn a_refusal_is_an_error_and_nothing_worse() {
+    let kinds = [No::Once(libc::EIO), No::Once(libc::ENOSPC), No::Once(libc::EDQUOT), No::Full];
+    let stride = (16 / effort()).max(1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut tried = 0;
+    for scene in scenes() {
+        for at in 0.. {
+            let mut is_over = true;
+            let chosen =
+                kinds.iter().enumerate().filter(|(n, _)| (at + *n as u64).is_multiple_of(stride));
+            for (_, no) in chosen {
+                let path = dir.path().join(format!("{tried}.pcache"));
+                tried += 1;
+                let attempt = || {
+                    let mut run = Run::new(&path);
+                    run.perform(&scene.before);
+                    let steps = Rc::new(Cell::new(0));
+                    let probe = refusing(at, *no, Rc::clone(&steps));
+                    watch(probe, || run.perform_or_not(&scene.victim));
+                    run.check();
+                    steps.get() > at
+                };
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
+                let _ = std::fs::remove_file(&path);
+                is_over &= !result.unwrap_or_else(|_| panic!("{}: {no:?} at {at}", scene.name));
+            }
+            if is_over && at % stride == stride - 1 {
+                break;
+            }
+        }
+    }
+    println!("{tried} refusals");
+}
