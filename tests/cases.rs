@@ -554,3 +554,14 @@ fn nothing_is_left_behind() {
     cache.delete().unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn stats_and_verification_are_of_the_file_that_is_there() {
+    let dir = Dir::new();
+    let (one, other) = (dir.open("x"), dir.open("x"));
+    let table = one.table::<u64, u64>("t");
+    table.insert_many((0..100).map(|n| (n, n))).unwrap();
+    one.delete().unwrap();
+    assert_eq!((other.stats().entries, one.stats().entries), (0, 0));
+    assert_eq!(one.verify().unwrap().records, 0);
+}

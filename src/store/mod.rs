@@ -141,6 +141,18 @@ impl Store {
         Ok(Arc::clone(lock(&self.state().current).get_or_insert(region)))
     }
 
+    /// The file that is the cache now, by what the one known last says.
+    pub(crate) fn current(&self) -> Result<Arc<Region>> {
+        for _ in 0..TRIES {
+            let region = self.region()?;
+            if !region.has_moved() {
+                return Ok(region);
+            }
+            self.follow(region)?;
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
     pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
         let former = lock(&self.state().current).take_if(|current| Arc::ptr_eq(current, &old));

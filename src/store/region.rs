@@ -237,7 +237,7 @@ impl Region {
         if let Some(private) = &self.private {
             return Ok(index::find(&private.index, private.index.table(), tag, &examine));
         }
-        if words.load(word::STATE) != state::LIVE && !self.is_in_place() {
+        if words.load(word::STATE) != state::LIVE && self.has_moved() {
             return Err(Moved);
         }
         // Acquire, in `load`; pairs with the store that switches tables.
@@ -254,9 +254,14 @@ impl Region {
         }
     }
 
-    /// In a file that is being moved: whether it still is the one at its path.
-    fn is_in_place(&self) -> bool {
-        self.medium().load(word::STATE) == state::MOVING && self.is_at_path()
+    /// Whether the cache is not in this file any more. While it is being moved, the path decides.
+    pub(crate) fn has_moved(&self) -> bool {
+        match self.medium().load(word::STATE) {
+            _ if self.is_private() => false,
+            state::LIVE => false,
+            state::MOVING => !self.is_at_path(),
+            _ => true,
+        }
     }
 
     /// Whether the file at the path is this one. A system call.

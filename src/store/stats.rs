@@ -47,7 +47,7 @@ impl Store {
 
     /// Adds the counts of the file, which may be damaged or gone.
     fn count(&self, of_process: Stats) -> Result<Stats> {
-        let region = self.region()?;
+        let region = self.current()?;
         let journal = region.journal();
         let count = |place| journal.ledger.get(place);
         let index = journal.ledger.table(word::INDEX);

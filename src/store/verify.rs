@@ -91,7 +91,7 @@ impl Verification {
 
 impl Store {
     pub(crate) fn verify(&self) -> Result<Verification> {
-        let region = self.region()?;
+        let region = self.current()?;
         let mut report = Verification::default();
         for (offset, _) in word::sealed(0) {
             if region.journal().ledger.get(offset).is_err() {
