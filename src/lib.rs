@@ -152,6 +152,9 @@ mod memoize;
 mod site;
 #[cfg(test)]
 mod proof;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use cache::{MmapCache, clear, delete, flush};
 pub use error::{Error, Exposure, Result};

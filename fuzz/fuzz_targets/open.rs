@@ -1,9 +1,10 @@
-//! Any bytes as a cache file, and any bytes written over a healthy one: opening, reading, verifying,
-//! writing and compacting it must neither panic nor return a wrong value.
+//! Any bytes as a cache file, and any bytes written over a healthy one, as they are or with every check
+//! mended: opening, reading, verifying, writing and compacting it must neither panic nor, where a check
+//! could tell, return a wrong value.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use persist_cache::MmapCache;
+use persist_cache::{Cached, MmapCache};
 use std::cell::RefCell;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -11,12 +12,22 @@ use std::sync::LazyLock;
 
 const KEYS: u64 = 64;
 
-/// A healthy file.
+fn items(count: &u64) -> impl Iterator<Item = String> + use<> {
+    (0..*count).map(|n| "item ".repeat(n as usize % 5))
+}
+
+/// A healthy file with some of everything.
 static HEALTHY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let cache = MmapCache::open_at(dir.path().join("healthy.pcache")).unwrap();
     let table = cache.table::<u64, Vec<u64>>("fuzz");
     table.insert_many((0..KEYS).map(|key| (key, vec![key; 5]))).unwrap();
+    table.remove(&0).unwrap();
+    cache.table::<str, Vec<String>>("texts").insert("one", &vec!["two".into(); 3]).unwrap();
+    cache.table::<u64, Vec<u64>>("large").insert(&1, &vec![1; 9000]).unwrap();
+    cache.memoize_iter_as("items", items).call(&20).for_each(drop);
+    cache.sync().unwrap();
+    table.insert(&1, &vec![1; 5]).unwrap();
     std::fs::read(cache.path()).unwrap()
 });
 
@@ -24,40 +35,58 @@ thread_local! {
     static DIR: RefCell<tempfile::TempDir> = RefCell::new(tempfile::tempdir().unwrap());
 }
 
-fn use_all(path: &Path) {
+fn use_all(path: &Path, is_mended: bool) {
     let Ok(cache) = MmapCache::open_at(path) else { return };
     let table = cache.table::<u64, Vec<u64>>("fuzz");
     for key in 0..KEYS {
         if let Ok(Some(value)) = table.get(&key) {
-            assert!(value.iter().all(|item| *item == key) && value.len() == 5);
+            let is_right = value.iter().all(|item| *item == key) && value.len() == 5;
+            assert!(is_right || is_mended);
         }
     }
+    if let Ok(Some(texts)) = cache.table::<str, Vec<String>>("texts").get("one") {
+        let _ = Cached::try_into_owned(texts);
+    }
+    if let Ok(Some(large)) = cache.table::<u64, Vec<u64>>("large").get(&1) {
+        assert!(is_mended || large.len() == 9000);
+    }
+    let replayed = cache.memoize_iter_as("items", items).call(&20).count();
+    assert!(is_mended || replayed == 20);
     let _ = cache.verify();
     let _ = table.insert(&1, &vec![1; 5]);
+    let _ = table.insert_many((100..140).map(|key| (key, vec![key; 5])));
+    let _ = cache.table::<u64, Vec<u64>>("large").insert(&2, &vec![2; 9000]);
+    let _ = cache.flush();
     let _ = cache.compact();
-    assert!(cache.verify().map_or(true, |report| report.findings.is_empty()));
+    let _ = cache.sync();
+    assert!(is_mended || cache.verify().map_or(true, |report| report.findings.is_empty()));
 }
 
 fuzz_target!(|data: &[u8]| {
     DIR.with_borrow(|dir| {
         let path = dir.path().join("x.pcache");
         let mut image = HEALTHY.clone();
-        // The first bytes say where the rest is written; out of range, it is the whole file.
-        match data.split_first_chunk::<4>() {
-            Some((at, patch)) => {
-                let at = u32::from_le_bytes(*at) as usize % (image.len() + 64);
-                if at < image.len() {
-                    let size = patch.len().min(image.len() - at);
-                    image[at..at + size].copy_from_slice(&patch[..size]);
-                } else {
-                    image = patch.to_vec();
-                }
+        let Some((how, data)) = data.split_first() else { return };
+        // Each patch is a place, a length, and bytes; one that lies outside is the whole file.
+        let mut rest = data;
+        while let Some((at, patch)) = rest.split_first_chunk::<4>() {
+            let at = u32::from_le_bytes(*at) as usize % (image.len() + 64);
+            if at >= image.len() {
+                image = patch.to_vec();
+                break;
             }
-            None => image = data.to_vec(),
+            let size = (patch.first().map_or(0, |size| *size as usize)).min(patch.len());
+            let size = size.min(image.len() - at);
+            image[at..at + size].copy_from_slice(&patch[..size]);
+            rest = &patch[size.max(1).min(patch.len())..];
+        }
+        let is_mended = how % 2 == 1;
+        if is_mended {
+            persist_cache::fuzzing::mend(&mut image);
         }
         let _ = std::fs::remove_file(&path);
         std::fs::write(&path, &image).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        use_all(&path);
+        use_all(&path, is_mended);
     });
 });

@@ -189,6 +189,14 @@ impl Head {
         })
     }
 
+    /// Gives the bytes of a head the check that they should have.
+    #[cfg(fuzzing)]
+    pub(crate) fn mend(bytes: &mut [u8], offset: u64, seed: u64) {
+        let bytes: &mut HeadBytes = bytes.try_into().expect("the bytes of a head");
+        let check = head_check(bytes, offset, seed);
+        bytes[HEAD_CHECK..].copy_from_slice(&check.to_le_bytes());
+    }
+
     /// The check that `payload` must have under this head.
     pub(crate) fn check_of(&self, payload: &[u8], seed: u64) -> u32 {
         payload_check(self.kind, payload, seed)

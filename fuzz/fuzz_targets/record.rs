@@ -1,0 +1,11 @@
+//! Any bytes decoded as what a file holds: heads, headers, checkpoints, and the archives and sequences in
+//! their payloads.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use persist_cache::fuzzing::decode;
+
+fuzz_target!(|input: (u64, u64, &[u8])| {
+    let (offset, seed, bytes) = input;
+    decode(bytes, offset, seed);
+});
