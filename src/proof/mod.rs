@@ -10,6 +10,8 @@ mod disk;
 mod kills;
 mod refusals;
 mod cuts;
+#[cfg(any(model = "loom", model = "shuttle"))]
+mod orders;
 
 /// How much is tried: 1 in `cargo test`.
 fn effort() -> u64 {

@@ -237,31 +237,12 @@ impl Region {
         if let Some(private) = &self.private {
             return Ok(index::find(&private.index, private.index.table(), tag, &examine));
         }
-        if words.load(word::STATE) != state::LIVE && self.has_moved() {
-            return Err(Moved);
-        }
-        // Acquire, in `load`; pairs with the store that switches tables.
-        let mut table = Table(words.load(word::INDEX));
-        loop {
-            if let Some(found) = index::find(words, table, tag, &examine) {
-                return Ok(Some(found));
-            }
-            let current = Table(words.load(word::INDEX));
-            if current == table {
-                return Ok(None);
-            }
-            table = current;
-        }
+        search(words, tag, || self.is_at_path(), examine)
     }
 
     /// Whether the cache is not in this file any more. While it is being moved, the path decides.
     pub(crate) fn has_moved(&self) -> bool {
-        match self.medium().load(word::STATE) {
-            _ if self.is_private() => false,
-            state::LIVE => false,
-            state::MOVING => !self.is_at_path(),
-            _ => true,
-        }
+        !self.is_private() && has_moved(self.medium(), || self.is_at_path())
     }
 
     /// Whether the file at the path is this one. A system call.
@@ -297,4 +278,39 @@ impl Region {
 }
 
 /// The cache is in another file.
-struct Moved;
+pub(crate) struct Moved;
+
+/// Whether the cache is not in this file any more. While it is being moved, the path decides.
+fn has_moved(words: &(impl Words + ?Sized), is_at_path: impl Fn() -> bool) -> bool {
+    match words.load(word::STATE) {
+        state::LIVE => false,
+        state::MOVING => !is_at_path(),
+        _ => true,
+    }
+}
+
+/// What `examine` makes of the record that a tag leads to: the search that every reader goes through, and
+/// that needs no lock. State, index, slots, each loaded afresh; a miss looks whether the index moved
+/// meanwhile.
+pub(crate) fn search<W: Words, T>(
+    words: &W,
+    tag: Tag,
+    is_at_path: impl Fn() -> bool,
+    examine: impl Fn(u64) -> Option<T>,
+) -> Result<Option<T>, Moved> {
+    if has_moved(words, is_at_path) {
+        return Err(Moved);
+    }
+    // Acquire, in `load`; pairs with the store that switches tables.
+    let mut table = Table(words.load(word::INDEX));
+    loop {
+        if let Some(found) = index::find(words, table, tag, &examine) {
+            return Ok(Some(found));
+        }
+        let current = Table(words.load(word::INDEX));
+        if current == table {
+            return Ok(None);
+        }
+        table = current;
+    }
+}

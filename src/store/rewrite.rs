@@ -11,6 +11,7 @@ use crate::format::header::{Facts, HEADER_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::{Slot, Table, Tag};
 use crate::index::{self, HeapTable};
+use crate::ledger::Ledger;
 use crate::scan::{Step, WINDOW_SIZE, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
@@ -306,12 +307,16 @@ impl<'a> Replay<'a> {
 /// Lets the new file take the place of a locked one. Who finds the state MOVING looks which file is
 /// at the path; that also decides if this process dies in between.
 pub(crate) fn take_place(old: &Region, new: &Replacement) -> Result<()> {
-    let ledger = old.journal().ledger;
     if !old.is_at_path() {
         return Err(Error::Unstable { path: old.file().path().to_path_buf() });
     }
+    hand_over(old.journal().ledger, || new.publish(old.file().path()))
+}
+
+/// Ends the life of a locked file by what `change` does to its name.
+pub(crate) fn hand_over(ledger: Ledger<'_>, change: impl FnOnce() -> Result<()>) -> Result<()> {
     ledger.store(word::STATE, state::MOVING)?;
-    if let Err(error) = new.publish(old.file().path()) {
+    if let Err(error) = change() {
         ledger.store(word::STATE, state::LIVE)?;
         return Err(error);
     }

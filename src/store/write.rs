@@ -6,10 +6,11 @@ use super::gate::Deadline;
 use super::journal::{Draft, Journal, LARGE, LIST_MAX};
 use super::open;
 use super::region::{Backing, Region, Sight};
+use super::rewrite::hand_over;
 use super::{Found, Store, Token, Writer};
 use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
-use crate::format::header::{state, word};
+use crate::format::header::word;
 use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
 use crate::index;
 use crate::sys::file::Medium as _;
@@ -247,12 +248,7 @@ impl Writer<'_> {
         if !self.region().is_at_path() {
             return Err(Error::Unstable { path: path.to_path_buf() }); // What is there is not ours.
         }
-        ledger.store(word::STATE, state::MOVING)?;
-        if let Err(error) = place::remove(path) {
-            ledger.store(word::STATE, state::LIVE)?;
-            return Err(error);
-        }
-        ledger.store(word::STATE, state::MOVED)
+        hand_over(ledger, || place::remove(path))
     }
 
     /// Whether the terms are settled without storing: by what is there, or because the time has

@@ -3,9 +3,9 @@
 
 use super::Words;
 use super::effect::{Effect, precede};
-use crate::format::FILE_LIMIT;
-use crate::format::header::Home;
-use crate::format::record::{HEAD_SIZE, HeadBytes};
+use crate::format::header::{Home, word};
+use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
+use crate::format::{ALIGNMENT, FILE_LIMIT, WORD_MASK};
 use fs4::{FileExt as Lockable, TryLockError};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::File;
@@ -22,6 +22,21 @@ pub(crate) trait Medium: Words {
     fn size(&self) -> io::Result<u64>;
     /// Fills `buffer` from `at`; fails if the file ends before.
     fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// How long the payload of the record at `offset` is, whatever its head says, if it ends below the tail
+    /// and never changes.
+    fn extent(&self, offset: u64) -> Option<u64> {
+        let tail = self.load(word::TAIL) & WORD_MASK; // Acquire; pairs with `store` of the tail.
+        let end = tail.min(self.reach());
+        let payload = offset.checked_add(HEAD_SIZE).filter(|payload| *payload <= end)?;
+        if !offset.is_multiple_of(ALIGNMENT) {
+            return None;
+        }
+        // Acquire; pairs with the store that makes a filled pad a value.
+        let first = self.load(offset);
+        let (len, kind) = (first & ((1 << 40) - 1), Kind((first >> 40) as u8));
+        let fixed = kind != Kind::PAD && !kind.holds_table();
+        (fixed && payload.checked_add(len)? <= end).then_some(len)
+    }
     /// A copy of the head of a published record of a kind that never changes; unverified.
     fn head(&self, offset: u64) -> Option<HeadBytes>;
     /// The end of what can be addressed.

@@ -14,7 +14,7 @@ use super::Words;
 use super::effect::{Effect, precede};
 use super::file::{CacheFile, Medium};
 use crate::format::header::word;
-use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
+use crate::format::record::{HEAD_SIZE, HeadBytes};
 use crate::format::{ALIGNMENT, WORD_MASK};
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 use std::io;
@@ -115,17 +115,7 @@ impl Map {
 
     /// The record at `offset`, whatever its head says, if it ends below the tail and never changes.
     pub(crate) fn record(&self, offset: u64) -> Option<Record> {
-        let tail = self.load(word::TAIL) & WORD_MASK; // Acquire; pairs with `store` of the tail.
-        let end = tail.min(self.reach());
-        let payload = offset.checked_add(HEAD_SIZE).filter(|payload| *payload <= end)?;
-        if !offset.is_multiple_of(ALIGNMENT) {
-            return None;
-        }
-        // Acquire; pairs with the store that makes a filled pad a value.
-        let first = self.load(offset);
-        let (len, kind) = (first & ((1 << 40) - 1), Kind((first >> 40) as u8));
-        let fixed = kind != Kind::PAD && !kind.holds_table();
-        (fixed && payload.checked_add(len)? <= end).then_some(Record { offset, len })
+        self.extent(offset).map(|len| Record { offset, len })
     }
 
     /// The head of a record.
