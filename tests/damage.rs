@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Dir, mix, value_of};
+use common::{Dir, effort, mix, value_of};
 use persist_cache::{Cached, Error, Finding, MmapCache};
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
@@ -235,4 +235,74 @@ fn blocks_zeroed_or_swapped_are_misses() {
             assert!(count >= KEYS - 30, "{count} of {KEYS}");
         }
     }
+}
+
+/// A cache of 256 KiB with some of everything: a grown index, a large value, batches, removals, a sync.
+fn rich(dir: &Dir) -> Vec<u8> {
+    let cache = dir.open("rich");
+    let table = cache.table::<u64, Vec<u64>>("t");
+    table.insert_many((0..KEYS).map(|key| (key, vec![key; 3]))).unwrap();
+    table.insert_many((0..KEYS).map(|key| (key, value_of(key)))).unwrap();
+    cache.table::<u64, Vec<u64>>("large").insert(&1, &vec![7; 16_000]).unwrap();
+    cache.sync().unwrap();
+    (KEYS..KEYS + 100).for_each(|key| drop(table.insert(&key, &vec![1]).unwrap()));
+    let image = fs::read(cache.path()).unwrap();
+    assert!(image.len() >= 256 << 10, "{}", image.len());
+    image
+}
+
+/// Reads everything. A value is right or not there; without damage to the facts, all but one are.
+fn look(path: &Path, what: &str) -> Option<u64> {
+    let cache = match MmapCache::open_at(path) {
+        Ok(cache) => cache,
+        Err(Error::Damaged { .. } | Error::NotACache { .. } | Error::Incompatible { .. }) => {
+            return None;
+        }
+        Err(other) => panic!("{what}: {other}"),
+    };
+    let table = cache.table::<u64, Vec<u64>>("t");
+    let mut count = 0;
+    for key in 0..KEYS {
+        if let Some(value) = table.get(&key).unwrap().map(Cached::into_owned) {
+            assert!(value == value_of(key) || value == vec![key; 3], "{what}, {key}: {value:?}");
+            count += 1;
+        }
+    }
+    if let Some(large) = cache.table::<u64, Vec<u64>>("large").get(&1).unwrap() {
+        assert!(large.len() == 16_000 && large.iter().all(|item| *item == 7), "{what}");
+    }
+    Some(count)
+}
+
+#[test]
+fn every_bit() {
+    let dir = Dir::new();
+    let image = rich(&dir);
+    let stride = (6007 / effort()).max(1) as usize;
+    // Several processes may share the work: each takes a part.
+    let part: usize = std::env::var("PERSIST_CACHE_PART").ok().map_or(0, |n| n.parse().unwrap());
+    let parts = if std::env::var_os("PERSIST_CACHE_PART").is_some() { 2 } else { 1 };
+    let mut tried = 0;
+    for bit in (part * stride..image.len() * 8).step_by(stride * parts) {
+        let mut flipped = image.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let count = look(&fresh(&dir, "flipped.pcache", &flipped), &format!("bit {bit}"));
+        let is_fact = bit / 8 < 256;
+        assert!(is_fact || count.is_some_and(|count| count >= KEYS - 1), "bit {bit}: {count:?}");
+        tried += 1;
+    }
+    println!("{tried} bits flipped");
+}
+
+#[test]
+fn every_length() {
+    let dir = Dir::new();
+    let image = rich(&dir);
+    let stride = (1009 / effort()).max(1) as usize;
+    let mut tried = 0;
+    for size in (0..image.len()).step_by(stride) {
+        look(&fresh(&dir, "cut.pcache", &image[..size]), &format!("{size} bytes"));
+        tried += 1;
+    }
+    println!("{tried} lengths");
 }

@@ -54,19 +54,145 @@ fn a_full_disk_is_an_error_and_no_signal() {
     on_small_disk(&dir, "2m", || command(TEST, "child", dir.path()));
 }
 
+#[test]
+fn a_full_disk_of_another_kind_is_no_different() {
+    const TEST: &str = "a_full_disk_of_another_kind_is_no_different";
+    if let Some((_, place)) = role() {
+        // The root of a new file system is root's, and may be read by all.
+        let place = place.join("caches");
+        fill_until_full(&place);
+        return;
+    }
+    let dir = Dir::new();
+    let image = dir.join("disk");
+    std::fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).output();
+    let place = dir.join("mounted");
+    std::fs::create_dir(&place).unwrap();
+    if !made.is_ok_and(|made| made.status.success()) {
+        eprintln!("not run: this machine makes no file systems");
+        return;
+    }
+    on_disk(&place, &["-o", "loop"], Some(&image), || command(TEST, "child", &place));
+}
+
+/// A file system that allocates nothing: bytes go by system calls, and nothing else changes.
+#[test]
+fn a_file_system_without_fallocate_will_do() {
+    const TEST: &str = "a_file_system_without_fallocate_will_do";
+    if let Some((_, place)) = role() {
+        let cache = open(&place);
+        let table = cache.table::<u64, Vec<u64>>("t");
+        for key in 0..2000 {
+            table.insert(&key, &value_of(key)).unwrap();
+        }
+        cache.table::<u64, Vec<u64>>("large").insert(&1, &vec![1; 10_000]).unwrap();
+        cache.compact().unwrap();
+        cache.sync().unwrap();
+        table.insert_many((2000..4000).map(|key| (key, value_of(key)))).unwrap();
+        for key in 0..4000 {
+            assert_eq!(Cached::into_owned(table.get(&key).unwrap().unwrap()), value_of(key));
+        }
+        assert_eq!(cache.verify().unwrap().findings, []);
+        return;
+    }
+    let dir = Dir::new();
+    let place = dir.join("mounted");
+    std::fs::create_dir(&place).unwrap();
+    on_disk(&place, &["-t", "ramfs", "-o", "mode=700"], None, || command(TEST, "child", &place));
+}
+
+/// No more descriptors: an error that says so, and everything goes on once there are some again.
+#[test]
+fn no_descriptors_is_an_error_and_passes() {
+    const TEST: &str = "no_descriptors_is_an_error_and_passes";
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        run_limited(TEST, "-n 40", dir.path());
+        return;
+    };
+    let cache = open(&place);
+    let table = cache.table::<u64, Vec<u64>>("t");
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/") {
+        files.push(file);
+    }
+    let other = MmapCache::options().root(&place);
+    let error = other.clone().open("other").map(drop).unwrap_err();
+    assert!(
+        matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EMFILE))
+    );
+    // What is open goes on.
+    table.insert_many((0..500).map(|key| (key, value_of(key)))).unwrap();
+    assert_eq!(Cached::into_owned(table.get(&7).unwrap().unwrap()), value_of(7));
+    assert!(cache.compact().is_err() && cache.verify().unwrap().findings.is_empty());
+    let computed = cache.memoize_as("f", |n: &u64| n + 1).call(&1);
+    assert_eq!(*computed, 2);
+    drop(files);
+    cache.compact().unwrap();
+    assert_eq!(cache.stats().entries, 501);
+    other.open("other").unwrap();
+}
+
+/// Signals all the time: system calls that they interrupt are made again.
+#[test]
+#[allow(unsafe_code)]
+fn a_storm_of_signals_interrupts_nothing() {
+    const TEST: &str = "a_storm_of_signals_interrupts_nothing";
+    extern "C" fn ignore(_: libc::c_int) {}
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        finish(common::spawn(TEST, "child", dir.path()));
+        return;
+    };
+    // SAFETY: all zeros is a valid `sigaction`: no flags, so that system calls are interrupted.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = ignore as *const () as usize;
+    // SAFETY: the handler does nothing.
+    let handled = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
+    let often = libc::timeval { tv_sec: 0, tv_usec: 50 };
+    let timer = libc::itimerval { it_interval: often, it_value: often };
+    // SAFETY: the timer is valid, and nobody asks for the former one.
+    let started = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+    assert_eq!((handled, started), (0, 0));
+    let cache = open(&place);
+    let table = cache.table::<u64, Vec<u64>>("t");
+    for round in 0..20 {
+        for key in round * 100..round * 100 + 100 {
+            table.insert(&key, &value_of(key)).unwrap();
+        }
+        cache.table::<u64, Vec<u64>>("large").insert(&round, &vec![round; 10_000]).unwrap();
+        cache.compact().unwrap();
+        cache.sync().unwrap();
+        assert_eq!(*cache.memoize_as("f", |n: &u64| n + 1).call(&round), round + 1);
+    }
+    for key in 0..2000 {
+        assert_eq!(Cached::into_owned(table.get(&key).unwrap().unwrap()), value_of(key));
+    }
+    assert_eq!(cache.verify().unwrap().findings, []);
+}
+
 /// Runs a command with a small disk of its own mounted at `dir`, where that is allowed.
 fn on_small_disk(dir: &Dir, size: &str, command: impl FnOnce() -> Command) {
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
-        .arg(dir.path())
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !mounted {
+    let options = format!("size={size},mode=700");
+    on_disk(dir.path(), &["-t", "tmpfs", "-o", &options], None, command);
+}
+
+/// Runs a command with a disk mounted at `place`, where that is allowed.
+fn on_disk(
+    place: &Path,
+    options: &[&str],
+    device: Option<&Path>,
+    command: impl FnOnce() -> Command,
+) {
+    let mut mount = Command::new("mount");
+    mount.args(options).arg(device.unwrap_or(Path::new("none"))).arg(place);
+    if !mount.output().is_ok_and(|output| output.status.success()) {
         eprintln!("not run: this machine lets the test mount nothing");
         return;
     }
     let result = command().output();
-    let unmounted = Command::new("umount").arg("-l").arg(dir.path()).status();
+    let unmounted = Command::new("umount").arg("-l").arg(place).status();
     assert!(unmounted.unwrap().success());
     let result = result.unwrap();
     assert!(result.status.success(), "{result:?}");

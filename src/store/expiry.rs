@@ -64,7 +64,7 @@ impl View {
 
 #[inline]
 fn is_past(created: Stamp, ttl: u64, now: Duration) -> bool {
-    let now = now.as_secs().saturating_mul(1_000_000_000) + u64::from(now.subsec_nanos());
+    let now = now.as_secs().saturating_mul(1_000_000_000).saturating_add(now.subsec_nanos().into());
     let created = created.0.saturating_mul(10_000_000);
     match now.checked_sub(created) {
         Some(age) => age >= ttl,

@@ -84,3 +84,8 @@ pub fn value_of(key: u64) -> Vec<u64> {
     let len = mix(key) % 40;
     (0..len).map(|n| mix(key ^ (n << 32))).collect()
 }
+
+/// How much of the long tests is tried: 1 in `cargo test`, as much as `PERSIST_CACHE_EFFORT` says elsewhere.
+pub fn effort() -> u64 {
+    std::env::var("PERSIST_CACHE_EFFORT").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}

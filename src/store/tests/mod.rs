@@ -613,3 +613,46 @@ fn writers_of_one_process_wait_to_their_deadline() {
     assert!(fs4::FileExt::try_lock(&file).is_ok(), "the file's lock was given back");
     drop(region);
 }
+
+#[test]
+fn clocks_set_back_and_ahead_change_no_order() {
+    use crate::sys::clock::tests::SET;
+    let day = Duration::from_secs(24 * 3600);
+    let at = |days: u32| SET.set(Some(day * days));
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let put_for_a_day = |key, payload| {
+        let entry = Entry { ttl: Some(day), ..entry(key, payload) };
+        store.put(&entry, &SCOPE, Terms::Replace, &store.deadline()).unwrap().unwrap();
+    };
+    at(20_000);
+    put_for_a_day(1, b"first");
+    put(&store, 2, b"first");
+    // Set back: what was stored then is of a clock that nobody can have had. A miss, and no order changes.
+    at(10_000);
+    assert_eq!(get(&store, 1), None);
+    put(&store, 2, b"second");
+    put_for_a_day(3, b"in the past");
+    assert_eq!(get(&store, 2).unwrap(), b"second", "the order is that of storing");
+    assert_eq!(get(&store, 3).unwrap(), b"in the past");
+    assert_eq!(get(&reboot(&dir, &store), 2).unwrap(), b"second");
+    // Set ahead: what has had its time is gone, for as long as the clock says so.
+    at(20_000);
+    assert_eq!((get(&store, 1).unwrap(), get(&store, 3)), (b"first".into(), None));
+    at(20_002);
+    assert_eq!((get(&store, 1), get(&store, 3)), (None, None));
+    assert_eq!(store.flush(View::AsWritten).unwrap(), 2);
+    at(20_000);
+    assert_eq!(get(&store, 1), None, "what was flushed stays so");
+    store.compact(View::AsWritten).unwrap();
+    assert_eq!(get(&store, 2).unwrap(), b"second");
+    // The beginning and the end of time.
+    for time in [Duration::ZERO, Duration::MAX] {
+        SET.set(Some(time));
+        put_for_a_day(4, b"x");
+        assert!(get(&store, 4).is_none_or(|value| value == b"x"));
+        store.compact(View::AsWritten).unwrap();
+    }
+    SET.set(None);
+    assert_sound(&store);
+}
