@@ -137,12 +137,39 @@ impl Run {
     }
 }
 
+/// What comes after the first death.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    /// Somebody else opens the cache.
+    Opening,
+    /// Somebody else goes on who has had it open all the time.
+    Neighbour,
+    /// Another death, at this step of what the heir does.
+    Death(u64),
+}
+
 /// Everything up to two deaths, and what is found. `false` for a death that did not come.
-fn live_and_die(scene: &Scene, path: &Path, first: u64, second: Option<u64>) -> (bool, bool) {
+fn live_and_die(scene: &Scene, path: &Path, first: u64, then: Then) -> (bool, bool) {
     let mut run = Run::new(path);
     run.perform(&scene.before);
+    let mut neighbour = Subject::neighbour(path);
+    if matches!(then, Then::Neighbour) {
+        neighbour.look().unwrap();
+    }
     let died = run.die(&scene.victim, first);
-    let died_again = second.is_some_and(|second| run.die(&scene.heir, second));
+    let died_again = match then {
+        Then::Opening => false,
+        Then::Death(second) => run.die(&scene.heir, second),
+        Then::Neighbour => {
+            std::mem::swap(&mut run.subject, &mut neighbour);
+            run.perform(&scene.heir);
+            let found = run.subject.look().unwrap();
+            std::mem::swap(&mut run.subject, &mut neighbour);
+            // They are in the same file, and see the same.
+            assert_eq!(run.subject.look().unwrap(), found);
+            false
+        }
+    };
     run.check();
     (died, died_again)
 }
@@ -151,20 +178,21 @@ fn live_and_die(scene: &Scene, path: &Path, first: u64, second: Option<u64>) -> 
 fn try_all(scene: &Scene, stride: u64) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let mut tried = 0;
-    let mut attempt = |first, second| {
+    let mut attempt = |first, then| {
         tried += 1;
         let path = dir.path().join(format!("{tried}.pcache"));
-        let attempt = || live_and_die(scene, &path, first, second);
+        let attempt = || live_and_die(scene, &path, first, then);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
         let _ = std::fs::remove_file(&path);
-        result.unwrap_or_else(|_| panic!("{}: dead at {first}, then {second:?}", scene.name))
+        result.unwrap_or_else(|_| panic!("{}: dead at {first}, then {then:?}", scene.name))
     };
-    for first in 0.. {
-        if !attempt(first, None).0 {
+    for first in (0..).step_by((5 / effort()).max(1) as usize) {
+        if !attempt(first, Then::Opening).0 {
             break;
         }
+        attempt(first, Then::Neighbour);
         for second in (first % stride..).step_by(stride as usize) {
-            if !attempt(first, Some(second)).1 {
+            if !attempt(first, Then::Death(second)).1 {
                 break;
             }
         }
