@@ -154,9 +154,10 @@ impl Words for Map {
     #[inline]
     fn load(&self, at: u64) -> u64 {
         let Some(word) = self.word(at) else { return 0 };
-        let value = word.load(Ordering::Relaxed);
         // Relaxed load and fence: the one form of acquire that is defined on read-only maps too.
-        // Pairs with the release in `store`.
+        // Pairs with the release in `store`. (The thread sanitizer knows no fences.)
+        let ordering = if cfg!(model = "tsan") { Ordering::Acquire } else { Ordering::Relaxed };
+        let value = word.load(ordering);
         fence(Ordering::Acquire);
         value
     }
