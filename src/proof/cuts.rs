@@ -105,6 +105,7 @@ fn record(script: &Script, path: &Path) -> Recording {
     let mut subject = Subject::new(path);
     let (mut since_sync, mut now) = (Possible::default(), Possible::default());
     let mut allowed = Vec::new();
+    let mut is_unsettled = false;
     watch(probe, || {
         for (number, what) in script.acts.iter().enumerate() {
             act.set(number);
@@ -114,6 +115,12 @@ fn record(script: &Script, path: &Path) -> Recording {
                 Act::Do(_) => {
                     subject.perform(op, number as u64).unwrap();
                     now = after;
+                    if std::mem::take(&mut is_unsettled) {
+                        // What the dead one had begun is done by now, or never will be.
+                        let found = subject.look().unwrap();
+                        assert_eq!(now.fault(&found), None);
+                        now = Possible::exactly(&found);
+                    }
                 }
                 Act::Die(_, step) => {
                     steps.set(0);
@@ -121,7 +128,8 @@ fn record(script: &Script, path: &Path) -> Recording {
                     let outcome = subject.perform(op, number as u64);
                     subject.close();
                     dead_from.set(u64::MAX);
-                    now = if outcome.is_ok() { after } else { now.or(&after) };
+                    is_unsettled = outcome.is_err();
+                    now = if is_unsettled { now.or(&after) } else { after };
                 }
             }
             since_sync = since_sync.or(&now);

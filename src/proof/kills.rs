@@ -174,6 +174,15 @@ fn live_and_die(scene: &Scene, path: &Path, first: u64, then: Then) -> (bool, bo
     (died, died_again)
 }
 
+/// How many steps the victim takes if it lives.
+fn steps_of(scene: &Scene, path: &Path) -> u64 {
+    let mut run = Run::new(path);
+    run.perform(&scene.before);
+    let steps = Rc::new(Cell::new(0));
+    watch(dying(u64::MAX, Rc::clone(&steps)), || run.perform(&scene.victim));
+    steps.get()
+}
+
 /// Tries all deaths of a scene, or every so many of them.
 fn try_all(scene: &Scene, stride: u64) -> u64 {
     let dir = tempfile::tempdir().unwrap();
@@ -186,7 +195,9 @@ fn try_all(scene: &Scene, stride: u64) -> u64 {
         let _ = std::fs::remove_file(&path);
         result.unwrap_or_else(|_| panic!("{}: dead at {first}, then {then:?}", scene.name))
     };
-    for first in (0..).step_by((5 / effort()).max(1) as usize) {
+    // All steps of short scenes, some of long ones.
+    let step = (steps_of(scene, &dir.path().join("counted.pcache")) / (100 * effort())).max(1);
+    for first in (0..).step_by(step as usize) {
         if !attempt(first, Then::Opening).0 {
             break;
         }
