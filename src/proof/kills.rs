@@ -21,9 +21,8 @@ pub(super) struct Scene {
 
 /// One for every operation whose death could leave something half done.
 pub(super) fn scenes() -> Vec<Scene> {
-    use Op::{
-        Clear, Compact, Delete, Flush, Insert, InsertLarge, InsertMany, Remove, Reopen, Sync,
-    };
+    use Op::{BreakTail, Clear, Compact, Delete, Flush, Insert, InsertLarge};
+    use Op::{InsertMany, Reboot, Remove, Reopen, Sync};
     let scene = |name, before: &[Op], victim: &[Op], heir: &[Op]| Scene {
         name,
         before: before.to_vec(),
@@ -48,6 +47,14 @@ pub(super) fn scenes() -> Vec<Scene> {
         scene("clear while growing", &crowd, &[Insert(360), Insert(361), Clear], &[Insert(2)]),
         scene("compaction", &some, &[Compact, Insert(1), Compact], &[Insert(2), Compact]),
         scene("deletion", &some, &[Delete, Insert(1), Delete, Insert(2)], &[Insert(3)]),
+        scene(
+            "recovery",
+            &some,
+            &[Reboot, Insert(1), Sync, Remove(2), Reboot],
+            &[Reboot, Insert(3)],
+        ),
+        scene("recovery of growth", &grown, &[Reboot, Insert(1)], &[Reboot, Insert(2)]),
+        scene("salvage", &some, &[BreakTail, Insert(1)], &[BreakTail, Insert(2)]),
         scene("durability", &some, &[Sync, Insert(1), Sync], &[Insert(2), Sync]),
     ]
 }

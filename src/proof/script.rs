@@ -2,9 +2,12 @@
 //! An operation that was cut short leaves each key as before or as after it.
 
 use crate::error::Result;
+use crate::format::header::{HOME, HOME_SIZE, word};
 use crate::{Cached, MmapCache, Table};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +27,10 @@ pub(super) enum Op {
     Delete,
     /// All handles go, and others are taken.
     Reopen,
+    /// The machine starts anew: nothing of the file is believed as it is.
+    Reboot,
+    /// And it comes up with a header that cannot be believed at all.
+    BreakTail,
 }
 
 /// What one key may have: versions, or nothing.
@@ -43,7 +50,7 @@ impl Possible {
             Op::InsertMany(keys) => keys.clone().for_each(|key| drop(set(key, Some(version)))),
             Op::Remove(key) => drop(set(*key, None)),
             Op::Flush | Op::Clear | Op::Delete => after.0.clear(),
-            Op::Compact | Op::Sync | Op::Reopen => {}
+            Op::Compact | Op::Sync | Op::Reopen | Op::Reboot | Op::BreakTail => {}
         }
         after
     }
@@ -120,8 +127,15 @@ impl Subject {
     }
 
     pub(super) fn perform(&mut self, op: &Op, version: u64) -> Result<()> {
-        if *op == Op::Reopen {
+        if matches!(op, Op::Reopen | Op::Reboot | Op::BreakTail) {
             self.close();
+        }
+        if matches!(op, Op::Reboot | Op::BreakTail) {
+            let file = OpenOptions::new().write(true).open(&self.path).expect("a file");
+            file.write_all_at(&[0; HOME_SIZE], HOME).expect("it can be written");
+            if *op == Op::BreakTail {
+                file.write_all_at(&[0x55; 8], word::TAIL).expect("it can be written");
+            }
         }
         let (cache, table) = self.open()?;
         match op {
@@ -141,7 +155,7 @@ impl Subject {
             Op::Compact => cache.compact().map(drop),
             Op::Sync => cache.sync(),
             Op::Delete => cache.delete(),
-            Op::Reopen => Ok(()),
+            Op::Reopen | Op::Reboot | Op::BreakTail => Ok(()),
         }
     }
 
