@@ -216,7 +216,7 @@ fn memory_is_for_what_is_there_and_not_for_what_is_claimed() {
     let mut tail = [0; 8];
     file.read_exact_at(&mut tail, word::TAIL).unwrap();
     let tail = u64::from_le_bytes(tail) & ((1 << 48) - 1);
-    let mut head = Head::new(Kind::VALUE, identity(5), 64 << 20);
+    let mut head = Head::new(Kind::VALUE, identity(5), 256 << 20);
     head.seq = 1000;
     file.write_all_at(&head.encode(tail, facts.seed), tail).unwrap();
     let end = head.next(tail);
@@ -224,7 +224,7 @@ fn memory_is_for_what_is_there_and_not_for_what_is_claimed() {
     for place in [word::TAIL, word::APPLIED, word::ALLOCATED] {
         set(&file, place, end);
     }
-    let limit = 32 << 20;
+    let limit = 128 << 20;
     let peak = || {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
