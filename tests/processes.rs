@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 fn table_at(place: &Path) -> (MmapCache, Table<u64, Vec<u64>>) {
-    let cache = MmapCache::options().root(place).open("shared").expect("the cache opens");
+    // A machine under sanitizers and load takes its time; deadlines are tried elsewhere.
+    let open = MmapCache::options().root(place).lock_timeout(Duration::from_secs(60));
+    let cache = open.open("shared").expect("the cache opens");
     let table = cache.table("values");
     (cache, table)
 }

@@ -264,7 +264,13 @@ pub(crate) fn make_root(root: &Path) -> Result<()> {
         return Ok(());
     }
     let failed = || Error::io("create", root);
+    let missing: Vec<&Path> = root.ancestors().take_while(|path| !path.is_dir()).collect();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed())?;
+    for made in missing.into_iter().filter(|path| !path.as_os_str().is_empty()) {
+        // What is synced in it later is of no use if the directory's own name is lost. Where the system
+        // syncs no directories, there is nothing more to be done.
+        let _ = sync_directory(made);
+    }
     let tag = "Signature: 8a477f597d28d172789f06886806bc55\n\
         # This directory holds caches of memoised functions and may be deleted.\n";
     fs::write(root.join("CACHEDIR.TAG"), tag).map_err(failed())?;
