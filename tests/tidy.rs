@@ -44,7 +44,8 @@ fn reading_order() -> Vec<String> {
     fn modules(file: &str) -> Vec<String> {
         let text = fs::read_to_string(root().join(file)).unwrap_or_default();
         let words = |line: &str| {
-            let line = line.strip_prefix("pub(crate) ").unwrap_or(line).strip_prefix("mod ")?;
+            let line = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+            let line = line.strip_prefix("mod ")?;
             line.strip_suffix(';').map(String::from)
         };
         text.lines().filter_map(words).filter(|name| name != "tests").collect()
