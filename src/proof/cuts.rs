@@ -73,6 +73,10 @@ fn scripts() -> Vec<Script> {
     for step in 3..24 {
         scripts.push(script("killed clears", &clears, &[(3, step), (7, step)]));
     }
+    // And an heir that dies while it erases what the dead one left.
+    for (step, heir) in (3..11).step_by(2).flat_map(|step| (1..5).map(move |heir| (step, heir))) {
+        scripts.push(script("killed heirs", &clears, &[(3, step), (4, heir), (7, step)]));
+    }
     for step in [2, 4, 6, 8, 10, 12] {
         scripts.push(script("killed flushes", &flushes, &[(4, step), (7, step)]));
         scripts.push(script("killed growth", &grows, &[(2, step * 20), (4, step * 7)]));

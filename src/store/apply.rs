@@ -4,6 +4,7 @@
 
 use super::journal::{Draft, Journal, LIST_MAX, table_in};
 use crate::error::{Error, Result};
+use crate::format::ALIGNMENT;
 use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::format::slot::{BUCKET_LIMIT, BUCKET_SIZE, Slot, Table, Tag};
@@ -17,9 +18,11 @@ impl Journal<'_> {
         if self.ledger.get(word::PUBLISHED)? == seq {
             return Ok(());
         }
-        if self.medium().erase(self.tail()?).map_err(self.io("clear"))? {
-            self.medium().sync().map_err(self.io("sync"))?;
-        }
+        let size = self.medium().size().map_err(self.io("look at"))?;
+        let end = self.ledger.get(word::ALLOCATED)?.min(size);
+        // Whatever is there by now: zeros that another one wrote who died before they were synced are none.
+        self.medium().zero(self.tail()?, end).map_err(self.io("clear"))?;
+        self.medium().sync().map_err(self.io("sync"))?;
         self.ledger.set(word::PUBLISHED, seq)
     }
 
@@ -65,7 +68,7 @@ impl Journal<'_> {
     pub(crate) fn reserved_at(&self, offset: u64) -> Result<Option<Head>> {
         let mut bytes = [0; HEAD_SIZE as usize];
         let tail = self.tail()?;
-        if offset > tail - HEAD_SIZE {
+        if offset > tail - HEAD_SIZE || !offset.is_multiple_of(ALIGNMENT) {
             return Ok(None);
         }
         self.medium().read(offset, &mut bytes).map_err(self.io("read"))?;

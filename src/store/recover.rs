@@ -49,10 +49,10 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     // Space behind the tail is taken anew: a copy may have holes there.
     journal.ledger.set(word::ALLOCATED, tail)?;
     file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))?;
-    if file.erase(tail).map_err(Error::io("clear", file.path()))? {
-        // On the device before anything covers it: else the next power cut may uncover it.
-        file.sync().map_err(Error::io("sync", file.path()))?;
-    }
+    file.erase(tail).map_err(Error::io("clear", file.path()))?;
+    // On the device before anything covers it: else the next power cut may uncover it. In any case: the
+    // zeros may be of another one, who died before they were synced.
+    file.sync().map_err(Error::io("sync", file.path()))?;
     let Some(first_fault) = mend_log(&journal)? else {
         salvage(region)?;
         return Ok(false);
@@ -100,7 +100,9 @@ fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
     let (ledger, facts) = (&journal.ledger, journal.facts);
     let read = || Error::io("read", ledger.medium.path());
     let tail = journal.tail()?;
-    let start = ledger.get(word::SYNCED)?.clamp(facts.log_start, tail);
+    let synced = ledger.get(word::SYNCED)?;
+    let start = if synced.is_multiple_of(ALIGNMENT) { synced } else { facts.log_start };
+    let start = start.clamp(facts.log_start, tail);
     let mut seq = journal.seq()?.max(ledger.get(word::BARRIER)?).max(ledger.get(word::CLEARED)?);
     let (mut first_fault, mut last, mut gap) = (tail, 0, None);
     let mut walk = Walk::new(ledger.medium, facts.seed, start, tail);

@@ -94,6 +94,9 @@ pub(crate) fn copy(
         let Some(bytes) = window.get(slot.offset(), HEAD_SIZE).map_err(read())? else { continue };
         let bytes = bytes.try_into().expect("sized");
         let Some(head) = Head::decode(bytes, slot.offset(), seed) else { continue };
+        if slot.tag() != Tag::of(head.identity.hash(seed)) {
+            continue; // No search for its key comes here.
+        }
         let is_value = head.kind == Kind::VALUE;
         let (prefix, _) = head.identity.bytes.split_first_chunk().expect("32 bytes");
         let is_over = head.kind != Kind::SCOPE && (!is_value || view.is_expired(bytes));

@@ -51,8 +51,8 @@ pub(crate) trait Medium: Words {
     /// Gives the disk space of a range back; it reads as zeros. Where the system cannot, the space comes
     /// back with the next compaction.
     fn punch(&self, from: u64, to: u64);
-    /// Makes all from `from` on read as zeros; `true` if it did not before.
-    fn erase(&self, from: u64) -> io::Result<bool>;
+    /// Makes all from `from` on read as zeros.
+    fn erase(&self, from: u64) -> io::Result<()>;
     /// Brings all that was written, through maps too, to the device.
     fn sync(&self) -> io::Result<()>;
     /// Gives the file this length. For a file that nobody else has opened.
@@ -254,21 +254,19 @@ impl Medium for CacheFile {
         let _ = (from, to);
     }
 
-    fn erase(&self, from: u64) -> io::Result<bool> {
+    fn erase(&self, from: u64) -> io::Result<()> {
         let (mut at, size) = (from, self.size()?);
         let mut piece = vec![0; 1 << 16];
-        let mut was_blank = true;
         while let Some(start) = next_data(&self.file, at)?.filter(|start| *start < size) {
             let piece = &mut piece[..(size - start).min(1 << 16) as usize];
             self.read(start, piece)?;
             if piece.iter().any(|byte| *byte != 0) {
-                was_blank = false;
                 piece.fill(0);
                 self.write(start, piece)?;
             }
             at = start + piece.len() as u64;
         }
-        Ok(!was_blank)
+        Ok(())
     }
     fn sync(&self) -> io::Result<()> {
         precede(Effect::Sync { file: &self.file })?;

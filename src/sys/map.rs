@@ -204,7 +204,7 @@ impl Medium for Map {
     fn punch(&self, from: u64, to: u64) {
         self.file.punch(from, to);
     }
-    fn erase(&self, from: u64) -> io::Result<bool> {
+    fn erase(&self, from: u64) -> io::Result<()> {
         self.file.erase(from)
     }
     fn sync(&self) -> io::Result<()> {
