@@ -1,9 +1,11 @@
 //! What processes said that they did, and whether what is found agrees with it. Each says so in a file of
-//! its own, before and after every operation, with the time; a kill leaves an operation without its end,
-//! which may have had its effect or have it at any later time.
+//! its own, before and after every operation, with the time; its parent adds when it was dead. A kill leaves
+//! an operation without its end: it may have had its effect, or have it yet when the next writer finishes
+//! what it had begun, or never have it.
 //!
-//! What is found for a key must be the effect of an operation after which no finished one began.
+//! What is found for a key must be the effect of an operation after whose end no finished one began.
 
+use persist_cache::Error;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -25,8 +27,10 @@ pub(crate) struct Operation {
     pub(crate) end: u64,
     pub(crate) effect: Effect,
     pub(crate) began: u64,
-    /// `None`: its process was killed before it could say.
-    pub(crate) ended: Option<u64>,
+    /// When it was over, one way or the other.
+    pub(crate) ended: u64,
+    /// It had its effect.
+    pub(crate) is_done: bool,
 }
 
 /// The same clock in all processes, in nanoseconds.
@@ -40,6 +44,8 @@ const BEGAN: u64 = 1;
 const ENDED: u64 = 2;
 const READS: u64 = 3;
 const COMPACTED: u64 = 4;
+const FAILED: u64 = 5;
+const DEAD: u64 = 6;
 
 /// Where one process says what it does.
 pub(crate) struct Diary(File);
@@ -58,12 +64,21 @@ impl Diary {
         self.0.write_all(&entry)
     }
 
+    /// Says in another's diary that it is dead.
+    pub(crate) fn close(path: &Path) -> io::Result<()> {
+        match File::options().append(true).open(path) {
+            Ok(file) => Diary(file).note([DEAD, 0, 0, 0, now()]),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Says that it is about to do something, does it, and says whether it was done.
-    pub(crate) fn record<E>(
+    pub(crate) fn record(
         &mut self,
         keys: std::ops::Range<u64>,
         effect: Effect,
-        work: impl FnOnce() -> Result<(), E>,
+        work: impl FnOnce() -> persist_cache::Result<()>,
     ) -> io::Result<()> {
         let version = match effect {
             Effect::Stored(version) => version,
@@ -73,7 +88,14 @@ impl Diary {
         match work() {
             Ok(()) => self.note([ENDED, 0, 0, 0, now()]),
             // It may have had its effect, or not: as if it had been killed.
-            Err(_) => Ok(()),
+            Err(Error::Locked { .. } | Error::Busy { .. } | Error::Unstable { .. }) => {
+                self.note([FAILED, 0, 0, 0, now()])
+            }
+            // Another one has removed the file.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.note([FAILED, 0, 0, 0, now()])
+            }
+            Err(error) => panic!("{effect:?}: {error}"),
         }
     }
 
@@ -112,12 +134,14 @@ impl History {
                     end: word(2),
                     effect: if word(3) == 0 { Effect::Removed } else { Effect::Stored(word(3)) },
                     began: word(4),
-                    ended: None,
+                    ended: u64::MAX,
+                    is_done: false,
                 }),
-                ENDED => {
-                    let own = &mut self.operations[first..];
-                    let last = own.last_mut().ok_or(io::ErrorKind::InvalidData)?;
-                    last.ended = Some(word(4));
+                ENDED | FAILED | DEAD => {
+                    let last = self.operations[first..].last_mut();
+                    if let Some(last) = last.filter(|last| last.ended == u64::MAX) {
+                        (last.ended, last.is_done) = (word(4), word(0) == ENDED);
+                    }
                 }
                 READS => self.reads += word(1),
                 COMPACTED => self.compactions += 1,
@@ -125,6 +149,24 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// Says of what was cut short by when it had its effect, if ever: the next writer to take the lock
+    /// finishes it first.
+    pub(crate) fn settle(&mut self) {
+        let done = self.operations.iter().filter(|operation| operation.is_done);
+        let mut writes: Vec<(u64, u64)> = done.map(|done| (done.began, done.ended)).collect();
+        writes.sort_unstable();
+        // The earliest end of all that began at the same time or later.
+        let mut earliest = u64::MAX;
+        for write in writes.iter_mut().rev() {
+            earliest = earliest.min(write.1);
+            write.1 = earliest;
+        }
+        for short in self.operations.iter_mut().filter(|operation| !operation.is_done) {
+            let next = writes.partition_point(|write| write.0 <= short.ended);
+            short.ended = writes.get(next).map_or(u64::MAX, |write| write.1);
+        }
     }
 
     /// What is wrong with what was found for the keys below `keys`.
@@ -137,12 +179,11 @@ impl History {
         }
         of_keys.iter().zip(0..).find_map(|(operations, key)| {
             let has = found.get(&key).map_or(Effect::Removed, |version| Effect::Stored(*version));
-            let finished = operations.iter().filter(|operation| operation.ended.is_some());
+            let finished = operations.iter().filter(|operation| operation.is_done);
             let last_began = finished.map(|operation| operation.began).max().unwrap_or(0);
-            let may_be_last =
-                |operation: &&&Operation| operation.ended.is_none_or(|ended| ended >= last_began);
+            let may_be_last = |operation: &&&Operation| operation.ended >= last_began;
             let mut last = operations.iter().filter(may_be_last);
-            let was_empty = operations.iter().all(|operation| operation.ended.is_none());
+            let was_empty = operations.iter().all(|operation| !operation.is_done);
             let is_right = last.any(|operation| operation.effect == has)
                 || was_empty && has == Effect::Removed;
             (!is_right).then(|| format!("key {key} has {has:?} after {operations:#?}"))
@@ -154,10 +195,20 @@ impl History {
 mod tests {
     use super::*;
 
+    /// Operations on one key; one without an end was cut short when it began.
     fn history(operations: &[(Effect, u64, Option<u64>)]) -> History {
-        let operation =
-            |&(effect, began, ended)| Operation { first: 0, end: 1, effect, began, ended };
-        History { operations: operations.iter().map(operation).collect(), ..History::default() }
+        let operation = |&(effect, began, ended): &(Effect, u64, Option<u64>)| Operation {
+            first: 0,
+            end: 1,
+            effect,
+            began,
+            ended: ended.unwrap_or(began),
+            is_done: ended.is_some(),
+        };
+        let operations = operations.iter().map(operation).collect();
+        let mut history = History { operations, ..History::default() };
+        history.settle();
+        history
     }
 
     fn is_right(history: &History, has: Option<u64>) -> bool {
@@ -175,6 +226,10 @@ mod tests {
         assert!(is_right(&at_once, None) && is_right(&at_once, Some(1)));
         let killed = history(&[(Stored(1), 10, Some(20)), (Removed, 30, None)]);
         assert!(is_right(&killed, None) && is_right(&killed, Some(1)));
+        let settled = history(&[(Removed, 30, None), (Stored(2), 50, Some(60))]);
+        assert!(is_right(&settled, Some(2)));
+        let later = [(Removed, 30, None), (Stored(2), 50, Some(60)), (Stored(3), 70, Some(80))];
+        assert!(!is_right(&history(&later), None), "it was finished before 60");
         let unsure = history(&[(Stored(1), 10, None)]);
         assert!(is_right(&unsure, None) && is_right(&unsure, Some(1)));
     }

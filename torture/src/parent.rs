@@ -1,6 +1,6 @@
 //! Who sends them, kills them, and looks at what is left.
 
-use crate::history::{Effect, History, Operation, now};
+use crate::history::{Diary, Effect, History, Operation, now};
 use crate::roles::{KEYS, Order, STABLE, open, value_of, version_of};
 use crate::{Numbers, Plan};
 use persist_cache::MmapCache;
@@ -80,7 +80,14 @@ fn run_batch(directory: &Path, clears: bool, seed: u64, totals: &mut Totals) -> 
             .map_err(|error| error.to_string())?;
         let effect = Effect::Stored(1);
         let (first, end) = (STABLE.start, STABLE.end);
-        history.operations.push(Operation { first, end, effect, began, ended: Some(now()) });
+        history.operations.push(Operation {
+            first,
+            end,
+            effect,
+            began,
+            ended: now(),
+            is_done: true,
+        });
     }
     let next = AtomicU64::new(0);
     let first = totals.batches * BATCH + 1;
@@ -119,6 +126,7 @@ fn run_batch(directory: &Path, clears: bool, seed: u64, totals: &mut Totals) -> 
         let diary = directory.join(format!("{number}.diary"));
         history.read(&diary).map_err(|error| format!("{}: {error}", diary.display()))?;
     }
+    history.settle();
     totals.operations += history.operations.len() as u64;
     totals.reads += history.reads;
     totals.compactions += history.compactions;
@@ -138,6 +146,7 @@ fn send_and_kill(order: &Order, numbers: &mut Numbers) -> Result<(), String> {
     std::thread::sleep(Duration::from_micros(numbers.below(8000)));
     child.kill().map_err(|error| format!("kill: {error}"))?;
     let output = child.wait_with_output().map_err(|error| format!("wait: {error}"))?;
+    Diary::close(&order.diary()).map_err(|error| format!("{}: {error}", order.number))?;
     match output.status.signal() {
         Some(9) => Ok(()),
         _ => Err(format!("{order:?}: {}", String::from_utf8_lossy(&output.stderr))),
