@@ -55,7 +55,7 @@ impl Diary {
         File::create(path).map(Diary)
     }
 
-    /// One write, which is there whole or not at all.
+    /// One write.
     fn note(&mut self, words: [u64; 5]) -> io::Result<()> {
         let mut entry = [0; ENTRY_SIZE];
         for (place, word) in entry.chunks_exact_mut(8).zip(words) {
@@ -67,7 +67,12 @@ impl Diary {
     /// Says in another's diary that it is dead.
     pub(crate) fn close(path: &Path) -> io::Result<()> {
         match File::options().append(true).open(path) {
-            Ok(file) => Diary(file).note([DEAD, 0, 0, 0, now()]),
+            Ok(file) => {
+                // A write over the end of a page may have been cut short by the kill.
+                let size = file.metadata()?.len();
+                file.set_len(size - size % ENTRY_SIZE as u64)?;
+                Diary(file).note([DEAD, 0, 0, 0, now()])
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
