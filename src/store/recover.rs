@@ -274,7 +274,7 @@ impl Rebuilt {
                         self.fill(medium, facts.seed, filled, end).map_err(failed())?;
                     }
                 }
-                // What is known of clears may be of one that did not come through a power cut.
+                // The last clear that is known of may be a later one.
                 Kind::CLEAR => {
                     let (barrier, seq) = (self.barrier.max(head.seq), self.seq);
                     *self = Rebuilt { seq, ..Rebuilt::new(barrier) };

@@ -94,7 +94,8 @@ pub(crate) fn copy(
         let Some(bytes) = window.get(slot.offset(), HEAD_SIZE).map_err(read())? else { continue };
         let bytes = bytes.try_into().expect("sized");
         let Some(head) = Head::decode(bytes, slot.offset(), seed) else { continue };
-        if slot.tag() != Tag::of(head.identity.hash(seed)) {
+        let tag = Tag::of(head.identity.hash(seed));
+        if slot.tag() != tag {
             continue; // No search for its key comes here.
         }
         let is_value = head.kind == Kind::VALUE;
@@ -116,7 +117,7 @@ pub(crate) fn copy(
         }
         batch.begin(bulk.tail, &head.encode(bulk.tail, seed))?;
         batch.copy(&mut window, slot.offset() + HEAD_SIZE, head.len).map_err(copied())?;
-        index.put(Slot::new(Tag::of(head.identity.hash(seed)), bulk.tail), |_| false);
+        index.put(Slot::new(tag, bulk.tail), |_| false);
         bulk.last = bulk.tail;
         bulk.tail = head.next(bulk.tail);
         bulk.entries += u64::from(is_value);
