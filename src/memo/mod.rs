@@ -8,9 +8,8 @@ use crate::schema::Schema;
 use crate::table::Table;
 use crate::{CacheKey, CacheValue, Cached};
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::OnceLock;
 
 /// A function whose results are kept, from [`MmapCache::memoize`](crate::MmapCache::memoize). It can
 /// be named in a struct or a static:
@@ -135,9 +134,15 @@ where
     }
 }
 
-/// Functions without captured state, by their types: there is but one value of each.
-type Functions = RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>;
-static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::default);
+/// A function without captured state, by its type: there is but one value of it. They form a chain that
+/// only grows, and so is whole in a forked child, whatever other threads of its parent were at.
+struct Function {
+    type_id: TypeId,
+    value: Box<dyn Any + Send + Sync>,
+    next: Functions,
+}
+type Functions = OnceLock<Box<Function>>;
+static FUNCTIONS: Functions = Functions::new();
 
 /// Refuses, when it is compiled, a function with captured state.
 pub(crate) const fn refuse_captures<F>() {
@@ -160,9 +165,18 @@ where
     F: Fn(&K) -> T + Send + Sync + 'static,
 {
     refuse_captures::<F>();
-    let mut functions = FUNCTIONS.write().unwrap_or_else(PoisonError::into_inner);
-    functions.entry(TypeId::of::<F>()).or_insert_with(|| Arc::new(function));
-    call_by_type::<K, T, F>
+    let mut function = Some(function);
+    let mut place = &FUNCTIONS;
+    loop {
+        let found = place.get_or_init(|| {
+            let value = Box::new(function.take().expect("it is put in once"));
+            Box::new(Function { type_id: TypeId::of::<F>(), value, next: Functions::new() })
+        });
+        if found.type_id == TypeId::of::<F>() {
+            return call_by_type::<K, T, F>;
+        }
+        place = &found.next;
+    }
 }
 
 fn call_by_type<K, T, F>(key: &K) -> T
@@ -170,11 +184,8 @@ where
     K: ?Sized,
     F: Fn(&K) -> T + Send + Sync + 'static,
 {
-    let function = {
-        let functions = FUNCTIONS.read().unwrap_or_else(PoisonError::into_inner);
-        functions.get(&TypeId::of::<F>()).cloned()
-    };
-    let function = function.and_then(|function| function.downcast::<F>().ok());
+    let all = std::iter::successors(FUNCTIONS.get(), |function| function.next.get());
+    let function = all.filter_map(|function| function.value.downcast_ref::<F>()).next();
     function.expect("`as_pointer` put it there")(key)
 }
 
