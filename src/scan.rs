@@ -54,6 +54,10 @@ impl<'a> Walk<'a> {
                 return Ok(Some(Step::Record(at, head)));
             }
             at += ALIGNMENT;
+            // A file may be far longer than what is in it: heads are not looked for in its holes.
+            if at == start + ALIGNMENT || at.is_multiple_of(WINDOW_SIZE) {
+                at = self.bytes.next_data(at)?;
+            }
         }
         self.at = self.end;
         Ok((start < self.end).then_some(Step::Damage(start, self.end)))
@@ -105,6 +109,12 @@ impl<'a> Window<'a> {
             at += piece.len() as u64;
         }
         Ok(check.get() == head.payload_check)
+    }
+
+    /// From where on there may be anything but zeros, at or behind `at`; at most the end.
+    fn next_data(&self, at: u64) -> io::Result<u64> {
+        let start = self.file.next_data(at)?.map_or(self.end, |start| start.min(self.end));
+        Ok((start - start % ALIGNMENT).max(at))
     }
 
     /// The bytes at `at`, or `None` if they pass the end.

@@ -134,6 +134,33 @@ fn no_descriptors_is_an_error_and_passes() {
     other.open("other").unwrap();
 }
 
+/// Wherever it runs out of descriptors while it opens, it does not take a file that others use for one
+/// from before a reboot: that would be recovered under them.
+#[test]
+fn running_out_of_descriptors_recovers_no_live_file() {
+    const TEST: &str = "running_out_of_descriptors_recovers_no_live_file";
+    if let Some((_, place)) = role() {
+        let opened = MmapCache::options().root(&place).open("x");
+        match opened.map(|cache| cache.table::<u64, Vec<u64>>("t").get(&7)) {
+            Ok(found) => assert_eq!(Cached::into_owned(found.unwrap().unwrap()), value_of(7)),
+            Err(Error::Io { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::EMFILE));
+            }
+            Err(other) => panic!("{other}"),
+        }
+        return;
+    }
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let table = cache.table::<u64, Vec<u64>>("t");
+    table.insert_many((0..100).map(|key| (key, value_of(key)))).unwrap();
+    let image = std::fs::read(cache.path()).unwrap();
+    for limit in 4..16 {
+        run_limited(TEST, &format!("-n {limit}"), dir.path());
+        assert!(std::fs::read(cache.path()).unwrap() == image, "written to, with {limit}");
+    }
+}
+
 /// Signals all the time: system calls that they interrupt are made again.
 #[test]
 #[allow(unsafe_code)]

@@ -61,7 +61,7 @@ pub(crate) fn write_header(
     for (place, value) in word::sealed(facts.log_start).iter().chain(words) {
         put(*place, &crate::format::seal(*value, *place).to_le_bytes());
     }
-    if let Some(home) = file.home() {
+    if let Some(home) = file.home()? {
         put(HOME, &home.encode());
     }
     file.write(0, &page)

@@ -11,11 +11,11 @@ use super::region::{Backing, Private, Region};
 use super::rewrite;
 use super::trust::{is_consistent, is_table};
 use crate::error::{Error, Result};
-use crate::format::ALIGNMENT;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::header::{Facts, HEADER_SIZE, HOME, HOME_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
+use crate::format::{ALIGNMENT, FILE_LIMIT};
 use crate::index::{self, HeapTable};
 use crate::scan::{Step, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
@@ -45,7 +45,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     }
     let (file, tail) = (region.file(), journal.tail()?);
     leave_home(file)?;
-    file.unshare();
+    file.unshare(tail);
     // Space behind the tail is taken anew: a copy may have holes there.
     journal.ledger.set(word::ALLOCATED, tail)?;
     file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))?;
@@ -78,7 +78,7 @@ fn leave_home(file: &CacheFile) -> Result<()> {
 }
 
 fn come_home(file: &CacheFile) -> Result<()> {
-    let Some(home) = file.home() else { return Ok(()) };
+    let Some(home) = file.home().map_err(Error::io("look at", file.path()))? else { return Ok(()) };
     file.write(HOME, &home.encode()).map_err(Error::io("write", file.path()))
 }
 
@@ -90,7 +90,8 @@ fn has_believable_tail(journal: &Journal<'_>) -> Result<bool> {
         return Ok(false);
     }
     let tail = journal.tail()?;
-    Ok((journal.facts.log_start..=size).contains(&tail) && tail.is_multiple_of(ALIGNMENT))
+    let end = size.min(FILE_LIMIT);
+    Ok((journal.facts.log_start..=end).contains(&tail) && tail.is_multiple_of(ALIGNMENT))
 }
 
 /// Makes whole what was appended since the last sync: what a power cut tore becomes space, for good, so
@@ -338,7 +339,7 @@ fn salvage(region: &Region) -> Result<()> {
     let busy = || Error::Busy { path: file.path().to_path_buf() };
     let new = Replacement::begin(file.path())?.ok_or_else(busy)?;
     let size = file.size().map_err(Error::io("look at", file.path()))?;
-    let tail = region.journal().tail().unwrap_or(size).min(size);
+    let tail = region.journal().tail().unwrap_or(size).min(size).min(FILE_LIMIT);
     let ledger = region.journal().ledger;
     let mut rebuilt = Rebuilt::new(ledger.get(word::CLEARED).unwrap_or(0));
     rebuilt.walk(file, facts, tail, 0)?;
@@ -359,7 +360,7 @@ pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let file = region.file();
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let is_believed = is_consistent(&journal)?;
-    let end = if has_believable_tail(&journal)? { journal.tail()? } else { size };
+    let end = if has_believable_tail(&journal)? { journal.tail()? } else { size.min(FILE_LIMIT) };
     let mut rebuilt = Rebuilt::new(journal.ledger.get(word::CLEARED).unwrap_or(0));
     rebuilt.walk(file, &region.facts, end, journal.ledger.get(word::SYNCED).unwrap_or(0))?;
     let private = Private { index: rebuilt.index.freeze(), end };

@@ -19,7 +19,8 @@ pub(crate) fn is_trusted(region: &Region) -> Result<bool> {
     let file = region.file();
     let mut page = [0; HEADER_SIZE as usize];
     file.read(0, &mut page).map_err(Error::io("read", file.path()))?;
-    let is_home = file.home().is_some_and(|home| Home::decode(&page) == Some(home));
+    let home = file.home().map_err(Error::io("look at", file.path()))?;
+    let is_home = home.is_some() && Home::decode(&page) == home;
     let journal = region.journal();
     let state = journal.ledger.medium.load(word::STATE);
     if !is_home || state == state::MOVED || !is_consistent(&journal)? {

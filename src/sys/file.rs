@@ -51,6 +51,9 @@ pub(crate) trait Medium: Words {
     /// Gives the disk space of a range back; it reads as zeros. Where the system cannot, the space comes
     /// back with the next compaction.
     fn punch(&self, from: u64, to: u64);
+    /// Where the next bytes lie that were ever written, from `at` on; `None` if there are none. A file may
+    /// be far longer than what is in it.
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>>;
     /// Makes all from `from` on read as zeros.
     fn erase(&self, from: u64) -> io::Result<()>;
     /// Brings all that was written, through maps too, to the device.
@@ -81,11 +84,15 @@ pub(crate) struct CacheFile {
     /// Whether allocated space is sure to take every later store: if not, a store into a map could
     /// end in SIGBUS, and bytes go through `pwrite`.
     binding: AtomicBool,
+    /// Whether a sync of it has failed. The system then forgets what it could not write: the next sync
+    /// succeeds, and brings nothing of that to the device.
+    unsynced: AtomicBool,
 }
 
 impl CacheFile {
     pub(crate) fn new(file: File, path: &Path, writable: bool, binding: bool) -> CacheFile {
-        CacheFile { file, path: path.to_path_buf(), writable, binding: AtomicBool::new(binding) }
+        let (binding, unsynced) = (AtomicBool::new(binding), AtomicBool::new(false));
+        CacheFile { file, path: path.to_path_buf(), writable, binding, unsynced }
     }
 
     /// The same file, never to be written.
@@ -102,6 +109,12 @@ impl CacheFile {
     pub(crate) fn is_binding(&self) -> bool {
         // Relaxed: a hint about the file system, not about any byte.
         self.binding.load(Ordering::Relaxed)
+    }
+
+    /// Whether a sync of it has failed, after which none is worth anything.
+    pub(crate) fn has_failed_sync(&self) -> bool {
+        // Relaxed: whoever syncs holds no byte back for it.
+        self.unsynced.load(Ordering::Relaxed)
     }
 
     /// Takes the lock that serialises writers, if nobody has it. It goes with its holder.
@@ -128,22 +141,21 @@ impl CacheFile {
     }
 
     /// Where the file lives now; `None` where the system does not tell, and no file is at home.
-    pub(crate) fn home(&self) -> Option<Home> {
-        let (device, inode) = self.identity().ok()?;
-        Some(Home { boot_id: super::place::boot_id()?, device, inode, born: born(&self.file) })
+    pub(crate) fn home(&self) -> io::Result<Option<Home>> {
+        let (device, inode) = self.identity()?;
+        let born = born(&self.file);
+        Ok(super::place::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
     }
 
     /// Ends the sharing of blocks with a copy (`cp --reflink`), which would break [`allocate`]'s
-    /// promise for the pages written in place.
+    /// promise for the pages written in place. Up to `end`: where nothing is yet, that would take space.
     ///
     /// [`allocate`]: CacheFile::allocate
-    pub(crate) fn unshare(&self) {
+    pub(crate) fn unshare(&self, end: u64) {
         #[cfg(target_os = "linux")]
-        if let Ok(size) = self.size() {
-            let _ = retry(|| {
-                rustix::fs::fallocate(&self.file, FallocateFlags::UNSHARE_RANGE, 0, size.max(1))
-            });
-        }
+        let _ = retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::UNSHARE_RANGE, 0, end));
+        #[cfg(not(target_os = "linux"))]
+        let _ = end;
     }
 }
 
@@ -162,18 +174,6 @@ fn check_limit(end: u64) -> io::Result<()> {
     match limit.is_some_and(|limit| end > limit) {
         true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
         false => Ok(()),
-    }
-}
-
-/// Where the next bytes lie that were ever written, from `at` on; `None` if there are none. A file may be
-/// far longer than what is in it.
-fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
-    match retry(|| rustix::fs::seek(file, SeekFrom::Data(at))) {
-        Ok(start) => Ok(Some(start.max(at))),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-        // A file system that does not tell: everything may be data.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(at)),
-        Err(error) => Err(error),
     }
 }
 
@@ -254,10 +254,19 @@ impl Medium for CacheFile {
         let _ = (from, to);
     }
 
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        match retry(|| rustix::fs::seek(&self.file, SeekFrom::Data(at))) {
+            Ok(start) => Ok(Some(start.max(at))),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            // A file system that does not tell: everything may be data.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(at)),
+            Err(error) => Err(error),
+        }
+    }
     fn erase(&self, from: u64) -> io::Result<()> {
         let (mut at, size) = (from, self.size()?);
         let mut piece = vec![0; 1 << 16];
-        while let Some(start) = next_data(&self.file, at)?.filter(|start| *start < size) {
+        while let Some(start) = self.next_data(at)?.filter(|start| *start < size) {
             let piece = &mut piece[..(size - start).min(1 << 16) as usize];
             self.read(start, piece)?;
             if piece.iter().any(|byte| *byte != 0) {
@@ -269,8 +278,8 @@ impl Medium for CacheFile {
         Ok(())
     }
     fn sync(&self) -> io::Result<()> {
-        precede(Effect::Sync { file: &self.file })?;
-        self.file.sync_all()
+        let synced = precede(Effect::Sync { file: &self.file }).and_then(|()| self.file.sync_all());
+        synced.inspect_err(|_| self.unsynced.store(true, Ordering::Relaxed))
     }
     fn resize(&self, size: u64) -> io::Result<()> {
         precede(Effect::Resize { file: &self.file, size })?;

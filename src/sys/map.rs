@@ -204,6 +204,9 @@ impl Medium for Map {
     fn punch(&self, from: u64, to: u64) {
         self.file.punch(from, to);
     }
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        self.file.next_data(at)
+    }
     fn erase(&self, from: u64) -> io::Result<()> {
         self.file.erase(from)
     }

@@ -277,24 +277,36 @@ pub(crate) fn make_root(root: &Path) -> Result<()> {
     fs::write(root.join(".gitignore"), "*\n").map_err(failed())
 }
 
-/// Names the running kernel; `None` where the system does not tell.
-pub(crate) fn boot_id() -> Option<[u8; 16]> {
-    // Only once known: a failure, for want of descriptors say, is not for ever.
+/// Names the running kernel; `None` where the system does not tell. A failure for want of descriptors or
+/// memory is not that: it must not make a file that others use look like one from before a reboot.
+pub(crate) fn boot_id() -> io::Result<Option<[u8; 16]>> {
     static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
-    BOOT_ID.get().copied().or_else(|| {
-        #[cfg(target_os = "linux")]
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        #[cfg(target_os = "macos")]
-        let text = {
-            let output = std::process::Command::new("/usr/sbin/sysctl")
-                .args(["-n", "kern.bootsessionuuid"])
-                .output();
-            String::from_utf8(output.ok()?.stdout).ok()?
-        };
-        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-        let boot_id = u128::from_str_radix(&digits, 16).ok()?.to_le_bytes();
-        Some(*BOOT_ID.get_or_init(|| boot_id))
-    })
+    if let Some(boot_id) = BOOT_ID.get() {
+        return Ok(Some(*boot_id));
+    }
+    let text = match read_boot_id() {
+        Ok(text) => text,
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => return Ok(None),
+            _ => return Err(error),
+        },
+    };
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let boot_id = u128::from_str_radix(&digits, 16).ok().map(u128::to_le_bytes);
+    Ok(boot_id.map(|boot_id| *BOOT_ID.get_or_init(|| boot_id)))
+}
+
+#[cfg(target_os = "linux")]
+fn read_boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+}
+
+#[cfg(target_os = "macos")]
+fn read_boot_id() -> io::Result<String> {
+    let output = std::process::Command::new("/usr/sbin/sysctl")
+        .args(["-n", "kern.bootsessionuuid"])
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What is known of a file system.
