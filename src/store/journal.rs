@@ -83,15 +83,20 @@ impl<'a> Journal<'a> {
     /// offsets.
     pub(crate) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
         let offsets = self.write(drafts)?;
+        self.apply_all(drafts, &offsets)?;
+        Ok(offsets)
+    }
+
+    /// Brings the index up to records that were just published.
+    pub(super) fn apply_all(&self, drafts: &[Draft<'_>], offsets: &[u64]) -> Result<()> {
         if drafts.len() > 1 {
             self.touch_slots(drafts);
         }
-        for (draft, offset) in drafts.iter().zip(&offsets) {
+        for (draft, offset) in drafts.iter().zip(offsets) {
             self.apply(*offset, &draft.head)?;
             self.tend_index();
         }
-        self.settle()?;
-        Ok(offsets)
+        self.settle()
     }
 
     /// Gives out no number up to `seq` any more.
@@ -142,15 +147,6 @@ impl<'a> Journal<'a> {
         self.publish(end, at)?;
         self.settle()?;
         Ok(at)
-    }
-
-    /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at
-    /// the tail, where who redoes or copies what came since a point in the log does not miss it; that
-    /// the pad becomes a value follows from it, as the index does.
-    pub(crate) fn fulfil(&self, offset: u64) -> Result<()> {
-        let place = offset.to_le_bytes();
-        self.append(&mut [Draft::new(Kind::FILLED, Identity::NONE, &place, self.facts.seed)])?;
-        Ok(())
     }
 
     /// Disk space up to `end`.

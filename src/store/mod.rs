@@ -283,10 +283,15 @@ impl Store {
         Err(Error::Unstable { path: path.clone() })
     }
 
-    /// Finishes what a killed holder of the lock left. An index that cannot take it is made anew.
+    /// Finishes what a killed holder of the lock left.
     pub(crate) fn finish_others(&self, region: &Region) -> Result<()> {
         let journal = region.journal();
-        match journal.erase_debris().and_then(|()| journal.redo(false)) {
+        Store::or_make_index(region, journal.erase_debris().and_then(|()| journal.redo(false)))
+    }
+
+    /// An index that could not take what is published is made anew.
+    fn or_make_index(region: &Region, applied: Result<()>) -> Result<()> {
+        match applied {
             Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(region),
             result => result,
         }

@@ -93,9 +93,9 @@ impl Store {
                 seed = journal.facts.seed;
                 draft = entry.draft(seed);
             }
-            announce(&journal, scope)?;
+            announce(&writer, scope)?;
             if entry.payload.len() <= LARGE {
-                let offset = journal.append(std::slice::from_mut(&mut draft))?[0];
+                let offset = writer.append(std::slice::from_mut(&mut draft))?[0];
                 return Ok(Some(writer.stored(offset, entry)));
             }
             let offset = journal.reserve(&mut draft.head)?;
@@ -111,7 +111,7 @@ impl Store {
             if let Some(settled) = writer.settle_terms(entry, terms)? {
                 return Ok(settled);
             }
-            writer.journal().fulfil(offset)?;
+            writer.fulfil(offset)?;
             return Ok(Some(writer.stored(offset, entry)));
         }
         Err(Error::Unstable { path: self.location.path.clone() })
@@ -127,8 +127,8 @@ impl Store {
         if journal.facts.seed != seed {
             drafts = entries.iter().map(|entry| entry.draft(journal.facts.seed)).collect();
         }
-        announce(&journal, scope)?;
-        let offsets = journal.append(&mut drafts)?;
+        announce(&writer, scope)?;
+        let offsets = writer.append(&mut drafts)?;
         if let Backing::Mapped(map) = &writer.region().backing {
             offsets.iter().filter_map(|offset| map.record(*offset)).for_each(|own| map.mark(&own));
         }
@@ -140,9 +140,8 @@ impl Store {
     pub(crate) fn remove(&self, identity: &Identity, view: View) -> Result<bool> {
         let writer = self.lock()?;
         let was_there = !matches!(writer.region().find(identity, view), Sight::Absent);
-        let journal = writer.journal();
-        let seed = journal.facts.seed;
-        journal.append(&mut [Draft::new(Kind::TOMBSTONE, *identity, &[], seed)])?;
+        let seed = writer.journal().facts.seed;
+        writer.append(&mut [Draft::new(Kind::TOMBSTONE, *identity, &[], seed)])?;
         Ok(was_there)
     }
 
@@ -169,7 +168,7 @@ impl Store {
             let dead: HashSet<u64> = dead.iter().filter(is_newest).copied().collect();
             let payload: Vec<u8> = dead.iter().flat_map(|offset| offset.to_le_bytes()).collect();
             let seed = journal.facts.seed;
-            journal.append(&mut [Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, seed)])?;
+            writer.append(&mut [Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, seed)])?;
             removed += dead.len() as u64;
         }
         Ok(removed)
@@ -203,6 +202,10 @@ impl Store {
             }
         };
         let file = region.file();
+        if file.has_failed_sync() {
+            // What the system forgot then is in a new file that this brings to the device.
+            return self.compact(View::Never).map(drop);
+        }
         file.sync().map_err(Error::io("sync", file.path()))?;
         place::sync_directory(&self.location.path)?;
         let writer = self.lock()?;
@@ -215,7 +218,8 @@ impl Store {
 }
 
 /// Writes the record of a scope, if the file has none. Looks it up once for each file and clear.
-fn announce(journal: &Journal<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
+fn announce(writer: &Writer<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
+    let journal = writer.journal();
     let (file_id, _) = journal.facts.file_id.split_first_chunk().expect("16 bytes");
     let place = u64::from_le_bytes(*file_id) ^ journal.ledger.get(word::CLEARED)?;
     // Relaxed: who sees an old place looks once more.
@@ -224,7 +228,7 @@ fn announce(journal: &Journal<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
     }
     if journal.locate(&scope.identity).is_none() {
         let seed = journal.facts.seed;
-        journal.append(&mut [Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed)])?;
+        writer.append(&mut [Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed)])?;
     }
     scope.seen.store(place, Ordering::Relaxed);
     Ok(())
@@ -240,6 +244,26 @@ fn is_expired_at(region: &Region, offset: u64, view: View) -> bool {
 impl Writer<'_> {
     pub(crate) fn journal(&self) -> Journal<'_> {
         self.region().journal()
+    }
+
+    /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at
+    /// the tail, where who redoes or copies what came since a point in the log does not miss it; that
+    /// the pad becomes a value follows from it, as the index does.
+    pub(super) fn fulfil(&self, offset: u64) -> Result<()> {
+        let (place, seed) = (offset.to_le_bytes(), self.journal().facts.seed);
+        self.append(&mut [Draft::new(Kind::FILLED, Identity::NONE, &place, seed)]).map(drop)
+    }
+
+    /// Appends records. If damage keeps the index from taking them, it is made anew.
+    fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
+        let offsets = self.journal().write(drafts)?;
+        let apply = || self.journal().apply_all(drafts, &offsets);
+        if let Err(error) = apply() {
+            Store::or_make_index(self.region(), Err(error))?;
+            // A key for which a sound index has no room either is an error.
+            apply()?;
+        }
+        Ok(offsets)
     }
 
     /// Removes the file's name. Readers see it by the state; who holds values holds the file.

@@ -253,7 +253,7 @@ fn a_large_value_counts_from_where_it_was_filled() {
     };
     put(&store, 1, b"small");
     store.flush(View::After(0)).unwrap();
-    store.lock().unwrap().journal().fulfil(offset).unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     store.sync().unwrap();
     put(&store, 3, b"x");

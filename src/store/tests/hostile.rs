@@ -108,7 +108,7 @@ fn an_overwritten_value_does_not_come_back_in_a_compaction() {
     let (next, _, at) = copy_to(&region, &new, View::AsWritten).unwrap().unwrap();
     // Meanwhile: refreshed by a large value with a short life, which expires and is flushed.
     region.file().write(offset + HEAD_SIZE, &large).unwrap();
-    store.lock().unwrap().journal().fulfil(offset).unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(store.flush(View::AsWritten).unwrap(), 1);
     let mut replay = Replay::new(region.journal(), next.journal(), at);
@@ -203,6 +203,21 @@ fn features_that_stop_writers_stop_this_one() {
     let put = store.put(&entry(2, b"y"), &SCOPE, Terms::Replace, &store.deadline());
     assert!(matches!(put, Err(Error::ReadOnly { .. })));
     assert!(fs::read(&path).unwrap() == before, "it is left as it is");
+}
+
+#[test]
+fn files_with_pointers_of_another_width_are_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file, facts) = closed(&dir);
+    for width in [16, 64].into_iter().filter(|width| *width != facts.pointer_width) {
+        let other = Facts { pointer_width: width, ..facts };
+        file.write_all_at(&other.encode(), 0).unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = Store::open(location(&path)).map(drop).unwrap_err();
+        let Error::Incompatible { found, expected, .. } = error else { panic!("{error}") };
+        assert_eq!((found, expected), (u64::from(width), u64::from(facts.pointer_width)));
+        assert!(fs::read(&path).unwrap() == before, "it is left as it is");
+    }
 }
 
 /// A head that claims more than there is memory, in a file that is nearly all hole.

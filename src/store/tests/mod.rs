@@ -417,7 +417,7 @@ fn an_unsynced_large_value_costs_no_synced_one() {
     // Filled after the sync; the power cut loses a page of it.
     let file = store.region().unwrap();
     file.file().write(offset + HEAD_SIZE, &large).unwrap();
-    store.lock().unwrap().journal().fulfil(offset).unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     file.file().write(offset + 100_000, &[0; 4096]).unwrap();
     assert_eq!(
@@ -553,17 +553,17 @@ fn a_large_value_filled_while_the_cache_moves_on() {
     // Superseded meanwhile: the later one stays.
     let offset = reserve();
     put(&store, 1, b"later");
-    store.lock().unwrap().journal().fulfil(offset).unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), b"later");
     assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), b"later");
     // Cleared meanwhile: it is dead.
     let offset = reserve();
     store.clear().unwrap();
-    store.lock().unwrap().journal().fulfil(offset).unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
     assert_eq!((get(&store, 1), get(&reboot(&dir, &store), 1)), (None, None));
     // And the ordinary case, after a reboot and a compaction too.
     let offset = reserve();
-    store.lock().unwrap().journal().fulfil(offset).unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), large);
     store.compact(View::AsWritten).unwrap();
