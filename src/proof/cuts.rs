@@ -1,7 +1,8 @@
 //! Power cuts. The effects of a script are recorded, and the disk is cut at every one of them, in every
 //! way that [`disk`](super::disk) knows. Whatever is left opens without a panic; what was there at the
 //! last sync is there, or what was stored later in its place; nothing else is; and a second recovery,
-//! after all that the first one and its users did, finds the same.
+//! after all that the first one and its users did, finds the same. Of some of what is left the recovery
+//! is recorded, too, with what its users do next, and the disk is cut again in the midst of that.
 
 use super::disk::{Disk, Event, Loss};
 use super::kills::{Run, dying};
@@ -84,13 +85,29 @@ fn scripts() -> Vec<Script> {
     scripts
 }
 
+/// The script of those who find what a power cut left. Of two such lives one begins with a recovery
+/// that is killed.
+fn after_a_cut(numbers: &mut Numbers) -> Vec<Act> {
+    let acts = [Op::Reopen, Op::Insert(0), Op::Remove(4), Op::Sync, Op::Insert(2), Op::Clear];
+    let mut acts: Vec<Act> = acts.into_iter().map(Act::Do).collect();
+    if numbers.below(2) == 1 {
+        acts.insert(0, Act::Die(Op::Reopen, 1 + numbers.below(12) as u64));
+    }
+    acts
+}
+
 /// What a script did, and what may be found after a cut in each of its acts.
 struct Recording {
+    /// The disk on which it began.
+    disk: Disk,
     events: Vec<(usize, Event)>,
     allowed: Vec<Possible>,
 }
 
-fn record(script: &Script, path: &Path) -> Recording {
+/// Records what `acts` do to the cache at `path`, in which may be found what `start` allows. What they
+/// store has versions from `first_version` on.
+fn record(acts: &[Act], path: &Path, start: &Possible, first_version: u64) -> Recording {
+    let disk = Disk::at(path).unwrap();
     let events = Rc::new(RefCell::new(Vec::new()));
     let act = Rc::new(Cell::new(0));
     let dead_from = Rc::new(Cell::new(u64::MAX));
@@ -107,20 +124,21 @@ fn record(script: &Script, path: &Path) -> Recording {
         }
     };
     let mut subject = Subject::new(path);
-    let (mut since_sync, mut now) = (Possible::default(), Possible::default());
+    let (mut since_sync, mut now) = (start.clone(), start.clone());
     let mut allowed = Vec::new();
-    let mut is_unsettled = false;
+    let mut is_unsettled = true;
     watch(probe, || {
-        for (number, what) in script.acts.iter().enumerate() {
+        for (number, what) in acts.iter().enumerate() {
             act.set(number);
+            let version = first_version + number as u64;
             let (Act::Do(op) | Act::Die(op, _)) = what;
-            let after = now.after(op, number as u64);
+            let after = now.after(op, version);
             match what {
                 Act::Do(_) => {
-                    subject.perform(op, number as u64).unwrap();
+                    subject.perform(op, version).unwrap();
                     now = after;
                     if std::mem::take(&mut is_unsettled) {
-                        // What the dead one had begun is done by now, or never will be.
+                        // What was cut short is done by now, or never will be.
                         let found = subject.look().unwrap();
                         assert_eq!(now.fault(&found), None);
                         now = Possible::exactly(&found);
@@ -129,11 +147,11 @@ fn record(script: &Script, path: &Path) -> Recording {
                 Act::Die(_, step) => {
                     steps.set(0);
                     dead_from.set(*step);
-                    let outcome = subject.perform(op, number as u64);
+                    let outcome = subject.perform(op, version);
                     subject.close();
                     dead_from.set(u64::MAX);
-                    is_unsettled = outcome.is_err();
-                    now = if is_unsettled { now.or(&after) } else { after };
+                    is_unsettled |= outcome.is_err();
+                    now = if outcome.is_err() { now.or(&after) } else { after };
                 }
             }
             since_sync = since_sync.or(&now);
@@ -144,7 +162,7 @@ fn record(script: &Script, path: &Path) -> Recording {
         }
     });
     let events = events.take();
-    Recording { events, allowed }
+    Recording { disk, events, allowed }
 }
 
 /// Makes the file at `path` one that nobody believes.
@@ -179,17 +197,30 @@ fn check(path: &Path, allowed: &Possible, is_thorough: bool) {
 /// The most sectors of which all subsets are tried.
 const SUBSETS_MAX: usize = 3;
 
-/// Cuts a recording everywhere, and so many times at random. Returns how many images that made.
-fn cut_everywhere(script: &Script, directory: &Path, random: u64, numbers: &mut Numbers) -> u64 {
-    let recording = record(script, &directory.join("recorded.pcache"));
+/// How thoroughly a recording is cut.
+#[derive(Debug)]
+struct Plan {
+    /// One event of so many is cut at.
+    stride: usize,
+    /// Images at random at each of these.
+    random: usize,
+    /// Of one image in so many, if any, the recovery is recorded and cut, too.
+    again: usize,
+}
+
+/// Cuts a recording as planned. Returns how many images that made.
+fn cut_everywhere(
+    recording: &Recording,
+    directory: &Path,
+    plan: &Plan,
+    numbers: &mut Numbers,
+) -> u64 {
     let path = directory.join("cut.pcache");
-    let mut disk = Disk::default();
+    let mut disk = recording.disk.clone();
     let mut images = 0;
-    let stride = (30 / effort()).max(1) as usize;
-    let each = (random as usize * stride).div_ceil(recording.events.len());
-    let first = numbers.below(stride);
+    let first = numbers.below(plan.stride);
     for (at, (act, event)) in recording.events.iter().enumerate() {
-        if at % stride != first {
+        if at % plan.stride != first {
             disk.apply(event);
             continue;
         }
@@ -198,17 +229,24 @@ fn cut_everywhere(script: &Script, directory: &Path, random: u64, numbers: &mut 
         if (1..=SUBSETS_MAX + usize::from(effort() > 1) * 3).contains(&sectors) {
             losses.extend((1..1 << sectors).map(Loss::Sectors));
         }
-        losses.extend((0..each).map(|n| Loss::Grains([8, 512, 8, 4096, 512][(at + n) % 5])));
+        losses.extend((0..plan.random).map(|n| Loss::Grains([8, 512, 8, 4096, 512][(at + n) % 5])));
         for loss in losses {
             images += 1;
             let seed = numbers.0;
             let attempt = || {
+                let allowed = &recording.allowed[*act];
                 disk.cut(&path, loss, numbers).unwrap();
-                check(&path, &recording.allowed[*act], images % 4 == 0);
+                if plan.again == 0 || numbers.below(plan.again) > 0 {
+                    check(&path, allowed, images % 4 == 0);
+                    return 0;
+                }
+                let second = record(&after_a_cut(numbers), &path, allowed, 1_000);
+                let plan = Plan { stride: 4, random: 2, again: 0 };
+                cut_everywhere(&second, directory, &plan, numbers)
             };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
-            result.unwrap_or_else(|_| {
-                panic!("{}: cut before {at} ({event:?}), {loss:?}, seed {seed:#x}", script.name)
+            images += result.unwrap_or_else(|_| {
+                panic!("cut before {at} ({event:?}), {loss:?}, seed {seed:#x}, plan {plan:?}")
             });
         }
         disk.apply(event);
@@ -218,14 +256,20 @@ fn cut_everywhere(script: &Script, directory: &Path, random: u64, numbers: &mut 
 
 #[test]
 fn a_power_cut_takes_nothing_that_was_synced() {
-    let random = 2_000 * effort();
     let scripts = scripts();
+    let each = 2_000 * effort() as usize / scripts.len();
+    let stride = (30 / effort()).max(1) as usize;
     let mut images = 0;
     for (number, script) in scripts.iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let mut numbers = Numbers(number as u64 + 1);
-        let made = cut_everywhere(script, dir.path(), random / scripts.len() as u64, &mut numbers);
-        println!("{}: {made} images", script.name);
+        let path = dir.path().join("recorded.pcache");
+        let recording = record(&script.acts, &path, &Possible::default(), 0);
+        let random = (each * stride).div_ceil(recording.events.len());
+        let plan = Plan { stride, random, again: (600 / effort()).max(60) as usize };
+        println!("{} ({number}):", script.name);
+        let made = cut_everywhere(&recording, dir.path(), &plan, &mut numbers);
+        println!("{made} images");
         images += made;
     }
     println!("{images} images of disks");

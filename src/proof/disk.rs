@@ -4,6 +4,7 @@
 
 use super::Numbers;
 use crate::sys::effect::Effect;
+use crate::sys::place::sibling;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -149,6 +150,22 @@ pub(super) enum Loss {
 const SECTOR: usize = 512;
 
 impl Disk {
+    /// One on which nothing is but the cache at `path`, if there is one, and what is prepared beside it.
+    pub(super) fn at(path: &Path) -> io::Result<Disk> {
+        let mut disk = Disk::default();
+        for (place, is_named) in [(path.to_path_buf(), true), (sibling(path), false)] {
+            let bytes = match std::fs::read(&place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                result => result?,
+            };
+            let number = std::fs::metadata(&place)?.ino();
+            let inode = Inode { durable: bytes.clone(), current: bytes, ..Inode::default() };
+            disk.inodes.insert(number, inode);
+            disk.name = if is_named { Some(number) } else { disk.name };
+        }
+        Ok(disk)
+    }
+
     /// Has `event` done.
     pub(super) fn apply(&mut self, event: &Event) {
         self.time += 1;
@@ -198,7 +215,7 @@ impl Disk {
             Loss::Grains(_) => numbers.below(self.names.len() + 1),
         };
         let name = if names == 0 { self.name } else { self.names[names - 1] };
-        for path in [path.to_path_buf(), crate::sys::place::sibling(path)] {
+        for path in [path.to_path_buf(), sibling(path)] {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -214,7 +231,7 @@ impl Disk {
         // What was being prepared beside it may have its name, too.
         let prepared = self.inodes.iter().next_back().filter(|(number, _)| Some(**number) != name);
         if let Some((_, inode)) = prepared.filter(|_| self.time.is_multiple_of(3)) {
-            leave(inode, &crate::sys::place::sibling(path))?;
+            leave(inode, &sibling(path))?;
         }
         Ok(())
     }

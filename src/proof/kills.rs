@@ -5,11 +5,16 @@
 use super::effort;
 use super::script::{Op, Possible, Subject};
 use crate::sys::effect::{Effect, watch};
+use crate::{Error, MmapCache};
+use rustix::process::{Signal, getpid, kill_process};
 use std::cell::Cell;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What happens: first undisturbed, then up to a death, then up to another one.
 pub(super) struct Scene {
@@ -21,7 +26,7 @@ pub(super) struct Scene {
 
 /// One for every operation whose death could leave something half done.
 pub(super) fn scenes() -> Vec<Scene> {
-    use Op::{BreakTail, Clear, Compact, Delete, Flush, Insert, InsertLarge};
+    use Op::{BreakTail, Clear, Compact, CrowdIndex, Delete, Flush, Insert, InsertLarge};
     use Op::{InsertMany, Reboot, Remove, Reopen, Sync};
     let scene = |name, before: &[Op], victim: &[Op], heir: &[Op]| Scene {
         name,
@@ -55,6 +60,7 @@ pub(super) fn scenes() -> Vec<Scene> {
         ),
         scene("recovery of growth", &grown, &[Reboot, Insert(1)], &[Reboot, Insert(2)]),
         scene("salvage", &some, &[BreakTail, Insert(1)], &[BreakTail, Insert(2)]),
+        scene("a new index", &some, &[CrowdIndex, Insert(60), Insert(61)], &[Insert(62)]),
         scene("durability", &some, &[Sync, Insert(1), Sync], &[Insert(2), Sync]),
     ]
 }
@@ -227,31 +233,68 @@ fn nothing_is_lost_by_a_death_at_any_step_nor_by_a_second_one() {
     }
 }
 
-const SCENE: &str = "PERSIST_CACHE_PROOF_SCENE";
+/// Scene, step, signal and path, for another process.
+const ROLE: &str = "PERSIST_CACHE_PROOF_ROLE";
+
+/// The life of a process that sends itself a signal before a step. What it was told is done it notes beside
+/// the cache, one byte for each operation.
+fn live_until_signal(role: &str) {
+    let mut words = role.splitn(4, ' ');
+    let mut word = || words.next().unwrap();
+    let (scene, at): (usize, u64) = (word().parse().unwrap(), word().parse().unwrap());
+    let signal = if word() == "stop" { Signal::STOP } else { Signal::KILL };
+    let path = Path::new(word());
+    let scene = &scenes()[scene];
+    let mut run = Run::new(path);
+    run.version = scene.before.len() as u64;
+    let mut done = File::create(path.with_extension("done")).unwrap();
+    let steps = Cell::new(0);
+    let probe = move |effect: Effect<'_>| {
+        if !matches!(effect, Effect::Read) {
+            if steps.get() == at {
+                kill_process(getpid(), signal)?;
+                // Another of its threads may be the one that the signal reaches first.
+                std::thread::sleep(Duration::from_secs(60));
+            }
+            steps.set(steps.get() + 1);
+        }
+        Ok(())
+    };
+    watch(probe, || {
+        for op in &scene.victim {
+            run.perform(std::slice::from_ref(op));
+            done.write_all(b".").unwrap();
+        }
+    });
+}
+
+impl Run {
+    /// Another process goes on with a scene's victim until a step.
+    fn spawn(&mut self, test: &str, scene: usize, at: u64, signal: &str, path: &Path) -> Child {
+        self.subject.close();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([test, "--exact", "--test-threads=1"]).stdout(Stdio::piped());
+        child.env(ROLE, format!("{scene} {at} {signal} {}", path.display()));
+        child.spawn().unwrap()
+    }
+
+    /// Takes over what a process has done, and has perhaps done, that ran up to a signal.
+    fn inherit(&mut self, ops: &[Op], path: &Path) {
+        let done = std::fs::read(path.with_extension("done")).unwrap().len();
+        for (number, op) in ops.iter().enumerate().take(done + 1) {
+            let after = self.possible.after(op, self.version + 1 + number as u64);
+            self.possible = if number < done { after } else { self.possible.or(&after) };
+        }
+        self.version += ops.len() as u64;
+    }
+}
 
 /// The same with a real process and a real signal.
 #[test]
 fn a_process_killed_at_a_step_leaves_what_a_refused_one_does() {
     const TEST: &str = "proof::kills::a_process_killed_at_a_step_leaves_what_a_refused_one_does";
-    if let Ok(role) = std::env::var(SCENE) {
-        let mut words = role.splitn(3, ' ');
-        let (scene, at) = (words.next().unwrap().parse().unwrap(), words.next().unwrap());
-        let (scene, at): (usize, u64) = (scene, at.parse().unwrap());
-        let mut run = Run::new(Path::new(words.next().unwrap()));
-        run.version = scenes()[scene].before.len() as u64;
-        let steps = Cell::new(0);
-        let probe = move |effect: Effect<'_>| {
-            if !matches!(effect, Effect::Read) {
-                if steps.get() >= at {
-                    let this = rustix::process::getpid();
-                    rustix::process::kill_process(this, rustix::process::Signal::KILL)?;
-                }
-                steps.set(steps.get() + 1);
-            }
-            Ok(())
-        };
-        watch(probe, || run.perform(&scenes()[scene].victim));
-        return;
+    if let Ok(role) = std::env::var(ROLE) {
+        return live_until_signal(&role);
     }
     let dir = tempfile::tempdir().unwrap();
     let stride = (97 / effort()).max(1) as usize;
@@ -261,31 +304,56 @@ fn a_process_killed_at_a_step_leaves_what_a_refused_one_does() {
             let path = dir.path().join(format!("{number} {at}.pcache"));
             let mut run = Run::new(&path);
             run.perform(&scene.before);
-            run.subject.close();
-            let mut child = Command::new(std::env::current_exe().unwrap());
-            child.args([TEST, "--exact", "--test-threads=1"]);
-            child.env(SCENE, format!("{number} {at} {}", path.display()));
-            let output = child.output().unwrap();
+            let output = run.spawn(TEST, number, at, "kill", &path).wait_with_output().unwrap();
             if output.status.success() {
                 break;
             }
-            use std::os::unix::process::ExitStatusExt as _;
-            assert_eq!(
-                output.status.signal(),
-                Some(9),
-                "{}",
-                String::from_utf8_lossy(&output.stdout)
-            );
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.signal(), Some(9), "{said}");
             killed += 1;
-            // How far it came, it could not say: any of its operations may have been the last.
-            for op in &scene.victim {
-                run.version += 1;
-                run.possible = run.possible.or(&run.possible.after(op, run.version));
-            }
+            run.inherit(&scene.victim, &path);
             run.check();
             let _ = std::fs::remove_file(&path);
         }
     }
     println!("{killed} processes killed");
     assert!(killed >= 20);
+}
+
+/// A process that is stopped in the midst of a step, with the lock in its hands, stops no reader; a writer
+/// gives up after its deadline; and once the stopped one is gone, everything goes on.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_process_stopped_at_a_step_stops_nobody_for_ever() {
+    const TEST: &str = "proof::kills::a_process_stopped_at_a_step_stops_nobody_for_ever";
+    if let Ok(role) = std::env::var(ROLE) {
+        return live_until_signal(&role);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let number = scenes().iter().position(|scene| scene.name == "batch").unwrap();
+    let scene = &scenes()[number];
+    let brief = MmapCache::options().lock_timeout(Duration::from_millis(50));
+    for at in (4..200).step_by((50 / effort()).max(1) as usize) {
+        let path = dir.path().join(format!("{at}.pcache"));
+        let mut run = Run::new(&path);
+        run.perform(&scene.before);
+        let mut child = run.spawn(TEST, number, at, "stop", &path);
+        let stat = format!("/proc/{}/stat", child.id());
+        while std::fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") T ")) {
+            if child.try_wait().unwrap().is_some() {
+                return; // It had fewer steps.
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        run.inherit(&scene.victim, &path);
+        assert_eq!(run.possible.fault(&run.subject.look().unwrap()), None);
+        let table = brief.clone().open_at(&path).unwrap().table::<u64, u64>("another");
+        let error = table.insert(&1, &1).unwrap_err();
+        assert!(matches!(error, Error::Locked { .. }), "{error}");
+        assert_eq!(*table.get_or_insert_with(&1, || 1), 1, "a call returns its value");
+        drop(table);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        run.check();
+    }
 }

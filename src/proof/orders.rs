@@ -227,6 +227,9 @@ impl Medium for Model {
             word.store(0, Ordering::Release);
         }
     }
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        Ok(Some(at))
+    }
     fn erase(&self, _: u64) -> io::Result<()> {
         Ok(())
     }

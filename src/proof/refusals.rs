@@ -4,9 +4,11 @@
 
 use super::effort;
 use super::kills::{Run, scenes};
+use super::script::Op;
 use crate::sys::effect::{Effect, watch};
 use std::cell::Cell;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 
 /// How the world says no.
@@ -29,6 +31,35 @@ fn refusing(at: u64, no: No, steps: Rc<Cell<u64>>) -> impl FnMut(Effect<'_>) -> 
         };
         Err(io::Error::from_raw_os_error(error))
     }
+}
+
+/// The system forgets what it could not bring to the device, and the next sync of the same file succeeds
+/// all the same. It has to be another file.
+#[test]
+fn a_sync_after_one_that_failed_brings_everything_to_the_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.pcache");
+    let mut run = Run::new(&path);
+    run.perform(&[Op::InsertMany(0..20), Op::Sync, Op::InsertMany(10..30)]);
+    let inode = || std::fs::metadata(&path).unwrap().ino();
+    let before = inode();
+    let refuse = |effect: Effect<'_>| match effect {
+        Effect::Sync { .. } => Err(io::Error::from_raw_os_error(libc::EIO)),
+        _ => Ok(()),
+    };
+    watch(refuse, || assert!(run.subject.perform(&Op::Sync, 0).is_err()));
+    let synced = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&synced);
+    let note = move |effect: Effect<'_>| {
+        if let Effect::Sync { file } = effect {
+            seen.set(file.metadata()?.ino());
+        }
+        Ok(())
+    };
+    watch(note, || run.perform(&[Op::Sync]));
+    assert_ne!(inode(), before);
+    assert_eq!(synced.get(), inode());
+    run.check();
 }
 
 #[test]

@@ -3,9 +3,11 @@
 
 use crate::error::Result;
 use crate::format::header::{HOME, HOME_SIZE, word};
+use crate::format::slot::{self, Slot, Tag};
 use crate::{Cached, MmapCache, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,8 @@ pub(super) enum Op {
     Reboot,
     /// And it comes up with a header that cannot be believed at all.
     BreakTail,
+    /// Every free place of the index is taken by a slot that leads nowhere.
+    CrowdIndex,
 }
 
 /// What one key may have: versions, or nothing.
@@ -50,7 +54,7 @@ impl Possible {
             Op::InsertMany(keys) => keys.clone().for_each(|key| drop(set(key, Some(version)))),
             Op::Remove(key) => drop(set(*key, None)),
             Op::Flush | Op::Clear | Op::Delete => after.0.clear(),
-            Op::Compact | Op::Sync | Op::Reopen | Op::Reboot | Op::BreakTail => {}
+            Op::Compact | Op::Sync | Op::Reopen | Op::Reboot | Op::BreakTail | Op::CrowdIndex => {}
         }
         after
     }
@@ -137,6 +141,9 @@ impl Subject {
                 file.write_all_at(&[0x55; 8], word::TAIL).expect("it can be written");
             }
         }
+        if *op == Op::CrowdIndex {
+            crowd_index(&self.path).expect("a file");
+        }
         let (cache, table) = self.open()?;
         match op {
             Op::Insert(key) => table.insert(key, &value_of(*key, version, false)).map(drop),
@@ -155,7 +162,7 @@ impl Subject {
             Op::Compact => cache.compact().map(drop),
             Op::Sync => cache.sync(),
             Op::Delete => cache.delete(),
-            Op::Reopen | Op::Reboot | Op::BreakTail => Ok(()),
+            Op::Reopen | Op::Reboot | Op::BreakTail | Op::CrowdIndex => Ok(()),
         }
     }
 
@@ -177,4 +184,21 @@ impl Subject {
     pub(super) fn findings(&mut self) -> Result<Vec<crate::Finding>> {
         Ok(self.open()?.0.verify()?.findings)
     }
+}
+
+/// Has slots that lead nowhere take all free places of the index of the file at `path`.
+fn crowd_index(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let word_at = |at| {
+        let mut word = [0; 8];
+        file.read_exact_at(&mut word, at).map(|()| u64::from_le_bytes(word))
+    };
+    let table = slot::Table(word_at(word::INDEX)?);
+    for at in (table.offset()..table.end()).step_by(8) {
+        if word_at(at)? == 0 {
+            let slot = Slot::new(Tag::of(at.wrapping_mul(0x9e37_79b9_7f4a_7c15)), 1 << 39);
+            file.write_all_at(&slot.0.to_le_bytes(), at)?;
+        }
+    }
+    Ok(())
 }
