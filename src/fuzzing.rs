@@ -2,10 +2,11 @@
 
 use crate::CacheKey;
 use crate::format::checkpoint::Checkpoint;
-use crate::format::header::{FACTS_SIZE, Facts, HEADER_SIZE, Home, VERSION, word};
+use crate::format::header::{FACTS_SIZE, Facts, HEADER_SIZE, HOME, HOME_SIZE, Home, VERSION, word};
 use crate::format::record::{HEAD_SIZE, Head, HeadBytes, Kind, payload_check};
 use crate::format::{WORD_MASK, checksum, seal};
 use crate::key::identify;
+use std::path::Path;
 
 /// Makes every check in an image of a file hold, whatever the rest says: so that damage is met where
 /// it does something, and not at the first check.
@@ -37,6 +38,15 @@ pub fn mend(image: &mut [u8]) {
         }
         Head::mend(&mut image[place..place + HEAD_SIZE as usize], at, seed);
         at = crate::format::align(end + len);
+    }
+}
+
+/// Has an image say that it lives where the file at `path` does: it is trusted there as it is.
+pub fn bring_home(image: &mut [u8], path: &Path) {
+    let place = HOME as usize..HOME as usize + HOME_SIZE;
+    let page = std::fs::read(path).expect("a file");
+    if let Some(home) = image.get_mut(place.clone()) {
+        home.copy_from_slice(&page[place]);
     }
 }
 
