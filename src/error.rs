@@ -86,6 +86,16 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A sync of the file has failed, now or before. What was stored since the last one that did not may be
+    /// missing after a power cut, and the system does not tell what.
+    #[error(
+        "{} could not be brought to the device; MmapCache::compact brings what can be read to a new \
+         file", path.display()
+    )]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+    },
     /// The cache was opened for reading, or the system allows no writing.
     #[error("{} is read-only; open it from where it can be written", path.display())]
     ReadOnly {

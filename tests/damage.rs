@@ -197,7 +197,7 @@ fn verification_finds_nothing_while_others_write() {
 fn absurd_lengths_allocate_nothing() {
     let dir = Dir::new();
     let (_, image) = original(&dir);
-    for at in (8192..image.len() - 8).step_by(16).take(400 * effort() as usize) {
+    for at in (8192..image.len() - 8).step_by(16).take(400 * effort().min(100) as usize) {
         let mut damaged = image.clone();
         damaged[at..at + 5].fill(0xff);
         let path = fresh(&dir, "absurd.pcache", &damaged);
@@ -242,6 +242,7 @@ const CLEARED: std::ops::Range<u64> = 1000..1020;
 const REMOVED: std::ops::Range<u64> = 2000..2010;
 const FLUSHED: std::ops::Range<u64> = 3000..3010;
 const LATEST: std::ops::Range<u64> = 4000..4100;
+const UNSYNCED: u64 = 5000;
 
 /// A cache of 256 KiB with some of everything: a clear, a grown index, a large value, batches, removals,
 /// a flush, a sync.
@@ -261,6 +262,9 @@ fn rich(dir: &Dir) -> Vec<u8> {
     cache.table::<u64, Vec<u64>>("large").insert(&1, &vec![7; 16_000]).unwrap();
     cache.sync().unwrap();
     LATEST.for_each(|key| drop(table.insert(&key, &value_of(key)).unwrap()));
+    cache.sync().unwrap();
+    // The index is not as it was at the checkpoint: it has to be made anew from the records.
+    table.insert(&UNSYNCED, &value_of(UNSYNCED)).unwrap();
     let image = fs::read(cache.path()).unwrap();
     assert!(image.len() >= 256 << 10, "{}", image.len());
     image
@@ -277,21 +281,15 @@ fn look(open: persist_cache::OpenOptions, path: &Path, what: &str) -> Option<u64
     };
     let table = cache.table::<u64, Vec<u64>>("t");
     let mut count = 0;
-    for key in 0..KEYS {
-        if let Some(value) = table.get(&key).unwrap().map(Cached::into_owned) {
-            assert!(value == value_of(key) || value == vec![key; 3], "{what}, {key}: {value:?}");
-            count += u64::from(value == value_of(key));
-        }
-    }
-    // A removal or a flush whose record is damaged did not happen.
-    for key in LATEST.chain(REMOVED).chain(FLUSHED) {
+    for key in (0..KEYS).chain(LATEST).chain([UNSYNCED]) {
         if let Some(value) = table.get(&key).unwrap().map(Cached::into_owned) {
             assert!(value == value_of(key), "{what}, {key}: {value:?}");
-            count += u64::from(LATEST.contains(&key));
+            count += 1;
         }
     }
-    // A clear is on record twice.
-    assert!(!{ CLEARED }.any(|key| table.get(&key).unwrap().is_some()), "{what}");
+    for key in CLEARED.chain(REMOVED).chain(FLUSHED) {
+        assert!(table.get(&key).unwrap().is_none(), "{what}: {key} came back");
+    }
     if let Some(large) = cache.table::<u64, Vec<u64>>("large").get(&1).unwrap() {
         assert!(large.len() == 16_000 && large.iter().all(|item| *item == 7), "{what}");
     }
@@ -299,7 +297,7 @@ fn look(open: persist_cache::OpenOptions, path: &Path, what: &str) -> Option<u64
 }
 
 /// All values of a rich cache.
-const ALL: u64 = KEYS + LATEST.end - LATEST.start;
+const ALL: u64 = KEYS + LATEST.end - LATEST.start + 1;
 
 #[test]
 fn every_bit() {
@@ -329,7 +327,7 @@ fn bits_in_place() {
     let path = dir.open("rich").path().to_path_buf();
     let home = || (rich(&dir), OpenOptions::new().write(true).open(&path).unwrap());
     let (mut image, mut file) = home();
-    let stride = (5003 / effort()).max(16) as usize;
+    let stride = (5003 / effort()).max(16) as usize | 1; // Odd: each bit of a byte.
     let mut tried = 0;
     for bit in (0..image.len() * 8).step_by(stride) {
         for open in [MmapCache::options().read_only(true), MmapCache::options()] {

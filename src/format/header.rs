@@ -58,9 +58,12 @@ pub(crate) mod word {
     pub(crate) const CLEARED: u64 = 768;
     /// The offset of the last checkpoint, or zero.
     pub(crate) const CHECKPOINT: u64 = 776;
+    /// Whether a sync of the file has failed. The system then forgets what it could not write, and says so
+    /// once: no later sync of the same file is worth anything.
+    pub(crate) const FAILED: u64 = 784;
 
     /// All sealed words, with what they are in a new file whose log begins at the given offset.
-    pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 15] {
+    pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 16] {
         [
             (TAIL, log_start),
             (APPLIED, log_start),
@@ -77,6 +80,7 @@ pub(crate) mod word {
             (GROWN, 0),
             (CLEARED, 0),
             (CHECKPOINT, 0),
+            (FAILED, 0),
         ]
     }
 }

@@ -5,11 +5,12 @@ pub(crate) mod items;
 
 use crate::error::Result;
 use crate::schema::Schema;
+use crate::sys::fork::PerProcess;
 use crate::table::Table;
 use crate::{CacheKey, CacheValue, Cached};
 use std::any::{Any, TypeId};
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// A function whose results are kept, from [`MmapCache::memoize`](crate::MmapCache::memoize). It can
 /// be named in a struct or a static:
@@ -135,14 +136,43 @@ where
 }
 
 /// A function without captured state, by its type: there is but one value of it. They form a chain that
-/// only grows, and so is whole in a forked child, whatever other threads of its parent were at.
+/// only grows, and is read without waiting: a forked child makes its own of what it finds, whatever other
+/// threads of its parent were at.
 struct Function {
     type_id: TypeId,
-    value: Box<dyn Any + Send + Sync>,
+    value: Arc<dyn Any + Send + Sync>,
     next: Functions,
 }
 type Functions = OnceLock<Box<Function>>;
-static FUNCTIONS: Functions = Functions::new();
+static FUNCTIONS: PerProcess<Functions> = PerProcess::first(Functions::new());
+
+fn functions() -> &'static Functions {
+    FUNCTIONS.get_or_inherit(|parent| {
+        let own = Functions::new();
+        for function in chain(parent) {
+            add(&own, function.type_id, &function.value);
+        }
+        own
+    })
+}
+
+fn chain(functions: &Functions) -> impl Iterator<Item = &Function> {
+    std::iter::successors(functions.get(), |function| function.next.get()).map(|link| &**link)
+}
+
+/// Adds a function to a chain, unless it is there.
+fn add(functions: &Functions, type_id: TypeId, value: &Arc<dyn Any + Send + Sync>) {
+    let mut place = functions;
+    loop {
+        let new =
+            || Box::new(Function { type_id, value: Arc::clone(value), next: Functions::new() });
+        let found = place.get_or_init(new);
+        if found.type_id == type_id {
+            return;
+        }
+        place = &found.next;
+    }
+}
 
 /// Refuses, when it is compiled, a function with captured state.
 pub(crate) const fn refuse_captures<F>() {
@@ -165,18 +195,9 @@ where
     F: Fn(&K) -> T + Send + Sync + 'static,
 {
     refuse_captures::<F>();
-    let mut function = Some(function);
-    let mut place = &FUNCTIONS;
-    loop {
-        let found = place.get_or_init(|| {
-            let value = Box::new(function.take().expect("it is put in once"));
-            Box::new(Function { type_id: TypeId::of::<F>(), value, next: Functions::new() })
-        });
-        if found.type_id == TypeId::of::<F>() {
-            return call_by_type::<K, T, F>;
-        }
-        place = &found.next;
-    }
+    let function: Arc<dyn Any + Send + Sync> = Arc::new(function);
+    add(functions(), TypeId::of::<F>(), &function);
+    call_by_type::<K, T, F>
 }
 
 fn call_by_type<K, T, F>(key: &K) -> T
@@ -184,8 +205,7 @@ where
     K: ?Sized,
     F: Fn(&K) -> T + Send + Sync + 'static,
 {
-    let all = std::iter::successors(FUNCTIONS.get(), |function| function.next.get());
-    let function = all.filter_map(|function| function.value.downcast_ref::<F>()).next();
+    let function = chain(functions()).find_map(|function| function.value.downcast_ref::<F>());
     function.expect("`as_pointer` put it there")(key)
 }
 

@@ -85,13 +85,16 @@ fn scripts() -> Vec<Script> {
     scripts
 }
 
+/// About as many steps has a recovery.
+const RECOVERY_STEPS: usize = 36;
+
 /// The script of those who find what a power cut left. Of two such lives one begins with a recovery
 /// that is killed.
 fn after_a_cut(numbers: &mut Numbers) -> Vec<Act> {
     let acts = [Op::Reopen, Op::Insert(0), Op::Remove(4), Op::Sync, Op::Insert(2), Op::Clear];
     let mut acts: Vec<Act> = acts.into_iter().map(Act::Do).collect();
     if numbers.below(2) == 1 {
-        acts.insert(0, Act::Die(Op::Reopen, 1 + numbers.below(12) as u64));
+        acts.insert(0, Act::Die(Op::Reopen, 1 + numbers.below(RECOVERY_STEPS) as u64));
     }
     acts
 }

@@ -12,11 +12,11 @@ use super::rewrite;
 use super::trust::{is_consistent, is_table};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::header::{Facts, HEADER_SIZE, HOME, HOME_SIZE, state, word};
+use crate::format::header::{HEADER_SIZE, HOME, HOME_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::format::{ALIGNMENT, FILE_LIMIT};
-use crate::index::{self, HeapTable};
+use crate::index::{self, HeapTable, Seat};
 use crate::scan::{Step, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
@@ -33,13 +33,16 @@ struct Rebuilt {
     barrier: u64,
     /// The highest sequence number met.
     seq: u64,
+    /// Where the last record is missing that had been synced: not torn, but damaged.
+    damage: Option<u64>,
 }
 
 /// Makes a file that is locked trustworthy. `false` if another file is at the path now.
 pub(crate) fn recover(region: &Region) -> Result<bool> {
     let journal = region.journal();
     let state = journal.ledger.medium.load(word::STATE);
-    if state == state::MOVED || !has_believable_tail(&journal)? {
+    let is_believable = state != state::MOVED && has_believable_tail(&journal)?;
+    if !is_believable || journal.ledger.get(word::FAILED)? != 0 {
         salvage(region)?;
         return Ok(false);
     }
@@ -52,7 +55,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     file.erase(tail).map_err(Error::io("clear", file.path()))?;
     // On the device before anything covers it: else the next power cut may uncover it. In any case: the
     // zeros may be of another one, who died before they were synced.
-    file.sync().map_err(Error::io("sync", file.path()))?;
+    region.sync()?;
     let Some(first_fault) = mend_log(&journal)? else {
         salvage(region)?;
         return Ok(false);
@@ -129,7 +132,8 @@ fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
                 (seq, last) = (seq.max(head.seq), offset);
                 if !is_record_whole(journal, &mut walk, offset, &head)? {
                     first_fault = first_fault.min(offset);
-                    ledger.store(offset, Head { kind: Kind::PAD, ..head }.first_word())?;
+                    // A pad without a key: with one, only its kind could be damaged.
+                    fill_gap(journal, offset, head.next(offset), head.seq)?;
                 }
             }
             None => break,
@@ -228,8 +232,7 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
 fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
     let ledger = &journal.ledger;
     let (tail, synced) = (journal.tail()?, ledger.get(word::SYNCED)?);
-    let mut rebuilt = Rebuilt::new(ledger.get(word::CLEARED)?);
-    rebuilt.walk(ledger.medium, journal.facts, tail, synced)?;
+    let rebuilt = Rebuilt::of(journal, tail, synced, ledger.get(word::CLEARED)?, synced)?;
     journal.raise_seq(rebuilt.seq)?;
     ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(rebuilt.barrier))?;
     ledger.set(word::CLEARED, rebuilt.barrier)?;
@@ -243,24 +246,56 @@ impl Rebuilt {
     /// Of a cache whose last clear had the sequence number `barrier`, as far as is known.
     fn new(barrier: u64) -> Rebuilt {
         let index = HeapTable::new(crate::format::header::FIRST_BUCKETS);
-        Rebuilt { index, entries: 0, live: 0, barrier, seq: barrier }
+        Rebuilt { index, entries: 0, live: 0, barrier, seq: barrier, damage: None }
     }
 
-    /// The index of the log up to `end`. Records below `synced` were on the device before the power
-    /// could fail: their payloads are checked when they are first read, like any.
-    fn walk(&mut self, medium: &dyn Medium, facts: &Facts, end: u64, synced: u64) -> Result<()> {
+    /// The index of the log up to `end`, of a cache whose last clear is known to have the number `cleared`.
+    /// Payloads of records below `unchecked` are checked when they are first read, like any.
+    fn of(
+        journal: &Journal<'_>,
+        end: u64,
+        synced: u64,
+        cleared: u64,
+        unchecked: u64,
+    ) -> Result<Rebuilt> {
+        let mut rebuilt = Rebuilt::new(cleared);
+        rebuilt.walk(journal, end, synced, unchecked)?;
+        let cut_off = Some(end).filter(|end| *end < synced);
+        if let Some(damage) = cut_off.or(rebuilt.damage) {
+            rebuilt.forget_superseded(journal, damage, synced, end);
+        }
+        Ok(rebuilt)
+    }
+
+    fn walk(&mut self, journal: &Journal<'_>, end: u64, synced: u64, unchecked: u64) -> Result<()> {
+        let (medium, facts) = (journal.ledger.medium, journal.facts);
         let failed = || Error::io("read", medium.path());
-        let journal = Journal::new(medium, facts);
         let mut walk = Walk::new(medium, facts.seed, facts.log_start, end);
         while let Some(step) = walk.next().map_err(failed())? {
-            let Step::Record(offset, head) = step else { continue };
+            let (offset, head) = match step {
+                Step::Record(offset, head) => (offset, head),
+                Step::Damage(start, _) => {
+                    self.damage = Some(start).filter(|start| *start < synced).or(self.damage);
+                    continue;
+                }
+            };
             self.seq = self.seq.max(head.seq);
             // A large value's space may have been reserved before a sync and filled after it.
+            // The kind stands outside the head's check. Whatever it says, what has a key supersedes what that
+            // had; but for the space of a large value, which counts once it is filled.
+            if !head.kind.is_keyed() && head.identity != Identity::NONE && head.len <= LARGE as u64
+            {
+                self.put(medium, facts.seed, offset, &head);
+                continue;
+            }
             let is_checked = match head.kind {
                 Kind::DEAD_LIST | Kind::FILLED => true,
-                kind => kind.is_keyed() && (offset >= synced || head.len > LARGE as u64),
+                kind => kind.is_keyed() && (offset >= unchecked || head.len > LARGE as u64),
             };
             if is_checked && !walk.is_whole(offset, &head).map_err(failed())? {
+                // A value may be torn for having been filled after the sync: its FILLED record tells.
+                let is_damage = offset < synced && !head.kind.is_keyed();
+                self.damage = is_damage.then_some(offset).or(self.damage);
                 continue;
             }
             match head.kind {
@@ -272,7 +307,9 @@ impl Rebuilt {
                 }
                 Kind::FILLED => {
                     for filled in journal.offsets_in(offset, &head)? {
-                        self.fill(medium, facts.seed, filled, end).map_err(failed())?;
+                        let is_there = self.fill(medium, facts.seed, filled, end);
+                        let is_damage = !is_there.map_err(failed())? && offset < synced;
+                        self.damage = is_damage.then_some(offset).or(self.damage);
                     }
                 }
                 // The last clear that is known of may be a later one.
@@ -284,6 +321,25 @@ impl Rebuilt {
             }
         }
         Ok(())
+    }
+
+    /// What is missing may have superseded or removed what lies before it. The index as it was knows: what
+    /// it does not lead to, nor to anything newer than the last sync, is not found.
+    fn forget_superseded(&mut self, journal: &Journal<'_>, damage: u64, synced: u64, end: u64) {
+        let (ledger, old) = (&journal.ledger, journal.ledger.table(word::INDEX));
+        // The damage may be that of its record's head.
+        let is_index = old.is_plausible() && old.end() <= end;
+        let slots: Vec<Slot> = index::slots(&self.index, self.index.table()).collect();
+        for slot in slots.into_iter().filter(|slot| slot.offset() < damage) {
+            let names = |named: Slot| {
+                (named.offset() == slot.offset() || named.offset() >= synced).then_some(())
+            };
+            let is_named = is_index
+                && matches!(index::seat(ledger.medium, old, slot.tag(), names), Seat::Taken(..));
+            if !is_named {
+                self.bury(ledger.medium, journal.facts.seed, slot.offset());
+            }
+        }
     }
 
     fn put(&mut self, medium: &dyn Medium, seed: u64, offset: u64, head: &Head) {
@@ -309,20 +365,22 @@ impl Rebuilt {
         }
     }
 
-    /// A large value counts from where it was filled, unless a newer one of its key does.
-    fn fill(&mut self, medium: &dyn Medium, seed: u64, offset: u64, end: u64) -> io::Result<()> {
+    /// A large value counts from where it was filled, unless a newer one of its key does. `false` if it
+    /// should, and is not whole.
+    fn fill(&mut self, medium: &dyn Medium, seed: u64, offset: u64, end: u64) -> io::Result<bool> {
         let head_at = |offset| Head::decode(&medium.head(offset)?, offset, seed);
         let Some(head) = head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
-            return Ok(());
+            return Ok(false);
         };
         let tag = Tag::of(head.identity.hash(seed));
         let newer = |at| head_at(at).filter(|found| found.identity == head.identity);
         let newer = index::find(&self.index, self.index.table(), tag, newer);
         let is_newest = newer.is_none_or(|newer| newer.seq < head.seq);
-        if is_newest && Window::new(medium, end).is_whole(offset, &head, seed)? {
+        let is_whole = !is_newest || Window::new(medium, end).is_whole(offset, &head, seed)?;
+        if is_newest && is_whole {
             self.put(medium, seed, offset, &head);
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     fn count(&mut self, head: &Head, sign: i64) {
@@ -341,8 +399,9 @@ fn salvage(region: &Region) -> Result<()> {
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let tail = region.journal().tail().unwrap_or(size).min(size).min(FILE_LIMIT);
     let ledger = region.journal().ledger;
-    let mut rebuilt = Rebuilt::new(ledger.get(word::CLEARED).unwrap_or(0));
-    rebuilt.walk(file, facts, tail, 0)?;
+    let journal = Journal::new(file, facts);
+    let synced = ledger.get(word::SYNCED).unwrap_or(0);
+    let rebuilt = Rebuilt::of(&journal, tail, synced, ledger.get(word::CLEARED).unwrap_or(0), 0)?;
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
     let barrier = rebuilt.barrier.max(ledger.get(word::BARRIER).unwrap_or(0));
     let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0)).max(barrier);
@@ -361,8 +420,10 @@ pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let is_believed = is_consistent(&journal)?;
     let end = if has_believable_tail(&journal)? { journal.tail()? } else { size.min(FILE_LIMIT) };
-    let mut rebuilt = Rebuilt::new(journal.ledger.get(word::CLEARED).unwrap_or(0));
-    rebuilt.walk(file, &region.facts, end, journal.ledger.get(word::SYNCED).unwrap_or(0))?;
+    let synced = journal.ledger.get(word::SYNCED).unwrap_or(0);
+    let cleared = journal.ledger.get(word::CLEARED).unwrap_or(0);
+    let by_copy = Journal::new(file, &region.facts);
+    let rebuilt = Rebuilt::of(&by_copy, end, synced, cleared, synced)?;
     let private = Private { index: rebuilt.index.freeze(), end };
     let backing = match region.backing {
         Backing::Mapped(map) if !is_believed => Backing::Copied(map.into_file()),

@@ -15,6 +15,7 @@ use crate::sys::file::{CacheFile, Medium};
 use crate::sys::map::{Map, Record};
 use crate::sys::place::{self, Care};
 use rkyv::util::AlignedVec;
+use std::sync::{Mutex, PoisonError};
 
 /// Address space mapped at first; grown fourfold when half of it is used.
 pub(crate) const MAP_SIZE: u64 = 64 << 30;
@@ -32,6 +33,8 @@ pub(crate) struct Region {
     pub(crate) backing: Backing,
     pub(crate) facts: Facts,
     private: Option<Private>,
+    /// Held while the file is synced: the system tells one of those who wait that it failed.
+    syncing: Mutex<()>,
     /// A larger map was refused: address space is scarce.
     is_cramped: bool,
 }
@@ -57,7 +60,7 @@ pub(crate) enum Sight {
 
 impl Region {
     pub(crate) fn new(backing: Backing, facts: Facts, private: Option<Private>) -> Region {
-        Region { backing, facts, private, is_cramped: false }
+        Region { backing, facts, private, syncing: Mutex::default(), is_cramped: false }
     }
 
     /// Maps a file, or prepares to copy from it.
@@ -248,6 +251,18 @@ impl Region {
     /// Whether the file at the path is this one. A system call.
     pub(crate) fn is_at_path(&self) -> bool {
         place::is_at(self.file(), self.file().path()).unwrap_or(true)
+    }
+
+    /// Brings the file to the device. Where that has failed, for whomever, it fails for good.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, ledger) = (self.file(), self.journal().ledger);
+        if ledger.get(word::FAILED)? != 0 {
+            return Err(Error::Unsynced { path: file.path().to_path_buf() });
+        }
+        let Err(source) = file.sync() else { return Ok(()) };
+        ledger.set(word::FAILED, 1)?;
+        Err(Error::io("sync", file.path())(source))
     }
 
     /// Whether the log has used up half of the map, and a larger one may be had: smaller than the

@@ -23,7 +23,8 @@ pub(crate) fn is_trusted(region: &Region) -> Result<bool> {
     let is_home = home.is_some() && Home::decode(&page) == home;
     let journal = region.journal();
     let state = journal.ledger.medium.load(word::STATE);
-    if !is_home || state == state::MOVED || !is_consistent(&journal)? {
+    let is_whole = || Ok::<_, Error>(journal.ledger.get(word::FAILED)? == 0);
+    if !is_home || state == state::MOVED || !is_consistent(&journal)? || !is_whole()? {
         return Ok(false);
     }
     Ok(matches!(state, state::LIVE | state::MOVING) && is_last_whole(&journal))

@@ -201,12 +201,7 @@ impl Store {
                 (Arc::clone(writer.region()), journal.tail()?)
             }
         };
-        let file = region.file();
-        if file.has_failed_sync() {
-            // What the system forgot then is in a new file that this brings to the device.
-            return self.compact(View::Never).map(drop);
-        }
-        file.sync().map_err(Error::io("sync", file.path()))?;
+        region.sync()?;
         place::sync_directory(&self.location.path)?;
         let writer = self.lock()?;
         if Arc::ptr_eq(writer.region(), &region) {

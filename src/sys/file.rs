@@ -84,15 +84,11 @@ pub(crate) struct CacheFile {
     /// Whether allocated space is sure to take every later store: if not, a store into a map could
     /// end in SIGBUS, and bytes go through `pwrite`.
     binding: AtomicBool,
-    /// Whether a sync of it has failed. The system then forgets what it could not write: the next sync
-    /// succeeds, and brings nothing of that to the device.
-    unsynced: AtomicBool,
 }
 
 impl CacheFile {
     pub(crate) fn new(file: File, path: &Path, writable: bool, binding: bool) -> CacheFile {
-        let (binding, unsynced) = (AtomicBool::new(binding), AtomicBool::new(false));
-        CacheFile { file, path: path.to_path_buf(), writable, binding, unsynced }
+        CacheFile { file, path: path.to_path_buf(), writable, binding: AtomicBool::new(binding) }
     }
 
     /// The same file, never to be written.
@@ -109,12 +105,6 @@ impl CacheFile {
     pub(crate) fn is_binding(&self) -> bool {
         // Relaxed: a hint about the file system, not about any byte.
         self.binding.load(Ordering::Relaxed)
-    }
-
-    /// Whether a sync of it has failed, after which none is worth anything.
-    pub(crate) fn has_failed_sync(&self) -> bool {
-        // Relaxed: whoever syncs holds no byte back for it.
-        self.unsynced.load(Ordering::Relaxed)
     }
 
     /// Takes the lock that serialises writers, if nobody has it. It goes with its holder.
@@ -143,7 +133,7 @@ impl CacheFile {
     /// Where the file lives now; `None` where the system does not tell, and no file is at home.
     pub(crate) fn home(&self) -> io::Result<Option<Home>> {
         let (device, inode) = self.identity()?;
-        let born = born(&self.file);
+        let born = born(&self.file)?;
         Ok(super::place::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
     }
 
@@ -178,10 +168,10 @@ fn check_limit(end: u64) -> io::Result<()> {
 }
 
 /// When the inode was made, in nanoseconds since 1970; zero where the file system does not keep it.
-fn born(file: &File) -> u64 {
-    let Ok(created) = file.metadata().and_then(|data| data.created()) else { return 0 };
+fn born(file: &File) -> io::Result<u64> {
+    let Ok(created) = file.metadata()?.created() else { return Ok(0) };
     let since = created.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_nanos() as u64
+    Ok(since.as_nanos() as u64)
 }
 
 impl Words for CacheFile {
@@ -255,12 +245,17 @@ impl Medium for CacheFile {
     }
 
     fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        // Holes are believed where they were tried against stores into maps: other file systems have
+        // called a hole what was not written back yet.
+        if !cfg!(target_os = "linux") || !self.is_binding() {
+            return Ok(Some(at));
+        }
         match retry(|| rustix::fs::seek(&self.file, SeekFrom::Data(at))) {
             Ok(start) => Ok(Some(start.max(at))),
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-            // A file system that does not tell: everything may be data.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(at)),
-            Err(error) => Err(error),
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Err(error),
+            // One that does not tell: everything may be data.
+            Err(_) => Ok(Some(at)),
         }
     }
     fn erase(&self, from: u64) -> io::Result<()> {
@@ -278,8 +273,8 @@ impl Medium for CacheFile {
         Ok(())
     }
     fn sync(&self) -> io::Result<()> {
-        let synced = precede(Effect::Sync { file: &self.file }).and_then(|()| self.file.sync_all());
-        synced.inspect_err(|_| self.unsynced.store(true, Ordering::Relaxed))
+        precede(Effect::Sync { file: &self.file })?;
+        self.file.sync_all()
     }
     fn resize(&self, size: u64) -> io::Result<()> {
         precede(Effect::Resize { file: &self.file, size })?;

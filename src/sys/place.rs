@@ -306,7 +306,10 @@ fn read_boot_id() -> io::Result<String> {
     let output = std::process::Command::new("/usr/sbin/sysctl")
         .args(["-n", "kern.bootsessionuuid"])
         .output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(io::Error::other("sysctl does not tell which boot this is")),
+    }
 }
 
 /// What is known of a file system.
