@@ -106,6 +106,8 @@ const LEN: usize = 0;
 const KIND: usize = 5;
 const FORM: usize = 6;
 const FLAGS: usize = 7;
+/// The flag of a pad over what a power cut tore: an index that was made before may lead to it.
+pub(crate) const TORN: u8 = 1;
 const IDENTITY: usize = 8;
 const SEQ: usize = 40;
 const CREATED: usize = 46;

@@ -13,7 +13,7 @@ use super::trust::{is_consistent, is_table};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::header::{HEADER_SIZE, HOME, HOME_SIZE, state, word};
-use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
+use crate::format::record::{HEAD_SIZE, Head, Identity, Kind, TORN};
 use crate::format::slot::{Slot, Tag};
 use crate::format::{ALIGNMENT, FILE_LIMIT};
 use crate::index::{self, HeapTable, Seat};
@@ -130,7 +130,10 @@ fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
             }
             Some(Step::Record(offset, head)) => {
                 (seq, last) = (seq.max(head.seq), offset);
-                if !is_record_whole(journal, &mut walk, offset, &head)? {
+                if head.kind == Kind::PAD && head.flags & TORN != 0 {
+                    // Mended by one who may have died before there was an index without it.
+                    first_fault = first_fault.min(offset);
+                } else if !is_record_whole(journal, &mut walk, offset, &head)? {
                     first_fault = first_fault.min(offset);
                     // A pad without a key: with one, only its kind could be damaged.
                     fill_gap(journal, offset, head.next(offset), head.seq)?;
@@ -149,7 +152,8 @@ fn fill_gap(journal: &Journal<'_>, from: u64, to: u64, seq: u64) -> Result<bool>
     if to - from < HEAD_SIZE || seq == 0 {
         return Ok(false);
     }
-    let pad = Head { seq, ..Head::new(Kind::PAD, Identity::NONE, to - from - HEAD_SIZE) };
+    let pad = Head::new(Kind::PAD, Identity::NONE, to - from - HEAD_SIZE);
+    let pad = Head { seq, flags: TORN, ..pad };
     let medium = journal.ledger.medium;
     let bytes = pad.encode(from, journal.facts.seed);
     medium.overwrite(from, &bytes).map_err(Error::io("write", medium.path()))?;
@@ -280,22 +284,21 @@ impl Rebuilt {
                 }
             };
             self.seq = self.seq.max(head.seq);
-            // A large value's space may have been reserved before a sync and filled after it.
             // The kind stands outside the head's check. Whatever it says, what has a key supersedes what that
-            // had; but for the space of a large value, which counts once it is filled.
-            if !head.kind.is_keyed() && head.identity != Identity::NONE && head.len <= LARGE as u64
-            {
+            // had; but for the space of a large value, which counts once it is filled. What has none is
+            // what it says if its payload says so, too.
+            let has_key = head.identity != Identity::NONE;
+            let is_small = head.len <= LARGE as u64;
+            if has_key && is_small && !head.kind.is_keyed() {
                 self.put(medium, facts.seed, offset, &head);
                 continue;
             }
-            let is_checked = match head.kind {
-                Kind::DEAD_LIST | Kind::FILLED => true,
-                kind => kind.is_keyed() && (offset >= unchecked || head.len > LARGE as u64),
-            };
+            // A large value's space may have been reserved before a sync and filled after it. So it may be
+            // torn, which is no damage: its FILLED record tells.
+            let is_checked =
+                head.kind != Kind::PAD && (!has_key || !is_small || offset >= unchecked);
             if is_checked && !walk.is_whole(offset, &head).map_err(failed())? {
-                // A value may be torn for having been filled after the sync: its FILLED record tells.
-                let is_damage = offset < synced && !head.kind.is_keyed();
-                self.damage = is_damage.then_some(offset).or(self.damage);
+                self.damage = (offset < synced && !has_key).then_some(offset).or(self.damage);
                 continue;
             }
             match head.kind {
