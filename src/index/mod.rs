@@ -26,17 +26,44 @@ pub(crate) fn buckets_for(entries: u64) -> u64 {
     slots.div_ceil(BUCKET_SLOTS).clamp(crate::format::header::FIRST_BUCKETS, BUCKET_LIMIT)
 }
 
-/// The buckets that a key's slot may be in, in the order of search: its home, and those behind it,
+/// The places that a key's slot may be in, in the order of search: its home bucket, and those behind it,
 /// around the end. In each the search begins at the slot that the tag picks, so that it mostly ends
 /// there.
-#[inline]
-fn probe(table: Table, tag: Tag) -> impl Iterator<Item = u64> {
-    let buckets = table.buckets();
-    let home = tag.home(buckets);
-    (home..home + PROBE_LIMIT.min(buckets)).map(move |bucket| {
-        let bucket = if bucket < buckets { bucket } else { bucket - buckets };
-        table.offset() + bucket * BUCKET_SIZE
-    })
+struct Probe {
+    table: Table,
+    bucket: u64,
+    /// From the bucket's start.
+    place: u64,
+    /// Slots still to be searched.
+    left: u64,
+}
+
+impl Probe {
+    #[inline(always)]
+    fn new(table: Table, tag: Tag) -> Probe {
+        let buckets = table.buckets();
+        let bucket = table.offset() + tag.home(buckets) * BUCKET_SIZE;
+        let left = PROBE_LIMIT.min(buckets) * BUCKET_SLOTS;
+        Probe { table, bucket, place: tag.place(0), left }
+    }
+}
+
+impl Iterator for Probe {
+    type Item = u64;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.bucket + self.place;
+        self.place = (self.place + 8) % BUCKET_SIZE;
+        if self.left.is_multiple_of(BUCKET_SLOTS) {
+            self.bucket += BUCKET_SIZE;
+            if self.bucket == self.table.end() {
+                self.bucket = self.table.offset();
+            }
+        }
+        Some(at)
+    }
 }
 
 /// Where the search for a tag begins.
@@ -53,18 +80,16 @@ pub(crate) fn find<T>(
     tag: Tag,
     mut matches: impl FnMut(u64) -> Option<T>,
 ) -> Option<T> {
-    for bucket in probe(table, tag) {
-        for step in 0..BUCKET_SLOTS {
-            // Acquire; pairs with the release store of the slot: the record it names is seen whole.
-            let slot = Slot(words.load(bucket + tag.place(step)));
-            if slot.tag() == tag
-                && let Some(found) = matches(slot.offset())
-            {
-                return Some(found);
-            }
-            if slot.is_empty() {
-                return None;
-            }
+    for place in Probe::new(table, tag) {
+        // Acquire; pairs with the release store of the slot: the record it names is seen whole.
+        let slot = Slot(words.load(place));
+        if slot.tag() == tag
+            && let Some(found) = matches(slot.offset())
+        {
+            return Some(found);
+        }
+        if slot.is_empty() {
+            return None;
         }
     }
     None
@@ -89,20 +114,17 @@ pub(crate) fn seat<T>(
     mut matches: impl FnMut(Slot) -> Option<T>,
 ) -> Seat<T> {
     let mut dead = None;
-    for bucket in probe(table, tag) {
-        for step in 0..BUCKET_SLOTS {
-            let place = bucket + tag.place(step);
-            let slot = Slot(words.load(place));
-            if slot.is_empty() {
-                return dead.unwrap_or(Seat::Free(place, slot));
-            }
-            if slot.is_dead() {
-                dead = dead.or(Some(Seat::Free(place, slot)));
-            } else if slot.tag() == tag
-                && let Some(found) = matches(slot)
-            {
-                return Seat::Taken(place, slot, found);
-            }
+    for place in Probe::new(table, tag) {
+        let slot = Slot(words.load(place));
+        if slot.is_empty() {
+            return dead.unwrap_or(Seat::Free(place, slot));
+        }
+        if slot.is_dead() {
+            dead = dead.or(Some(Seat::Free(place, slot)));
+        } else if slot.tag() == tag
+            && let Some(found) = matches(slot)
+        {
+            return Seat::Taken(place, slot, found);
         }
     }
     dead.unwrap_or(Seat::Full)
