@@ -6,7 +6,7 @@ use crate::handle::Handle;
 use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name};
 use crate::section::Section;
-use crate::value::encode_owned;
+use crate::value::encode_behind;
 use crate::warrant::Shape;
 use crate::{CacheKey, CacheValue, Cached};
 use std::borrow::Borrow;
@@ -32,6 +32,9 @@ pub struct Table<K: ?Sized, V> {
     pub(crate) section: Arc<Section<V>>,
     key: PhantomData<fn(&K)>,
 }
+
+/// For how many keys the machine fetches memory at a time: what its nearest cache holds.
+const PREFETCH_MAX: usize = 32;
 
 /// What `insert_many` encodes before it takes the lock: entries, and bytes of values.
 const BATCH_ENTRIES: usize = 4096;
@@ -95,12 +98,19 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// # Errors
     /// As [`get`](Table::get).
     pub fn get_many<Q: Borrow<K>>(&self, keys: &[Q]) -> Result<Vec<Option<Cached<V>>>> {
-        let identify = |key: &Q| self.section.identify(key.borrow());
-        let identities: Vec<Identity> = keys.iter().map(identify).collect();
-        if let Some((store, _)) = self.section.parts() {
-            store.touch(&identities)?;
+        let mut values = Vec::with_capacity(keys.len());
+        let mut identities: Vec<Identity> = Vec::with_capacity(PREFETCH_MAX.min(keys.len()));
+        for keys in keys.chunks(PREFETCH_MAX) {
+            identities.clear();
+            identities.extend(keys.iter().map(|key| self.section.identify(key.borrow())));
+            if let Some((store, _)) = self.section.parts() {
+                store.prefetch(&identities)?;
+            }
+            for identity in &identities {
+                values.push(self.section.get(identity)?);
+            }
         }
-        identities.iter().map(|identity| self.section.get(identity)).collect()
+        Ok(values)
     }
 
     /// Whether a key has a value.
@@ -140,16 +150,16 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         entries: impl IntoIterator<Item = (Q, V)>,
     ) -> Result<u64> {
         let mut entries = entries.into_iter();
+        let (mut values, mut archives) = (Vec::new(), Vec::new());
         let mut count = 0;
         loop {
             // The iterator is the user's: it runs before the lock is taken.
-            let mut values = Vec::new();
-            let mut bytes = 0;
-            while values.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
+            values.clear();
+            archives.clear();
+            while values.len() < BATCH_ENTRIES && archives.len() < BATCH_BYTES {
                 let Some((key, value)) = entries.next() else { break };
-                let payload = encode_owned(&value)?;
-                bytes += payload.len();
-                values.push((self.section.identify(key.borrow()), payload));
+                let place = encode_behind(&value, &mut archives)?;
+                values.push((self.section.identify(key.borrow()), place));
             }
             if values.is_empty() {
                 return Ok(count);
@@ -157,7 +167,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             if let Some((store, _)) = self.section.parts() {
                 let entries: Vec<_> = values
                     .iter()
-                    .map(|(identity, payload)| {
+                    .map(|(identity, place)| {
+                        let payload = &archives[place.clone()];
                         self.section.entry(*identity, payload, Duration::ZERO)
                     })
                     .collect();

@@ -12,6 +12,7 @@
 mod tests;
 
 use crate::error::{Error, Result};
+use crate::format::ALIGNMENT;
 use crate::sequence::{CHUNK_SIZE, CHUNK_VALUES, COUNT_SIZE, Parts, count_of, is_plain, root_at};
 use crate::store::region::Sight;
 use crate::store::share::Share;
@@ -32,7 +33,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 /// A result that can be cached: whatever derives rkyv's three traits, and owns what it holds.
@@ -127,6 +128,18 @@ pub(crate) fn encode<V: CacheValue, T>(value: &V, work: impl FnOnce(&[u8]) -> T)
 fn append<V: CacheValue>(value: &V, sink: Sink) -> Result<Sink> {
     rkyv::api::high::to_bytes_in::<_, BoxedError>(value, sink)
         .map_err(|source| Error::Convert { source })
+}
+
+/// Archives `value` behind what the buffer holds; returns where. Archives may be moved as long as they
+/// stay aligned.
+pub(crate) fn encode_behind<V: CacheValue>(
+    value: &V,
+    buffer: &mut Vec<u8>,
+) -> Result<Range<usize>> {
+    buffer.resize(buffer.len().next_multiple_of(ALIGNMENT as usize), 0);
+    let start = buffer.len();
+    *buffer = append(value, Sink(std::mem::take(buffer)))?.0;
+    Ok(start..buffer.len())
 }
 
 /// The archive of `value` in a buffer of its own.

@@ -208,9 +208,9 @@ impl Store {
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
-    /// Loads what the look-ups of these identities will, so that the machine waits but once.
-    pub(crate) fn touch(&self, identities: &[Identity]) -> Result<()> {
-        self.region()?.touch(identities);
+    /// Has the machine fetch what the look-ups of these identities will need, so that it waits but once.
+    pub(crate) fn prefetch(&self, identities: &[Identity]) -> Result<()> {
+        self.region()?.prefetch(identities);
         Ok(())
     }
 

@@ -133,20 +133,21 @@ impl Region {
         (record::is_value(head) && !view.is_expired(head)).then_some(record)
     }
 
-    /// Loads the slots of many identities, then the records that they lead to: each is most likely a
-    /// cache miss, and none depends on another one.
-    pub(crate) fn touch(&self, identities: &[Identity]) {
+    /// Has the machine fetch the slots of many identities, then the records that they lead to: each is
+    /// most likely a cache miss, and none depends on another one.
+    pub(crate) fn prefetch(&self, identities: &[Identity]) {
         let Backing::Mapped(map) = &self.backing else { return };
         let table = Table(map.load(word::INDEX));
-        let slot_of = |identity: &Identity| {
-            let tag = Tag::of(identity.hash(self.facts.seed));
-            Slot(map.load(index::first_place(table, tag)))
-        };
+        let tag_of = |identity: &Identity| Tag::of(identity.hash(self.facts.seed));
+        let first_place = |tag| index::first_place(table, tag);
         for identity in identities {
-            std::hint::black_box(slot_of(identity));
+            map.prefetch(first_place(tag_of(identity)));
         }
-        for record in identities.iter().filter_map(|id| map.seen(slot_of(id).offset())) {
-            std::hint::black_box(map.head(&record)[0]);
+        for tag in identities.iter().map(tag_of) {
+            let slot = Slot(map.load(first_place(tag)));
+            if slot.tag() == tag {
+                map.prefetch_record(slot.offset());
+            }
         }
     }
 
