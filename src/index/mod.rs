@@ -73,7 +73,7 @@ pub(crate) fn first_place(table: Table, tag: Tag) -> u64 {
 }
 
 /// What `matches` makes of the first slot with this tag that it makes anything of.
-#[inline]
+#[inline(always)]
 pub(crate) fn find<T>(
     words: &impl Words,
     table: Table,

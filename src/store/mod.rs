@@ -37,7 +37,7 @@ use flight::Flights;
 use gate::{Deadline, Gate, Pass};
 use open::{Location, TRIES};
 use region::{Region, Sight};
-use share::{Key, Share, Totals, lock, release_share, share_of, with_cell};
+use share::{Key, Share, Totals, lock, own_share, release_share, share_of};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -170,12 +170,11 @@ impl Store {
     /// [`find`](Store::find) does.
     #[inline(always)]
     pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Hit> {
-        with_cell(&self.key, |cell| {
-            let region = cell.share.region()?;
-            let record = region.find_seen(identity, view)?;
-            cell.count_hit(record::cost(region.map()?.head(&record)).nanos());
-            Some(Hit { share: Arc::clone(&cell.share), record })
-        })?
+        let share = own_share(&self.key)?;
+        let region = share.region()?;
+        let record = region.find_seen(identity, view)?;
+        share.count_hit(record::cost(region.map()?.head(&record)).nanos());
+        Some(Hit { share, record })
     }
 
     /// What `identity` has: nothing, a record that this process meets for the first time, a copy. Goes

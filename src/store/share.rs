@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Keeps the bytes of values alive.
 pub(crate) enum Share {
-    /// A file, mapped or copied from.
-    Region(Arc<Region>),
+    /// A file, mapped or copied from, and where the thread whose share it is counts its hits.
+    Region(Arc<Region>, Arc<Counts>),
     /// A copy.
     Copy(AlignedVec),
 }
@@ -25,8 +25,16 @@ impl Share {
     #[inline]
     pub(crate) fn region(&self) -> Option<&Arc<Region>> {
         match self {
-            Share::Region(region) => Some(region),
+            Share::Region(region, _) => Some(region),
             Share::Copy(_) => None,
+        }
+    }
+
+    /// Counts a hit that saved `nanos`. For the thread whose share it is.
+    #[inline]
+    pub(crate) fn count_hit(&self, nanos: u64) {
+        if let Share::Region(_, counts) = self {
+            counts.count_hit(nanos);
         }
     }
 
@@ -34,7 +42,7 @@ impl Share {
     #[inline]
     pub(crate) fn payload(&self, record: &Record) -> &[u8] {
         match self {
-            Share::Region(region) => region.map().map_or(&[], |map| map.payload(record)),
+            Share::Region(region, _) => region.map().map_or(&[], |map| map.payload(record)),
             Share::Copy(bytes) => bytes,
         }
     }
@@ -97,29 +105,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a thread keeps for a store.
 pub(crate) struct Cell {
     store: u64,
-    pub(crate) share: Arc<Share>,
+    share: Arc<Share>,
     counts: Arc<Counts>,
     totals: Arc<Totals>,
 }
 
 impl Cell {
     fn new(key: &Key, region: &Arc<Region>, totals: &Arc<Totals>) -> Cell {
-        Cell {
-            store: key.id,
-            share: Arc::new(Share::Region(Arc::clone(region))),
-            counts: totals.new_counts(),
-            totals: Arc::clone(totals),
-        }
-    }
-
-    /// Counts a hit that saved `nanos`.
-    #[inline]
-    pub(crate) fn count_hit(&self, nanos: u64) {
-        self.counts.count_hit(nanos);
-    }
-
-    fn is_of(&self, region: &Arc<Region>) -> bool {
-        self.share.region().is_some_and(|own| Arc::ptr_eq(own, region))
+        let counts = totals.new_counts();
+        let share = Arc::new(Share::Region(Arc::clone(region), Arc::clone(&counts)));
+        Cell { store: key.id, share, counts, totals: Arc::clone(totals) }
     }
 }
 
@@ -167,16 +162,15 @@ thread_local! {
     static CELLS: RefCell<Vec<Option<Cell>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with this thread's cell of the store with `key`; `None` if it has none yet, or the
-/// thread is ending.
+/// This thread's share of the store with `key`; `None` if it has none yet, or the thread is ending.
 #[inline(always)]
-pub(crate) fn with_cell<T>(key: &Key, work: impl FnOnce(&Cell) -> T) -> Option<T> {
-    let with = |cells: &RefCell<Vec<Option<Cell>>>| {
+pub(crate) fn own_share(key: &Key) -> Option<Arc<Share>> {
+    let clone = |cells: &RefCell<Vec<Option<Cell>>>| {
         let cells = cells.borrow();
         let cell = cells.get(key.place)?.as_ref()?;
-        (cell.store == key.id).then(|| work(cell))
+        (cell.store == key.id).then(|| Arc::clone(&cell.share))
     };
-    CELLS.try_with(with).ok()?
+    CELLS.try_with(clone).ok()?
 }
 
 /// This thread's share of `region`, which its cell holds from now on; counts a hit, if it was one, that
@@ -188,15 +182,16 @@ pub(crate) fn share_of(
     totals: &Arc<Totals>,
     saved: Option<u64>,
 ) -> Arc<Share> {
-    let count = |cell: &Cell| {
-        saved.inspect(|nanos| cell.count_hit(*nanos));
+    let count = |share: &Share| {
+        saved.inspect(|nanos| share.count_hit(*nanos));
     };
-    let own = |cell: &Cell| cell.is_of(region).then(|| (count(cell), Arc::clone(&cell.share)).1);
-    if let Some(Some(share)) = with_cell(key, own) {
+    let is_of = |share: &Share| share.region().is_some_and(|own| Arc::ptr_eq(own, region));
+    if let Some(share) = own_share(key).filter(|share| is_of(share)) {
+        count(&share);
         return share;
     }
     let cell = Cell::new(key, region, totals);
-    count(&cell);
+    count(&cell.share);
     let share = Arc::clone(&cell.share);
     let keep = |cells: &RefCell<Vec<Option<Cell>>>| {
         let mut list = cells.borrow_mut();
