@@ -1,0 +1,459 @@
+//! The parts of the benchmark.
+
+use crate::Bench;
+use crate::calls;
+use crate::measure::{Order, key, median, mix, quantile, value};
+use crate::report::{Table, Unit};
+use crate::rivals::{ALL, Facts, Keeps, OWN, UNLOCKED};
+use crate::with_rival;
+use crate::worker::{Role, Task, Worker, start_afresh};
+use anyhow::{Context as _, Result};
+use persist_cache::MmapCache;
+use std::hint::black_box;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+type Part = fn(&mut Bench) -> Result<()>;
+
+pub const PARTS: &[(&str, Part)] = &[
+    ("store", store),
+    ("calls", calls::calls),
+    ("limits", limits),
+    ("fresh", fresh),
+    ("growth", growth),
+    ("compaction", compaction),
+    ("scale", scale),
+];
+
+/// A rival at work, and how many entries it has.
+struct Player {
+    facts: &'static Facts,
+    role: Role,
+    worker: Worker,
+    /// The first number that has no entry yet.
+    next: u64,
+}
+
+fn play(
+    bench: &Bench,
+    facts: &'static Facts,
+    dir: &Path,
+    size: usize,
+    count: u64,
+) -> Result<Player> {
+    let name = facts.name.replace([' ', '<', '>', ','], "-");
+    let dir = dir.join(format!("{name}-{size}-{count}"));
+    let role = Role { rival: facts.name.to_string(), dir, size, count };
+    let worker = Worker::start(&role)?;
+    bench.progress.set_message(format!("{}: {size} bytes", facts.name));
+    Ok(Player { facts, role, worker, next: 0 })
+}
+
+/// Everything that is asked of a store, at one size of values.
+fn store(bench: &mut Bench) -> Result<()> {
+    let sizes: &[(usize, u64)] =
+        bench.amount(&[(64, 100_000)], &[(64, 1_000_000), (1024, 200_000), (65536, 4_000)]);
+    for (size, count) in sizes {
+        let mut table = Table::new(
+            &format!("store-{size}"),
+            format!("{count} entries, keys of 16 bytes, values of {size} bytes"),
+        );
+        store_of(bench, &mut table, *size, *count)?;
+        bench.results.add(table);
+    }
+    Ok(())
+}
+
+/// What is asked in rounds, in turns.
+const LOOPS: [(&str, Order); 4] = [
+    ("hot hit", Order::Hot),
+    ("uniform hit", Order::Uniform),
+    ("Zipf hit", Order::Zipf),
+    ("miss", Order::Absent),
+];
+
+fn store_of(bench: &mut Bench, table: &mut Table, size: usize, count: u64) -> Result<()> {
+    let mut players = Vec::new();
+    let rivals: Vec<_> = ALL.iter().filter(|facts| bench.has(facts.name)).collect();
+    let rounds = bench.rounds();
+    bench.progress.inc_length(rivals.len() as u64 * (2 + rounds));
+    let dir = bench.dir.path().to_path_buf();
+    for facts in rivals {
+        let fewer = (count / facts.one_in as u64).max(2000);
+        let mut player = play(bench, facts, &dir, size, fewer)?;
+        bench.step(format!("{}: filling", facts.name));
+        player.worker.ask(Task::Fill(0, fewer))?;
+        player.next = fewer;
+        players.push(player);
+    }
+    for player in &mut players {
+        bench.step(format!("{}: settling", player.facts.name));
+        settle(player, table)?;
+    }
+    for round in 0..rounds {
+        for player in &mut players {
+            bench.step(format!("{}: round {}", player.facts.name, round + 1));
+            read(player, table, round, bench.quick)?;
+        }
+    }
+    for round in 0..rounds {
+        for player in &mut players {
+            write(player, table, round)?;
+        }
+    }
+    for player in &mut players {
+        let [peak, own] = player.worker.ask(Task::Memory)?[..] else { continue };
+        table.add(player.facts.name, "peak memory", Unit::Bytes, peak);
+        table.add(player.facts.name, "of its own", Unit::Bytes, own);
+        drop(std::fs::remove_dir_all(&player.role.dir));
+    }
+    Ok(())
+}
+
+/// Bytes on disk before and after it is brought to rest, and opening it.
+fn settle(player: &mut Player, table: &mut Table) -> Result<()> {
+    let Player { facts, role, worker, .. } = player;
+    if facts.keeps == Keeps::InMemory {
+        worker.ask(Task::Settle)?;
+        return Ok(());
+    }
+    let payload = role.count as f64 * (16 + role.size) as f64;
+    let before = worker.ask_one(Task::Blocks)?;
+    worker.ask(Task::Settle)?;
+    let after = worker.ask_one(Task::Blocks)?;
+    table.add(facts.name, "disk / payload", Unit::Ratio, before / payload);
+    table.add(facts.name, "compacted", Unit::Ratio, after / payload);
+    for _ in 0..5 {
+        let open = worker.ask_one(Task::Open)?;
+        table.add(facts.name, "open", Unit::Nanoseconds, open);
+    }
+    Ok(())
+}
+
+fn read(player: &mut Player, table: &mut Table, round: u64, is_quick: bool) -> Result<()> {
+    let Player { facts, worker, role, .. } = player;
+    let slow = facts.one_in;
+    let gets = if is_quick { 200_000 } else { 1_000_000 } / slow;
+    let each = 100_000 / slow;
+    for (name, order) in LOOPS {
+        let time = worker.ask_one(Task::Loop(order, gets, round))?;
+        table.add(facts.name, name, Unit::Nanoseconds, time);
+    }
+    let times = worker.ask(Task::Each(Order::Uniform, each, round))?;
+    for (name, time) in ["get p50", "get p99", "get p99.9"].into_iter().zip(times) {
+        table.add(facts.name, name, Unit::Nanoseconds, time);
+    }
+    let many = worker.ask_one(Task::Many(gets, round))?;
+    table.add(facts.name, "32 at once", Unit::Nanoseconds, many);
+    for (name, threads) in [("1 thread", 1), ("2 threads", 2)] {
+        let rate = worker.ask_one(Task::Threads(threads, gets, round))?;
+        table.add(facts.name, name, Unit::PerSecond, rate);
+    }
+    if facts.is_shared && round < 3 {
+        for (name, processes) in [("2 processes", 2), ("4 processes", 4)] {
+            let rate = run_processes(role, processes, gets)?;
+            table.add(facts.name, name, Unit::PerSecond, rate);
+        }
+    }
+    Ok(())
+}
+
+/// So many processes beside each other: gets a second, of all.
+fn run_processes(role: &Role, processes: usize, gets: usize) -> Result<f64> {
+    let start = || Worker::start(role);
+    let mut workers = (0..processes).map(|_| start()).collect::<Result<Vec<_>>>()?;
+    for (number, worker) in workers.iter_mut().enumerate() {
+        worker.ask(Task::Pin(number))?;
+        worker.ask(Task::Loop(Order::Uniform, gets, 100))?; // Page faults.
+    }
+    for (number, worker) in workers.iter_mut().enumerate() {
+        worker.tell(Task::Loop(Order::Uniform, gets, number as u64))?;
+    }
+    let times = workers.iter_mut().map(Worker::hear).collect::<Result<Vec<_>>>()?;
+    Ok(times.iter().map(|time| 1e9 / time[0]).sum())
+}
+
+fn write(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
+    let Player { facts, worker, role, next } = player;
+    if facts.name == UNLOCKED {
+        return Ok(());
+    }
+    // Commits that wait for a disk are few.
+    let slow = if facts.name == "LMDB" { 50 } else { facts.one_in as u64 };
+    let puts = (4_000_000 / (64 + role.size as u64)).min(20_000) / slow;
+    let times = worker.ask(Task::Put(*next, *next + puts.max(20)))?;
+    let names = ["append p50", "append p99", "append p99.9"];
+    table.add(facts.name, "append", Unit::Nanoseconds, times[5]);
+    for (name, time) in names.into_iter().zip(&times) {
+        table.add(facts.name, name, Unit::Nanoseconds, *time);
+    }
+    *next += puts.max(20);
+    let many = (8_000_000 / (64 + role.size as u64)).clamp(1000, 20_000);
+    let batch = worker.ask_one(Task::Fill(*next, *next + many))?;
+    table.add(facts.name, "append by 1000", Unit::Nanoseconds, batch);
+    *next += many;
+    let mixed = worker.ask_one(Task::Mixed((puts as usize * 4).max(100), round))?;
+    table.add(facts.name, "95 gets, 5 puts", Unit::Nanoseconds, mixed);
+    Ok(())
+}
+
+/// What hashing and checking cost beside a hit.
+fn limits(bench: &mut Bench) -> Result<()> {
+    let mut table = Table::new("limits", "Keys of 200 bytes, and values that must be checked once");
+    let rounds = bench.rounds();
+    bench.progress.inc_length(1);
+    bench.step("limits");
+    let cache = MmapCache::open_at(bench.dir.path().join("limits.pcache"))?;
+    let short = cache.table::<u64, u64>("short");
+    short.insert_many((0..1000).map(|n| (n, n)))?;
+    let long_keys: Vec<String> = (0..1000).map(|n| format!("{n:0200}")).collect();
+    let long = cache.table::<str, u64>("long");
+    long.insert_many(long_keys.iter().map(|key| (key.as_str(), 1)))?;
+    let texts = cache.table::<u64, Vec<String>>("texts");
+    let text: Vec<String> = (0..1000).map(|n| format!("a line of text, number {n}")).collect();
+    texts.insert_many((0..200_u64).map(|n| (n, text.clone())))?;
+    let path = cache.path().to_path_buf();
+    const GETS: u64 = 300_000;
+    for round in 0..=rounds {
+        let time = |count: u64, work: &mut dyn FnMut(u64)| {
+            let start = Instant::now();
+            (0..count).for_each(work);
+            start.elapsed().as_nanos() as f64 / count as f64
+        };
+        let hot = time(GETS, &mut |n| drop(black_box(short.get(&(n % 1000)))));
+        let blake3 = time(GETS, &mut |n| {
+            black_box(blake3::hash(long_keys[n as usize % 1000].as_bytes()));
+        });
+        let hit = time(GETS, &mut |n| drop(black_box(long.get(&long_keys[n as usize % 1000]))));
+        // As another process finds them: no record of it has been checked.
+        let copy = bench.dir.path().join("copy.pcache");
+        drop(std::fs::remove_file(&copy));
+        std::fs::copy(&path, &copy)?;
+        let other = MmapCache::open_at(&copy)?;
+        let texts = other.table::<u64, Vec<String>>("texts");
+        let cold = time(200, &mut |n| drop(black_box(texts.get(&n))));
+        let warm = time(GETS, &mut |n| drop(black_box(texts.get(&(n % 200)))));
+        if round == 0 {
+            continue; // Warming.
+        }
+        let mut add = |row, value| table.add(row, "time", Unit::Nanoseconds, value);
+        add("hot hit, key u64", hot);
+        add("blake3 of 200 bytes", blake3);
+        add("hot hit, key of 200 bytes", hit);
+        add("Vec<String> of 1000, first touch by a process", cold);
+        add("Vec<String> of 1000, warm", warm);
+        table.add(
+            "key of 200 bytes / (blake3 + hot hit)",
+            "ratio",
+            Unit::Ratio,
+            hit / (blake3 + hot),
+        );
+    }
+    bench.results.add(table);
+    Ok(())
+}
+
+/// The role of a process that starts, gets a few keys, and ends.
+pub fn live_afresh(role: &str) -> Result<()> {
+    let (role, gets): (Role, usize) = serde_json::from_str(role)?;
+    if role.rival == "plain file" {
+        return read_plainly(&role, gets);
+    }
+    with_rival!(&*role.rival, role.size, start_afresh(&role.dir, role.count, gets))
+}
+
+/// The least that can be done: the values in one file, each at its number.
+fn read_plainly(role: &Role, gets: usize) -> Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let numbers: Vec<u64> = (0..gets as u64).map(|n| mix(n) % role.count).collect();
+    let start = Instant::now();
+    let file = std::fs::File::open(role.dir.join("plain"))?;
+    let mut value = vec![0; role.size];
+    for number in numbers {
+        file.read_exact_at(&mut value, number * role.size as u64)?;
+        black_box(&value);
+    }
+    println!("{}", start.elapsed().as_nanos());
+    Ok(())
+}
+
+/// A new process: open, and the first gets.
+fn fresh(bench: &mut Bench) -> Result<()> {
+    let count = bench.amount(100_000, 1_000_000);
+    let title =
+        format!("A new process: open a store of {count} entries of 64 bytes, and the first gets");
+    let mut table = Table::new("fresh", title);
+    let dir = bench.dir.path().to_path_buf();
+    let names = [OWN, "LMDB WRITEMAP"];
+    bench.progress.inc_length(names.len() as u64 + 1);
+    let mut roles = Vec::new();
+    for facts in ALL.iter().filter(|facts| names.contains(&facts.name)) {
+        bench.step(format!("{}: filling", facts.name));
+        let mut player = play(bench, facts, &dir, 64, count)?;
+        player.worker.ask(Task::Fill(0, count))?;
+        roles.push(player.role.clone());
+    }
+    let mut plain = std::io::BufWriter::new(std::fs::File::create(dir.join("plain"))?);
+    (0..count).try_for_each(|n| plain.write_all(&value(n, 64)))?;
+    plain.flush()?;
+    roles.push(Role { rival: "plain file".into(), dir, size: 64, count });
+    for _ in 0..bench.rounds() * 3 {
+        for gets in [1, 10, 100, 1000] {
+            for role in &roles {
+                let mut command = Command::new(std::env::current_exe()?);
+                let output =
+                    command.args(["--fresh", &serde_json::to_string(&(role, gets))?]).output()?;
+                let time = String::from_utf8(output.stdout)?.trim().parse().context("a time")?;
+                table.add(&role.rival, &format!("{gets} gets"), Unit::Nanoseconds, time);
+            }
+        }
+    }
+    for role in roles.iter().filter(|role| role.rival != "plain file") {
+        drop(std::fs::remove_dir_all(&role.dir));
+    }
+    bench.results.add(table);
+    Ok(())
+}
+
+/// Every single append on the way to a large store.
+fn growth(bench: &mut Bench) -> Result<()> {
+    let count = bench.amount(300_000, 10_000_000);
+    let mut table = Table::new(
+        "growth",
+        format!("Each of {count} appends of 8 bytes, one by one, from nothing"),
+    );
+    let names = [OWN, "LMDB WRITEMAP", "fjall"];
+    let places = [
+        ("in memory", bench.dir.path().to_path_buf()),
+        ("on disk", bench.disk.path().to_path_buf()),
+    ];
+    let rivals = || ALL.iter().filter(|facts| names.contains(&facts.name) && bench.has(facts.name));
+    bench.progress.inc_length(2 * rivals().count() as u64);
+    for (place, dir) in places {
+        for facts in rivals() {
+            bench.step(format!("{}: growing {place}", facts.name));
+            let mut player = play(bench, facts, &dir, 8, count)?;
+            let times = player.worker.ask(Task::Put(0, count))?;
+            let row = format!("{}, {place}", facts.name);
+            for (name, time) in
+                ["p50", "p99", "p99.9", "p99.99", "longest", "mean"].iter().zip(times)
+            {
+                table.add(&row, name, Unit::Nanoseconds, time);
+            }
+            drop(player.worker);
+            drop(std::fs::remove_dir_all(&player.role.dir));
+        }
+    }
+    bench.results.add(table);
+    Ok(())
+}
+
+/// A plain copy of a file, with the syncs that a compaction makes.
+fn copy_plainly(from: &Path, to: &Path) -> Result<()> {
+    let (mut from, mut to) = (std::fs::File::open(from)?, std::fs::File::create(to)?);
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let size = from.read(&mut piece)?;
+        if size == 0 {
+            break;
+        }
+        to.write_all(&piece[..size])?;
+    }
+    to.sync_all()?;
+    Ok(to.sync_all()?)
+}
+
+fn compaction(bench: &mut Bench) -> Result<()> {
+    let count = bench.amount(50_000, 300_000);
+    let mut table = Table::new("compaction", format!("Compacting {count} values of 1 KiB"));
+    bench.progress.inc_length(2);
+    for (place, dir) in [("in memory", bench.dir.path()), ("on disk", bench.disk.path())] {
+        bench.step(format!("compaction, {place}"));
+        let (path, copy): (PathBuf, PathBuf) = (dir.join("compact.pcache"), dir.join("plain.copy"));
+        let cache = MmapCache::open_at(&path)?;
+        let values = cache.table::<[u8; 16], [u8; 1024]>("values");
+        values.insert_many((0..count).map(|n| (key(n), [n as u8; 1024])))?;
+        cache.sync()?;
+        let get = |n: u64| drop(black_box(values.get(&key(mix(n) % count))));
+        let latencies = |is_over: &dyn Fn() -> bool| {
+            let mut times = Vec::new();
+            for n in 0.. {
+                let start = Instant::now();
+                get(n);
+                times.push(start.elapsed().as_nanos() as f64);
+                if is_over() {
+                    return times;
+                }
+            }
+            times
+        };
+        for _ in 0..bench.rounds() {
+            let start = Instant::now();
+            copy_plainly(&path, &copy)?;
+            let plain = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            cache.compact()?;
+            let own = start.elapsed().as_secs_f64();
+            table.add(&format!("plain copy, {place}"), "time", Unit::Seconds, plain);
+            table.add(&format!("compaction, {place}"), "time", Unit::Seconds, own);
+            table.add(
+                &format!("compaction, {place}"),
+                "of the copy's speed",
+                Unit::Ratio,
+                plain / own,
+            );
+            let until = Instant::now() + std::time::Duration::from_secs_f64(own);
+            let mut alone = latencies(&|| Instant::now() > until);
+            let mut beside = std::thread::scope(|scope| {
+                let running = scope.spawn(|| cache.compact().map(drop));
+                let times = latencies(&|| running.is_finished());
+                running.join().expect("no panic").map(|()| times)
+            })?;
+            let (alone, beside) = (quantile(&mut alone, 0.99), quantile(&mut beside, 0.99));
+            let row = format!("compaction, {place}");
+            table.add(&row, "a reader's p99 before", Unit::Nanoseconds, alone);
+            table.add(&row, "and meanwhile", Unit::Nanoseconds, beside);
+        }
+        drop((values, cache));
+        drop((std::fs::remove_file(path), std::fs::remove_file(copy)));
+    }
+    bench.results.add(table);
+    Ok(())
+}
+
+/// Cost as work grows.
+fn scale(bench: &mut Bench) -> Result<()> {
+    let counts: &[u64] =
+        bench.amount(&[10_000, 100_000], &[10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]);
+    let mut table = Table::new("scale", "Values of 8 bytes: cost by number of entries");
+    let names = [OWN, "LMDB WRITEMAP", "RwLock<HashMap>"];
+    let rivals = || ALL.iter().filter(|facts| names.contains(&facts.name) && bench.has(facts.name));
+    bench.progress.inc_length(counts.len() as u64 * rivals().count() as u64);
+    let dir = bench.dir.path().to_path_buf();
+    for count in counts {
+        for facts in rivals() {
+            bench.step(format!("{}: {count} entries", facts.name));
+            if facts.name != OWN && *count > 10_000_000 {
+                continue; // Too slow to fill, or too large for this machine's memory.
+            }
+            let mut player = play(bench, facts, &dir, 8, *count)?;
+            let column = count.to_string();
+            let mut add = |what: &str, value| {
+                table.add(&format!("{}: {what}", facts.name), &column, Unit::Nanoseconds, value);
+            };
+            add("append by 1000", player.worker.ask_one(Task::Fill(0, *count))?);
+            let rounds = (0..bench.rounds())
+                .map(|round| player.worker.ask_one(Task::Loop(Order::Uniform, 500_000, round)));
+            add("uniform hit", median(&rounds.collect::<Result<Vec<_>>>()?));
+            if facts.keeps == Keeps::OnDisk {
+                add("open", player.worker.ask_one(Task::Open)?);
+            }
+            drop(player.worker);
+            drop(std::fs::remove_dir_all(&player.role.dir));
+        }
+    }
+    bench.results.add(table);
+    Ok(())
+}

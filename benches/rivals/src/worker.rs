@@ -1,0 +1,263 @@
+//! One rival in a process of its own, so that its memory is its own, and all take turns. It does what it
+//! is told on its standard input and answers with numbers.
+
+use crate::measure::{Order, blocks, entries, key, memory, mix, pin, quantile, value};
+use crate::rivals::{Key, Rival};
+use crate::with_rival;
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::hint::black_box;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+/// What a worker is told.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Task {
+    /// Put the entries of these numbers, by the thousand: nanoseconds an entry, the median of the
+    /// thousands.
+    Fill(u64, u64),
+    /// Put them one by one: nanoseconds of each put, as p50, p99, p99.9, p99.99 and the longest, and the
+    /// mean.
+    Put(u64, u64),
+    /// Get so many keys in an order, in a loop: nanoseconds a get.
+    Loop(Order, usize, u64),
+    /// Get so many keys one by one, each timed: p50, p99, p99.9.
+    Each(Order, usize, u64),
+    /// Get them 32 at a time: nanoseconds a get.
+    Many(usize, u64),
+    /// 95 gets for 5 puts: nanoseconds an operation.
+    Mixed(usize, u64),
+    /// So many threads, each getting so many keys: gets a second, of all.
+    Threads(usize, usize, u64),
+    /// Flush and compact: seconds.
+    Settle,
+    /// Close and open again, and the first get: nanoseconds.
+    Open,
+    /// Bytes on disk.
+    Blocks,
+    /// Bytes of memory: the most there were, and those that are its own now.
+    Memory,
+    /// Stay on this core.
+    Pin(usize),
+}
+
+/// What a worker is started with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Role {
+    pub rival: String,
+    pub dir: PathBuf,
+    pub size: usize,
+    /// Entries that are read from.
+    pub count: u64,
+}
+
+/// A worker as the one who tells it what to do sees it.
+pub struct Worker {
+    child: Child,
+    tasks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    pub fn start(role: &Role) -> Result<Worker> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--worker", &serde_json::to_string(role)?])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let tasks = child.stdin.take().context("piped")?;
+        let answers = BufReader::new(child.stdout.take().context("piped")?);
+        Ok(Worker { child, tasks, answers })
+    }
+
+    /// Tells it to begin.
+    pub fn tell(&mut self, task: Task) -> Result<()> {
+        writeln!(self.tasks, "{}", serde_json::to_string(&task)?)?;
+        Ok(self.tasks.flush()?)
+    }
+
+    /// Waits for its answer.
+    pub fn hear(&mut self) -> Result<Vec<f64>> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| format!("a worker answered {line:?}"))
+    }
+
+    pub fn ask(&mut self, task: Task) -> Result<Vec<f64>> {
+        self.tell(task)?;
+        self.hear()
+    }
+
+    pub fn ask_one(&mut self, task: Task) -> Result<f64> {
+        self.ask(task)?.first().copied().context("an answer of no numbers")
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It ends when nothing more comes; if it does not, that is no reason to wait.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The life of a worker.
+pub fn work(role: &str) -> Result<()> {
+    let role: Role = serde_json::from_str(role)?;
+    pin(0);
+    with_rival!(&*role.rival, role.size, serve(&role))
+}
+
+fn serve<R: Rival>(role: &Role) -> Result<()> {
+    std::fs::create_dir_all(&role.dir)?;
+    let mut store = R::open(&role.dir);
+    for line in std::io::stdin().lines() {
+        let answer = match serde_json::from_str(&line?)? {
+            Task::Settle => {
+                let start = Instant::now();
+                store = store.settle(&role.dir);
+                vec![start.elapsed().as_secs_f64()]
+            }
+            Task::Open => {
+                drop(store);
+                let start = Instant::now();
+                store = R::open(&role.dir);
+                black_box(store.get(&key(mix(7) % role.count)));
+                vec![start.elapsed().as_nanos() as f64]
+            }
+            task => perform(&store, role, task),
+        };
+        println!("{}", serde_json::to_string(&answer)?);
+    }
+    Ok(())
+}
+
+fn perform<R: Rival>(store: &R, role: &Role, task: Task) -> Vec<f64> {
+    let keys = |order: Order, gets, round| order.keys(role.count, gets, round);
+    match task {
+        Task::Fill(from, to) => fill(store, from, to, role.size),
+        Task::Put(from, to) => put(store, from, to, role.size),
+        Task::Loop(order, gets, round) => {
+            let keys = keys(order, gets, round);
+            let found = if order == Order::Absent { 0 } else { gets };
+            time(gets, || assert_eq!(store.get_all(&keys), found))
+        }
+        Task::Each(order, gets, round) => each(store, &keys(order, gets, round)),
+        Task::Many(gets, round) => {
+            let keys = keys(Order::Uniform, gets, round);
+            let all = || keys.chunks(32).map(|keys| store.get_many(keys)).sum::<usize>();
+            time(gets, || assert_eq!(all(), gets))
+        }
+        Task::Mixed(operations, round) => mixed(store, role, operations, round),
+        Task::Threads(threads, gets, round) => run_threads(store, role, threads, gets, round),
+        Task::Blocks => vec![blocks(&role.dir) as f64],
+        Task::Memory => {
+            let (peak, own) = memory();
+            vec![peak, own]
+        }
+        Task::Pin(core) => {
+            pin(core);
+            vec![]
+        }
+        Task::Settle | Task::Open => unreachable!("done above: they replace the store"),
+    }
+}
+
+fn time(operations: usize, work: impl FnOnce()) -> Vec<f64> {
+    let start = Instant::now();
+    work();
+    vec![start.elapsed().as_nanos() as f64 / operations as f64]
+}
+
+fn fill<R: Rival>(store: &R, from: u64, to: u64, size: usize) -> Vec<f64> {
+    let mut times = Vec::new();
+    let mut at = from;
+    while at < to {
+        let entries = entries(at..to.min(at + 1000), size);
+        at += entries.len() as u64;
+        times.extend(time(entries.len(), || store.put_many(&entries)));
+    }
+    vec![quantile(&mut times, 0.5)]
+}
+
+fn put<R: Rival>(store: &R, from: u64, to: u64, size: usize) -> Vec<f64> {
+    let mut times = Vec::with_capacity((to - from) as usize);
+    for n in from..to {
+        let (key, value) = (key(n), value(n, size));
+        times.extend(time(1, || store.put(&key, &value)));
+    }
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    let parts = [0.5, 0.99, 0.999, 0.9999, 1.0].map(|part| quantile(&mut times, part));
+    [&parts[..], &[mean]].concat()
+}
+
+/// Each get between two looks at the clock, which wait for what came before; less what two looks cost.
+fn each<R: Rival>(store: &R, keys: &[Key]) -> Vec<f64> {
+    let nothing: Vec<f64> = (0..keys.len()).flat_map(|_| time(1, || {})).collect();
+    let base = crate::measure::median(&nothing);
+    let get = |key: &Key| {
+        time(1, || {
+            black_box(store.get(key));
+        })
+    };
+    let mut times: Vec<f64> =
+        keys.iter().flat_map(get).map(|time| (time - base).max(0.0)).collect();
+    [0.5, 0.99, 0.999].map(|part| quantile(&mut times, part)).to_vec()
+}
+
+fn mixed<R: Rival>(store: &R, role: &Role, operations: usize, round: u64) -> Vec<f64> {
+    let keys = Order::Uniform.keys(role.count, operations, round);
+    let value = value(round, role.size);
+    time(operations, || {
+        for (n, key) in keys.iter().enumerate() {
+            if n % 20 == 19 {
+                store.put(key, &value);
+            } else {
+                black_box(store.get(key));
+            }
+        }
+    })
+}
+
+fn run_threads<R: Rival>(
+    store: &R,
+    role: &Role,
+    threads: usize,
+    gets: usize,
+    round: u64,
+) -> Vec<f64> {
+    let barrier = std::sync::Barrier::new(threads);
+    let run = |store: R, number: usize| {
+        pin(number);
+        let keys = Order::Uniform.keys(role.count, gets, round * 64 + number as u64);
+        store.get_all(&keys[..keys.len().min(1000)]);
+        barrier.wait();
+        let start = Instant::now();
+        store.get_all(&keys);
+        start.elapsed()
+    };
+    let slowest = std::thread::scope(|scope| {
+        let run = &run;
+        let spawn = |number| {
+            let store = store.share();
+            scope.spawn(move || run(store, number))
+        };
+        let running: Vec<_> = (0..threads).map(spawn).collect();
+        running.into_iter().map(|thread| thread.join().expect("no panic")).max()
+    });
+    let seconds = slowest.map_or(f64::NAN, |slowest| slowest.as_secs_f64());
+    vec![(threads * gets) as f64 / seconds]
+}
+
+/// A process that opens a store and gets so many keys, from nothing: nanoseconds.
+pub fn start_afresh<R: Rival>(dir: &Path, count: u64, gets: usize) -> Result<()> {
+    let keys = Order::Uniform.keys(count, gets, 1);
+    let start = Instant::now();
+    let store = R::open(dir);
+    let found = keys.iter().filter(|key| black_box(store.get(key)).is_some()).count();
+    println!("{}", start.elapsed().as_nanos());
+    anyhow::ensure!(found == gets, "{found} of {gets} found");
+    Ok(())
+}
