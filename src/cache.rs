@@ -157,7 +157,9 @@ impl MmapCache {
     /// makes the first opening after a reboot quick.
     ///
     /// # Errors
-    /// As [`Table::insert`].
+    /// [`Error::Unsynced`] after one that failed: what the system could not write then it has forgotten, and
+    /// no later sync of the same file would tell. [`compact`](MmapCache::compact) writes what can be read to
+    /// a new one. Else as [`Table::insert`].
     pub fn sync(&self) -> Result<()> {
         self.with((), Store::sync)
     }
