@@ -225,6 +225,70 @@ fn on_disk(
     assert!(result.status.success(), "{result:?}");
 }
 
+/// A device that cannot write, for its own space is used up: the system says so to one sync, and forgets.
+/// What the cache says is on the device is there when the disk is mounted again, and nothing else is wrong.
+#[test]
+fn a_device_that_cannot_write_is_not_believed_again() {
+    const TEST: &str = "a_device_that_cannot_write_is_not_believed_again";
+    let Some((role, place)) = role() else {
+        let dir = Dir::new();
+        on_small_disk(&dir, "32m", || command(TEST, "outer", dir.path()));
+        return;
+    };
+    match &*role {
+        "before" => return overfill(&place),
+        "after" => return check_all(&open(&place)),
+        _ => {}
+    }
+    // A disk on a loop, of more space than the disk that its bytes are on.
+    let (image, filler) = (place.join("disk"), place.join("filler"));
+    std::fs::write(&filler, vec![1; 12 << 20]).unwrap();
+    std::fs::File::create(&image).unwrap().set_len(100 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(&image).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        eprintln!("not run: this machine makes no file systems");
+        return;
+    }
+    let mounted = place.join("mounted");
+    std::fs::create_dir(&mounted).unwrap();
+    for role in ["before", "after"] {
+        let caches = mounted.join("caches");
+        on_disk(&mounted, &["-o", "loop"], Some(&image), || command(TEST, role, &caches));
+        std::fs::remove_file(&filler).unwrap_or_default();
+    }
+}
+
+const OVERFILLED: u64 = 10_000;
+
+/// Stores the same again and again, until the device has no space for it, and a little longer.
+fn overfill(place: &Path) {
+    let cache = open(place);
+    let table = cache.table::<u64, Vec<u64>>("t");
+    let mut failures = 0;
+    for round in 0..100 {
+        table.insert_many((0..OVERFILLED).map(|key| (key, value_of(key)))).unwrap();
+        match cache.sync() {
+            Ok(()) => assert_eq!(failures, 0, "a sync is believed after one that failed"),
+            Err(error) if failures > 0 => assert!(matches!(error, Error::Unsynced { .. })),
+            Err(error) => assert!(round > 0, "{error}"),
+        }
+        failures += u64::from(cache.sync().is_err());
+        if failures == 3 {
+            break;
+        }
+    }
+    assert_eq!(failures, 3, "the device is full sometime");
+    check_all(&cache);
+}
+
+fn check_all(cache: &MmapCache) {
+    let table = cache.table::<u64, Vec<u64>>("t");
+    for key in 0..OVERFILLED {
+        let found = table.get(&key).unwrap().map(Cached::into_owned);
+        assert_eq!(found, Some(value_of(key)), "{key}");
+    }
+}
+
 #[test]
 fn a_disk_that_fills_while_the_index_grows_is_an_error_and_no_signal() {
     const TEST: &str = "a_disk_that_fills_while_the_index_grows_is_an_error_and_no_signal";
