@@ -58,7 +58,7 @@ impl Model {
     fn new(buckets: u64, room: u64) -> Model {
         let first_index = Table::new(TABLE, buckets);
         let log_start = first_index.end();
-        let header = (HEADER..=word::CHECKPOINT).step_by(8).map(|place| match place {
+        let header = (HEADER..=word::FAILED).step_by(8).map(|place| match place {
             word::STATE | word::INDEX | word::TAIL | word::SEQ => Word::Shared(AtomicU64::new(0)),
             _ => Word::Own(PlainU64::new(0)),
         });
