@@ -9,7 +9,10 @@ use crate::store::journal::Draft;
 use crate::store::open::Location;
 use crate::store::write::Terms;
 use crate::store::{Store, trust};
+use crate::sys::effect::{Effect, watch};
 use crate::sys::file::Medium as _;
+use std::cell::Cell;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +60,38 @@ fn a_checkpoint_is_not_believed_before_its_sync_ended() {
         }
         let after = boot(&dir, &cut);
         assert!(get(&after, 1).is_some());
+    }
+}
+
+/// What it mended looks whole, and the checkpoint leads to it.
+#[test]
+fn a_recovery_that_dies_leaves_no_checkpoint_over_what_it_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"v1v1v1v1v1v1v1v1");
+    store.sync().unwrap();
+    put(&store, 1, b"v2v2v2v2v2v2v2v2");
+    store.lock().unwrap().journal().checkpoint().unwrap();
+    let mut cut = image(&store);
+    let at = offset(&store, 1);
+    cut[at + 64..at + 80].fill(0);
+    for step in 0..40 {
+        let left = Cell::new(step);
+        let dying = move |effect: Effect<'_>| match (effect, left.get()) {
+            (Effect::Read, _) => Ok(()),
+            (_, 0) => Err(io::Error::other("dead")),
+            (_, steps) => {
+                left.set(steps - 1);
+                Ok(())
+            }
+        };
+        let copy = location(&dir.path().join(format!("died {step}.pcache")));
+        std::fs::write(&copy.path, &cut).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&copy.path, mode).unwrap();
+        watch(dying, || drop(Store::open(copy.clone())));
+        let after = Store::open(copy).unwrap();
+        assert_eq!(get(&after, 1).unwrap(), b"v1v1v1v1v1v1v1v1", "dead at {step}");
     }
 }
 
