@@ -269,7 +269,7 @@ fn a_power_cut_takes_nothing_that_was_synced() {
         let path = dir.path().join("recorded.pcache");
         let recording = record(&script.acts, &path, &Possible::default(), 0);
         let random = (each * stride).div_ceil(recording.events.len());
-        let plan = Plan { stride, random, again: (600 / effort()).max(150) as usize };
+        let plan = Plan { stride, random, again: 600.max(effort() * 2) as usize };
         println!("{} ({number}):", script.name);
         let made = cut_everywhere(&recording, dir.path(), &plan, &mut numbers);
         println!("{made} images");
