@@ -207,10 +207,14 @@ impl Store {
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
-    /// Has the machine fetch what the look-ups of these identities will need, so that it waits but once.
-    pub(crate) fn prefetch(&self, identities: &[Identity]) -> Result<()> {
-        self.region()?.prefetch(identities);
-        Ok(())
+    /// Has the machine fetch what the look-ups of these identities will need, so that it waits but once. A
+    /// hint: a thread that has no share of the file yet goes without, and takes no lock for it.
+    pub(crate) fn prefetch(&self, identities: &[Identity]) {
+        if let Some(share) = own_share(&self.key)
+            && let Some(region) = share.region()
+        {
+            region.prefetch(identities);
+        }
     }
 
     /// This thread's share of a region.

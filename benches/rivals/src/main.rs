@@ -1,5 +1,5 @@
 //! persist-cache and its rivals, doing the same work in the same run on the same machine. One command
-//! makes the numbers (JSON), the tables and the charts of `docs/benchmarks.md`:
+//! makes the numbers (JSON), the tables and the charts, in `docs/benchmarks/`:
 //!
 //! ```text
 //! cargo run --release              # all of it
