@@ -235,8 +235,7 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
 /// Appends an index made from the whole log.
 fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
     let ledger = &journal.ledger;
-    let (tail, synced) = (journal.tail()?, ledger.get(word::SYNCED)?);
-    let rebuilt = Rebuilt::of(journal, tail, synced, ledger.get(word::CLEARED)?, synced)?;
+    let rebuilt = Rebuilt::of(journal, journal.tail()?, false)?;
     journal.raise_seq(rebuilt.seq)?;
     ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(rebuilt.barrier))?;
     ledger.set(word::CLEARED, rebuilt.barrier)?;
@@ -253,17 +252,14 @@ impl Rebuilt {
         Rebuilt { index, entries: 0, live: 0, barrier, seq: barrier, damage: None }
     }
 
-    /// The index of the log up to `end`, of a cache whose last clear is known to have the number `cleared`.
-    /// Payloads of records below `unchecked` are checked when they are first read, like any.
-    fn of(
-        journal: &Journal<'_>,
-        end: u64,
-        synced: u64,
-        cleared: u64,
-        unchecked: u64,
-    ) -> Result<Rebuilt> {
-        let mut rebuilt = Rebuilt::new(cleared);
-        rebuilt.walk(journal, end, synced, unchecked)?;
+    /// The index of the log up to `end`. Payloads that had been synced are checked when they are first read,
+    /// like any, unless all are now.
+    fn of(journal: &Journal<'_>, end: u64, is_all_checked: bool) -> Result<Rebuilt> {
+        // Of a header that cannot be believed: nothing was synced, or cleared but by what the log says.
+        let word = |place| journal.ledger.get(place).unwrap_or(0);
+        let synced = word(word::SYNCED);
+        let mut rebuilt = Rebuilt::new(word(word::CLEARED));
+        rebuilt.walk(journal, end, synced, if is_all_checked { 0 } else { synced })?;
         let cut_off = Some(end).filter(|end| *end < synced);
         if let Some(damage) = cut_off.or(rebuilt.damage) {
             rebuilt.forget_superseded(journal, damage, synced, end);
@@ -403,8 +399,7 @@ fn salvage(region: &Region) -> Result<()> {
     let tail = region.journal().tail().unwrap_or(size).min(size).min(FILE_LIMIT);
     let ledger = region.journal().ledger;
     let journal = Journal::new(file, facts);
-    let synced = ledger.get(word::SYNCED).unwrap_or(0);
-    let rebuilt = Rebuilt::of(&journal, tail, synced, ledger.get(word::CLEARED).unwrap_or(0), 0)?;
+    let rebuilt = Rebuilt::of(&journal, tail, true)?;
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
     let barrier = rebuilt.barrier.max(ledger.get(word::BARRIER).unwrap_or(0));
     let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0)).max(barrier);
@@ -423,10 +418,7 @@ pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let is_believed = is_consistent(&journal)?;
     let end = if has_believable_tail(&journal)? { journal.tail()? } else { size.min(FILE_LIMIT) };
-    let synced = journal.ledger.get(word::SYNCED).unwrap_or(0);
-    let cleared = journal.ledger.get(word::CLEARED).unwrap_or(0);
-    let by_copy = Journal::new(file, &region.facts);
-    let rebuilt = Rebuilt::of(&by_copy, end, synced, cleared, synced)?;
+    let rebuilt = Rebuilt::of(&Journal::new(file, &region.facts), end, false)?;
     let private = Private { index: rebuilt.index.freeze(), end };
     let backing = match region.backing {
         Backing::Mapped(map) if !is_believed => Backing::Copied(map.into_file()),

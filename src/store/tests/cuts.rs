@@ -20,13 +20,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 fn image(store: &Store) -> Vec<u8> {
     std::fs::read(&store.location.path).unwrap()
 }
-fn boot_at(dir: &tempfile::TempDir, image: &[u8], read_only: bool) -> Arc<Store> {
+/// A file with these bytes, which nobody has opened.
+fn lay(dir: &tempfile::TempDir, image: &[u8]) -> Location {
     static COPIES: AtomicU64 = AtomicU64::new(0);
     let number = COPIES.fetch_add(1, Ordering::Relaxed);
     let copy = dir.path().join(format!("cut {number}.pcache"));
     std::fs::write(&copy, image).unwrap();
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
-    Store::open(Location { is_read_only: read_only, ..location(&copy) }).unwrap()
+    location(&copy)
+}
+fn boot_at(dir: &tempfile::TempDir, image: &[u8], read_only: bool) -> Arc<Store> {
+    Store::open(Location { is_read_only: read_only, ..lay(dir, image) }).unwrap()
 }
 fn boot(dir: &tempfile::TempDir, image: &[u8]) -> Arc<Store> {
     boot_at(dir, image, false)
@@ -85,10 +89,7 @@ fn a_recovery_that_dies_leaves_no_checkpoint_over_what_it_mended() {
                 Ok(())
             }
         };
-        let copy = location(&dir.path().join(format!("died {step}.pcache")));
-        std::fs::write(&copy.path, &cut).unwrap();
-        let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(&copy.path, mode).unwrap();
+        let copy = lay(&dir, &cut);
         watch(dying, || drop(Store::open(copy.clone())));
         let after = Store::open(copy).unwrap();
         assert_eq!(get(&after, 1).unwrap(), b"v1v1v1v1v1v1v1v1", "dead at {step}");
