@@ -76,7 +76,7 @@ impl MmapCache {
     /// ```
     #[must_use]
     pub fn disabled() -> MmapCache {
-        let view = SharedView::new(View::AsWritten);
+        let view = SharedView::new(View::AS_WRITTEN);
         MmapCache {
             handle: Arc::new(Handle {
                 store: None,

@@ -172,18 +172,23 @@ impl<V: CacheValue> Section<V> {
 
     #[inline]
     pub(crate) fn get(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
-        match (self.find_seen(identity), self.parts()) {
-            (Some((hit, warrant)), _) => return Ok(Some(Cached::of(hit, warrant))),
-            (None, Some((store, warrant))) => {
-                let found = Cached::admit(store.find(identity, self.view())?, warrant);
-                if found.is_some() {
-                    return Ok(found);
-                }
-            }
-            (None, None) => {}
+        match self.hit(identity) {
+            Some(cached) => Ok(Some(cached)),
+            None => self.find(identity),
         }
-        self.count_miss();
-        Ok(None)
+    }
+
+    /// As [`get`](Section::get), for a record that this process has not met.
+    #[cold]
+    fn find(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
+        let found = match self.parts() {
+            Some((store, warrant)) => Cached::admit(store.find(identity, self.view())?, warrant),
+            None => None,
+        };
+        if found.is_none() {
+            self.count_miss();
+        }
+        Ok(found)
     }
 
     /// Stores a value in any case, and returns it as it is stored.

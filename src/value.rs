@@ -34,6 +34,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, Range};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A result that can be cached: whatever derives rkyv's three traits, and owns what it holds.
@@ -166,19 +167,26 @@ pub(crate) fn encode_owned<V: CacheValue>(value: &V) -> Result<Vec<u8>> {
 /// # Ok::<(), persist_cache::Error>(())
 /// ```
 pub struct Cached<V: Archive> {
+    /// The archived value, in what `share` keeps.
+    archived: NonNull<V::Archived>,
     /// What keeps the bytes alive: this thread's share of the mapped file, or a copy.
     share: Arc<Share>,
-    /// Where in the file they are.
-    record: Record,
-    /// Shared ownership of an archived value, as far as `Send` and `Sync` go.
-    value: PhantomData<Arc<V::Archived>>,
 }
+
+// SAFETY: shared ownership of an archived value, as an `Arc` of one is, and under the same bounds.
+unsafe impl<V: Archive<Archived: Send + Sync>> Send for Cached<V> {}
+// SAFETY: as above.
+unsafe impl<V: Archive<Archived: Send + Sync>> Sync for Cached<V> {}
 
 impl<V: CacheValue> Cached<V> {
     #[inline]
     fn holding(share: Arc<Share>, record: Record) -> Cached<V> {
         const { assert!(align_of::<V::Archived>() <= 16, "records are aligned to 16 bytes") }
-        Cached { share, record, value: PhantomData }
+        // SAFETY: the bytes are a valid archive of `V`, whose root is at their end: this is called only
+        // as the safety section says. They are aligned to 16: a record's payload is by the format, and
+        // an `AlignedVec` is.
+        let archived = unsafe { rkyv::access_unchecked::<V::Archived>(share.payload(&record)) };
+        Cached { archived: NonNull::from(archived), share }
     }
 
     fn copied(bytes: AlignedVec) -> Cached<V> {
@@ -255,25 +263,23 @@ fn check<V: CacheValue>(bytes: &[u8]) -> Result<&V::Archived, BoxedError> {
     rkyv::api::access_with_context::<V::Archived, _, BoxedError>(bytes, &mut validator)
 }
 
-impl<V: Archive<Archived: Portable>> Deref for Cached<V> {
+impl<V: Archive> Deref for Cached<V> {
     type Target = V::Archived;
 
     #[inline]
     fn deref(&self) -> &V::Archived {
-        // SAFETY: the bytes are a valid archive of `V`, whose root is at their end: `holding` is
-        // called only as the safety section says. They are aligned to 16: a record's payload is by
-        // the format, and an `AlignedVec` is.
-        unsafe { rkyv::access_unchecked::<V::Archived>(self.share.payload(&self.record)) }
+        // SAFETY: `holding` had it from bytes that neither move nor change while `share` is held.
+        unsafe { self.archived.as_ref() }
     }
 }
 
 impl<V: Archive> Clone for Cached<V> {
     fn clone(&self) -> Cached<V> {
-        Cached { share: Arc::clone(&self.share), record: self.record, value: PhantomData }
+        Cached { archived: self.archived, share: Arc::clone(&self.share) }
     }
 }
 
-impl<V: Archive<Archived: Portable + fmt::Debug>> fmt::Debug for Cached<V> {
+impl<V: Archive<Archived: fmt::Debug>> fmt::Debug for Cached<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }

@@ -9,6 +9,7 @@ use crate::format::slot::{BUCKET_LIMIT, BUCKET_SIZE, BUCKET_SLOTS, Slot, Table, 
 use crate::sys::Words;
 use std::cell::Cell;
 use std::io;
+use std::ops::ControlFlow;
 
 /// Buckets that a search looks at. At a load of 3/4 not one in 10^20 keys lies this far from home; a
 /// writer that finds no seat makes the table grow.
@@ -26,44 +27,22 @@ pub(crate) fn buckets_for(entries: u64) -> u64 {
     slots.div_ceil(BUCKET_SLOTS).clamp(crate::format::header::FIRST_BUCKETS, BUCKET_LIMIT)
 }
 
-/// The places that a key's slot may be in, in the order of search: its home bucket, and those behind it,
-/// around the end. In each the search begins at the slot that the tag picks, so that it mostly ends
-/// there.
-struct Probe {
-    table: Table,
-    bucket: u64,
-    /// From the bucket's start.
-    place: u64,
-    /// Slots still to be searched.
-    left: u64,
-}
-
-impl Probe {
-    #[inline(always)]
-    fn new(table: Table, tag: Tag) -> Probe {
-        let buckets = table.buckets();
-        let bucket = table.offset() + tag.home(buckets) * BUCKET_SIZE;
-        let left = PROBE_LIMIT.min(buckets) * BUCKET_SLOTS;
-        Probe { table, bucket, place: tag.place(0), left }
-    }
-}
-
-impl Iterator for Probe {
-    type Item = u64;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<u64> {
-        self.left = self.left.checked_sub(1)?;
-        let at = self.bucket + self.place;
-        self.place = (self.place + 8) % BUCKET_SIZE;
-        if self.left.is_multiple_of(BUCKET_SLOTS) {
-            self.bucket += BUCKET_SIZE;
-            if self.bucket == self.table.end() {
-                self.bucket = self.table.offset();
-            }
+/// Has `look` see the places that a key's slot may be in, in the order of search, until it breaks: its
+/// home bucket, and those behind it, around the end. In each the search begins at the slot that the tag
+/// picks, so that it mostly ends there.
+#[inline(always)]
+fn probe<B>(table: Table, tag: Tag, mut look: impl FnMut(u64) -> ControlFlow<B>) -> ControlFlow<B> {
+    let mut bucket = table.offset() + tag.home(table.buckets()) * BUCKET_SIZE;
+    for _ in 0..PROBE_LIMIT {
+        for step in 0..BUCKET_SLOTS {
+            look(bucket + tag.place(step))?;
         }
-        Some(at)
+        bucket += BUCKET_SIZE;
+        if bucket == table.end() {
+            bucket = table.offset();
+        }
     }
+    ControlFlow::Continue(())
 }
 
 /// Where the search for a tag begins.
@@ -80,19 +59,17 @@ pub(crate) fn find<T>(
     tag: Tag,
     mut matches: impl FnMut(u64) -> Option<T>,
 ) -> Option<T> {
-    for place in Probe::new(table, tag) {
+    let searched = probe(table, tag, |place| {
         // Acquire; pairs with the release store of the slot: the record it names is seen whole.
         let slot = Slot(words.load(place));
         if slot.tag() == tag
             && let Some(found) = matches(slot.offset())
         {
-            return Some(found);
+            return ControlFlow::Break(Some(found));
         }
-        if slot.is_empty() {
-            return None;
-        }
-    }
-    None
+        if slot.is_empty() { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
+    });
+    searched.break_value().flatten()
 }
 
 /// Where a key's slot is, or would be.
@@ -114,20 +91,26 @@ pub(crate) fn seat<T>(
     mut matches: impl FnMut(Slot) -> Option<T>,
 ) -> Seat<T> {
     let mut dead = None;
-    for place in Probe::new(table, tag) {
+    let searched = probe(table, tag, |place| {
         let slot = Slot(words.load(place));
         if slot.is_empty() {
-            return dead.unwrap_or(Seat::Free(place, slot));
+            let (place, slot) = dead.unwrap_or((place, slot));
+            return ControlFlow::Break(Seat::Free(place, slot));
         }
         if slot.is_dead() {
-            dead = dead.or(Some(Seat::Free(place, slot)));
+            dead = dead.or(Some((place, slot)));
         } else if slot.tag() == tag
             && let Some(found) = matches(slot)
         {
-            return Seat::Taken(place, slot, found);
+            return ControlFlow::Break(Seat::Taken(place, slot, found));
         }
+        ControlFlow::Continue(())
+    });
+    match (searched, dead) {
+        (ControlFlow::Break(seat), _) => seat,
+        (ControlFlow::Continue(()), Some((place, slot))) => Seat::Free(place, slot),
+        (ControlFlow::Continue(()), None) => Seat::Full,
     }
-    dead.unwrap_or(Seat::Full)
 }
 
 /// The bucket of `table` that a place lies in.

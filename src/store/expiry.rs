@@ -10,53 +10,49 @@ use std::time::Duration;
 /// then its age is zero, so a clock that was ahead prolongs no life by more than this.
 const FUTURE_MAX: u64 = 10_000_000_000;
 
-/// How a handle judges age. All times are nanoseconds.
+/// How a handle judges age: nanoseconds after which whatever is as old or older has expired, or one of
+/// the two constants. One word, which handles share and every hit loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum View {
-    /// By what each record was written with.
-    AsWritten,
-    /// Nothing is too old.
-    Never,
-    /// Whatever is as old as this or older has expired.
-    After(u64),
-}
+pub(crate) struct View(u64);
 
 impl View {
+    /// By what each record was written with.
+    pub(crate) const AS_WRITTEN: View = View(u64::MAX);
+    /// Nothing is too old.
+    pub(crate) const NEVER: View = View(u64::MAX - 1);
+
     /// `None` is as written; past 584 years is never.
     pub(crate) fn new(expiry: Option<Duration>) -> View {
         match expiry.map(|expiry| u64::try_from(expiry.as_nanos())) {
-            None => View::AsWritten,
-            Some(Ok(nanos)) if nanos < NEVER => View::After(nanos),
-            Some(_) => View::Never,
+            None => View::AS_WRITTEN,
+            Some(Ok(nanos)) => View(nanos.min(View::NEVER.0)),
+            Some(Err(_)) => View::NEVER,
         }
     }
 
     pub(crate) fn get(self) -> Option<Duration> {
         match self {
-            View::AsWritten => None,
-            View::Never => Some(Duration::MAX),
-            View::After(nanos) => Some(Duration::from_nanos(nanos)),
+            View::AS_WRITTEN => None,
+            View::NEVER => Some(Duration::MAX),
+            View(nanos) => Some(Duration::from_nanos(nanos)),
         }
     }
 
     /// The time to live that a record is written with.
     pub(crate) fn ttl(self) -> Option<Duration> {
-        match self {
-            View::After(nanos) => Some(Duration::from_nanos(nanos)),
-            View::AsWritten | View::Never => None,
-        }
+        self.get().filter(|ttl| *ttl != Duration::MAX)
     }
 
     /// Whether a record with this head counts no more. Looks at the clock only if it must.
     #[inline(always)]
     pub(crate) fn is_expired(self, head: &HeadBytes) -> bool {
         let ttl = match self {
-            View::Never => return false,
-            View::After(ttl) => ttl,
-            View::AsWritten => match record::ttl(head).get() {
+            View::AS_WRITTEN => match record::ttl(head).get() {
                 None => return false,
                 Some(ttl) => u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
             },
+            View::NEVER => return false,
+            View(ttl) => ttl,
         };
         is_past(record::created(head), ttl, clock::now())
     }
@@ -77,33 +73,18 @@ fn is_past(created: Stamp, ttl: u64, now: Duration) -> bool {
 #[derive(Debug)]
 pub(crate) struct SharedView(AtomicU64);
 
-const AS_WRITTEN: u64 = u64::MAX;
-const NEVER: u64 = u64::MAX - 1;
-
 impl SharedView {
     pub(crate) fn new(view: View) -> SharedView {
-        let shared = SharedView(AtomicU64::new(AS_WRITTEN));
-        shared.set(view);
-        shared
+        SharedView(AtomicU64::new(view.0))
     }
 
+    // Relaxed, in both: the word is all there is to see.
     pub(crate) fn set(&self, view: View) {
-        let word = match view {
-            View::AsWritten => AS_WRITTEN,
-            View::Never => NEVER,
-            View::After(nanos) => nanos,
-        };
-        // Relaxed: the word is all there is to see.
-        self.0.store(word, Ordering::Relaxed);
+        self.0.store(view.0, Ordering::Relaxed);
     }
-
     #[inline]
     pub(crate) fn get(&self) -> View {
-        match self.0.load(Ordering::Relaxed) {
-            AS_WRITTEN => View::AsWritten,
-            NEVER => View::Never,
-            nanos => View::After(nanos),
-        }
+        View(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -146,6 +127,6 @@ mod tests {
             assert_eq!(shared.get().get(), expiry);
         }
         let long = View::new(Some(Duration::from_secs(u64::MAX / 2)));
-        assert_eq!(SharedView::new(long).get(), View::Never);
+        assert_eq!(SharedView::new(long).get(), View::NEVER);
     }
 }

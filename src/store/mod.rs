@@ -172,8 +172,8 @@ impl Store {
     pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Hit> {
         let share = own_share(&self.key)?;
         let region = share.region()?;
-        let record = region.find_seen(identity, view)?;
-        share.count_hit(record::cost(region.map()?.head(&record)).nanos());
+        let (record, cost) = region.find_seen(identity, view)?;
+        share.count_hit(cost.nanos());
         Some(Hit { share, record })
     }
 

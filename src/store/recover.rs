@@ -403,7 +403,7 @@ fn salvage(region: &Region) -> Result<()> {
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
     let barrier = rebuilt.barrier.max(ledger.get(word::BARRIER).unwrap_or(0));
     let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0)).max(barrier);
-    let bulk = rewrite::copy(region, slots, &new.file, View::Never, &HashSet::new())?;
+    let bulk = rewrite::copy(region, slots, &new.file, View::NEVER, &HashSet::new())?;
     let words = bulk.words(seq, barrier.max(bulk.barrier));
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
     new.file.sync().map_err(Error::io("sync", new.file.path()))?;

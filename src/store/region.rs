@@ -6,7 +6,7 @@ use super::expiry::View;
 use super::journal::Journal;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, state, word};
-use crate::format::record::{self, HEAD_SIZE, Head, HeadBytes, Identity};
+use crate::format::record::{self, Cost, HEAD_SIZE, Head, HeadBytes, Identity};
 use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
@@ -114,10 +114,10 @@ impl Region {
         }
     }
 
-    /// The value of `identity`, if it lies in place and this process has verified it before: the path
-    /// of nearly every hit. `None` says nothing; [`find`](Region::find) does.
+    /// The value of `identity`, if it lies in place and this process has verified it before, and what
+    /// computing it took: the path of nearly every hit. `None` says nothing; [`find`](Region::find) does.
     #[inline(always)]
-    pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Record> {
+    pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<(Record, Cost)> {
         let Backing::Mapped(map) = &self.backing else { return None };
         if map.load(word::STATE) != state::LIVE || self.private.is_some() {
             return None;
@@ -130,7 +130,8 @@ impl Region {
             record::belongs_to(map.head(&record), identity).then_some(record)
         })?;
         let head = map.head(&record);
-        (record::is_value(head) && !view.is_expired(head)).then_some(record)
+        let counts = record::is_value(head) && !view.is_expired(head);
+        counts.then(|| (record, record::cost(head)))
     }
 
     /// Has the machine fetch the slots of many identities, then the records that they lead to: each is

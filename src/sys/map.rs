@@ -14,7 +14,7 @@ use super::Words;
 use super::effect::{Effect, precede};
 use super::file::{CacheFile, Medium};
 use crate::format::header::word;
-use crate::format::record::{HEAD_SIZE, HeadBytes};
+use crate::format::record::{self, HEAD_SIZE, HeadBytes};
 use crate::format::{ALIGNMENT, WORD_MASK};
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 use std::io;
@@ -97,7 +97,8 @@ impl Map {
         if word.load(Ordering::Relaxed) & bit == 0 {
             return None;
         }
-        Some(Record { offset, len: self.load(offset) & ((1 << 40) - 1) })
+        let record = Record { offset, len: 0 };
+        Some(Record { len: record::len(self.head(&record)), ..record })
     }
 
     /// Notes that this process has verified the record, or has written it.

@@ -182,7 +182,7 @@ fn a_barrier_that_got_ahead_stops_nobody() {
         let two = boot(&dir, &cut);
         let mut stored = 0;
         for key in 10..60 {
-            let terms = Terms::IfAbsent(Store::token(&two.region().unwrap()), View::AsWritten);
+            let terms = Terms::IfAbsent(Store::token(&two.region().unwrap()), View::AS_WRITTEN);
             stored += u64::from(
                 two.put(&entry(key, b"x"), &super::SCOPE, terms, &two.deadline())
                     .unwrap()
@@ -221,7 +221,7 @@ fn debris_of_an_earlier_life_never_comes_back() {
         let two = boot(&dir, &cut);
         assert_eq!(get(&two, 1).unwrap(), b"v1");
         put(&two, 50, b"life two");
-        two.remove(&identity(1), View::AsWritten).unwrap();
+        two.remove(&identity(1), View::AS_WRITTEN).unwrap();
         two.sync().unwrap();
         let synced = image(&two);
         let tail2 = word_of(&synced, word::TAIL) as usize;
@@ -288,7 +288,7 @@ fn a_large_value_counts_from_where_it_was_filled() {
         offset
     };
     put(&store, 1, b"small");
-    store.flush(View::After(0)).unwrap();
+    store.flush(View::new(Some(std::time::Duration::ZERO))).unwrap();
     store.lock().unwrap().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     store.sync().unwrap();
@@ -309,7 +309,7 @@ fn a_reader_alone_reads_nothing_behind_the_tail() {
     let mut cut = image(&store);
     cut[..8192].copy_from_slice(&old[..8192]);
     let two = boot(&dir, &cut);
-    two.remove(&identity(1), View::AsWritten).unwrap();
+    two.remove(&identity(1), View::AS_WRITTEN).unwrap();
     two.sync().unwrap();
     let mut cut = image(&two);
     let size = cut.len() as u64;

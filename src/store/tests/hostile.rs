@@ -85,7 +85,7 @@ fn keys_that_crowd_one_part_of_the_index_are_compacted() {
         kept.extend(put.is_ok().then_some(key));
     }
     assert!(kept.len() > 250);
-    store.compact(View::AsWritten).unwrap();
+    store.compact(View::AS_WRITTEN).unwrap();
     assert!(kept.iter().all(|key| get(&store, *key).is_some()));
     assert_sound(&store);
 }
@@ -105,12 +105,12 @@ fn an_overwritten_value_does_not_come_back_in_a_compaction() {
         head.ttl = Ttl::new(Duration::from_millis(1));
         journal.reserve(&mut head).unwrap()
     };
-    let (next, _, at) = copy_to(&region, &new, View::AsWritten).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap().unwrap();
     // Meanwhile: refreshed by a large value with a short life, which expires and is flushed.
     region.file().write(offset + HEAD_SIZE, &large).unwrap();
     store.lock().unwrap().fulfil(offset).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(store.flush(View::AsWritten).unwrap(), 1);
+    assert_eq!(store.flush(View::AS_WRITTEN).unwrap(), 1);
     let mut replay = Replay::new(region.journal(), next.journal(), at);
     assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
     let found = next.journal().locate(&identity(1));
@@ -141,7 +141,7 @@ fn a_verified_record_vouches_for_no_other_place() {
         panic!("room")
     };
     region.journal().ledger.store(at, Slot::new(tag, offset + 16).0).unwrap();
-    assert!(store.find_seen(&inner, View::Never).is_none());
+    assert!(store.find_seen(&inner, View::NEVER).is_none());
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn put(store: &Store, key: u64, payload: &[u8]) {
 }
 
 fn get(store: &Store, key: u64) -> Option<Vec<u8>> {
-    let found = store.find(&identity(key), View::AsWritten).unwrap();
+    let found = store.find(&identity(key), View::AS_WRITTEN).unwrap();
     match found.sight {
         Sight::Mapped { record, .. } => Some(found.region.map().unwrap().payload(&record).to_vec()),
         Sight::Copied(_, bytes) => Some(bytes.to_vec()),
@@ -246,13 +246,13 @@ fn growth_killed_after_any_step_goes_on() {
         }
         // The first thing that happens then is that one of them is removed.
         if let Some(key) = victim {
-            assert!(store.remove(&identity(key), View::AsWritten).unwrap());
+            assert!(store.remove(&identity(key), View::AS_WRITTEN).unwrap());
         }
         // Refreshed and removed before the step is taken again: the old ones must not come back.
         let removed = (0..before).filter(|key| key.is_multiple_of(5) && Some(*key) != victim);
         for key in removed.clone() {
             put(&store, key, b"refreshed");
-            assert!(store.remove(&identity(key), View::AsWritten).unwrap());
+            assert!(store.remove(&identity(key), View::AS_WRITTEN).unwrap());
         }
         for key in before..3000 {
             put(&store, key, &key.to_le_bytes());
@@ -279,7 +279,7 @@ fn a_batch_that_grew_the_index_twice_is_redone_from_its_start() {
     (0..300).for_each(|key| put(&store, key, b"before"));
     let removed = |key: &u64| key.is_multiple_of(3);
     for key in (0..300).filter(removed) {
-        store.remove(&identity(key), View::AsWritten).unwrap();
+        store.remove(&identity(key), View::AS_WRITTEN).unwrap();
     }
     let applied = store.region().unwrap().journal().ledger.get(word::APPLIED).unwrap();
     let entries: Vec<_> = (1000..5000).map(|key| entry(key, b"batch")).collect();
@@ -291,7 +291,7 @@ fn a_batch_that_grew_the_index_twice_is_redone_from_its_start() {
     assert!((1000..5000).all(|key| get(&store, key).unwrap() == b"batch"));
     assert!((0..300).filter(removed).all(|key| get(&store, key).is_none()));
     assert_sound(&store);
-    store.clear().and_then(|()| store.compact(View::AsWritten)).unwrap();
+    store.clear().and_then(|()| store.compact(View::AS_WRITTEN)).unwrap();
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn flushing_one_key_for_ever_needs_no_larger_index() {
     let store = open(&dir);
     for _ in 0..2000 {
         put(&store, 1, b"x");
-        assert_eq!(store.flush(View::After(0)).unwrap(), 1);
+        assert_eq!(store.flush(View::new(Some(Duration::ZERO))).unwrap(), 1);
     }
     assert_eq!((get(&store, 1), store.region().unwrap().index().1.buckets()), (None, 64));
     assert_sound(&store);
@@ -317,7 +317,7 @@ fn clearing_for_ever_needs_no_larger_index() {
         assert_eq!((get(&store, 1), store.stats().entries), (None, 0));
     }
     let before = store.stats().file_bytes;
-    store.compact(View::AsWritten).unwrap();
+    store.compact(View::AS_WRITTEN).unwrap();
     assert!(store.stats().file_bytes < before / 20, "the space comes back");
 }
 
@@ -329,8 +329,8 @@ fn a_removal_after_growth_is_seen() {
     put(&store, 0, b"x");
     assert!(get(&store, 0).is_some());
     (1..5000).for_each(|key| put(&store, key, b"x"));
-    assert!(store.remove(&identity(0), View::AsWritten).unwrap());
-    assert!(store.find_seen(&identity(0), View::AsWritten).is_none());
+    assert!(store.remove(&identity(0), View::AS_WRITTEN).unwrap());
+    assert!(store.find_seen(&identity(0), View::AS_WRITTEN).is_none());
     assert_eq!(get(&store, 0), None);
 }
 
@@ -345,7 +345,7 @@ fn an_index_full_of_one_slot_is_made_anew() {
     for at in (table.offset()..table.end()).step_by(8) {
         region.journal().ledger.store(at, slot.0).unwrap();
     }
-    let kept = store.compact(View::AsWritten).unwrap().entries_kept;
+    let kept = store.compact(View::AS_WRITTEN).unwrap().entries_kept;
     assert!(kept <= 1, "what the index lost is lost; nothing grows without bound");
     put(&store, 1, b"y");
     assert_eq!(get(&store, 1).unwrap(), b"y");
@@ -367,7 +367,7 @@ fn what_happens_during_a_compaction_is_in_the_new_file() {
             .unwrap();
     }
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-    let (next, _, at) = copy_to(&region, &new, View::AsWritten).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap().unwrap();
     // Numbers that the new file has no records for.
     for _ in 0..20 {
         let writer = store.lock().unwrap();
@@ -375,7 +375,7 @@ fn what_happens_during_a_compaction_is_in_the_new_file() {
         writer.journal().reserve(&mut head).unwrap();
     }
     let token = Store::token(&region);
-    store.remove(&identity(5), View::AsWritten).unwrap();
+    store.remove(&identity(5), View::AS_WRITTEN).unwrap();
     put(&store, 7, b"to be flushed");
     put(&store, 9, &[9; 100_000]);
     let dead = region.journal().locate(&identity(7)).unwrap().0.to_le_bytes();
@@ -455,7 +455,7 @@ fn a_dead_compactor_leaves_a_working_cache() {
     // A leftover of a compaction is taken over.
     let leftover = place_of_sibling(&store.location.path);
     std::fs::write(&leftover, b"half a file").unwrap();
-    store.compact(View::AsWritten).unwrap();
+    store.compact(View::AS_WRITTEN).unwrap();
     assert!(!leftover.exists());
     assert_eq!(get(&store, 1).unwrap(), b"other");
 }
@@ -471,7 +471,7 @@ fn a_link_left_behind_by_a_compaction_opens() {
     put(&store, 1, b"x");
     let link = dir.path().join("snapshot.pcache");
     std::fs::hard_link(&store.location.path, &link).unwrap();
-    store.compact(View::AsWritten).unwrap();
+    store.compact(View::AS_WRITTEN).unwrap();
     let snapshot = Store::open(location(&link)).unwrap();
     assert_eq!(get(&snapshot, 1).unwrap(), b"x");
     put(&snapshot, 2, b"y");
@@ -517,7 +517,7 @@ fn a_damaged_record_is_replaced_by_the_next_result() {
     let store = open(&dir);
     assert_eq!(get(&store, 1), None);
     let region = store.region().unwrap();
-    let terms = Terms::IfAbsent(Store::token(&region), View::AsWritten);
+    let terms = Terms::IfAbsent(Store::token(&region), View::AS_WRITTEN);
     assert!(store.put(&entry(1, b"anew"), &SCOPE, terms, &store.deadline()).unwrap().is_some());
     assert_eq!(get(&store, 1).unwrap(), b"anew");
 }
@@ -527,7 +527,7 @@ fn a_token_of_another_cache_stores_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     let token = Token { cache_id: [7; 16], seq: u64::MAX >> 16 };
-    let terms = Terms::IfAbsent(token, View::AsWritten);
+    let terms = Terms::IfAbsent(token, View::AS_WRITTEN);
     assert!(store.put(&entry(1, b"x"), &SCOPE, terms, &store.deadline()).unwrap().is_none());
     assert_eq!(get(&store, 1), None);
 }
@@ -566,7 +566,7 @@ fn a_large_value_filled_while_the_cache_moves_on() {
     store.lock().unwrap().fulfil(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), large);
-    store.compact(View::AsWritten).unwrap();
+    store.compact(View::AS_WRITTEN).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     assert_sound(&store);
 }
@@ -641,17 +641,17 @@ fn clocks_set_back_and_ahead_change_no_order() {
     assert_eq!((get(&store, 1).unwrap(), get(&store, 3)), (b"first".into(), None));
     at(20_002);
     assert_eq!((get(&store, 1), get(&store, 3)), (None, None));
-    assert_eq!(store.flush(View::AsWritten).unwrap(), 2);
+    assert_eq!(store.flush(View::AS_WRITTEN).unwrap(), 2);
     at(20_000);
     assert_eq!(get(&store, 1), None, "what was flushed stays so");
-    store.compact(View::AsWritten).unwrap();
+    store.compact(View::AS_WRITTEN).unwrap();
     assert_eq!(get(&store, 2).unwrap(), b"second");
     // The beginning and the end of time.
     for time in [Duration::ZERO, Duration::MAX] {
         SET.set(Some(time));
         put_for_a_day(4, b"x");
         assert!(get(&store, 4).is_none_or(|value| value == b"x"));
-        store.compact(View::AsWritten).unwrap();
+        store.compact(View::AS_WRITTEN).unwrap();
     }
     SET.set(None);
     assert_sound(&store);
