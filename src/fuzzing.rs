@@ -73,7 +73,8 @@ pub fn decode(bytes: &[u8], offset: u64, seed: u64) {
         if is_mended {
             mend(&mut page);
         }
-        let _ = Home::decode(&page);
+        let home = page[HOME as usize..].first_chunk::<HOME_SIZE>().expect("inside");
+        let _ = Home::decode(home);
         if let Ok(facts) = Facts::decode(&page) {
             let _ = facts.first_index.is_plausible();
         }

@@ -5,7 +5,7 @@ use super::journal::Journal;
 use super::region::Region;
 use crate::error::{Error, Result};
 use crate::format::ALIGNMENT;
-use crate::format::header::{HEADER_SIZE, Home, state, word};
+use crate::format::header::{HOME, HOME_SIZE, Home, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Kind};
 use crate::format::slot::Table;
 use crate::scan::Window;
@@ -17,10 +17,10 @@ const LAST_CHECK_MAX: u64 = 1 << 20;
 /// Whether index and words can be believed as they are.
 pub(crate) fn is_trusted(region: &Region) -> Result<bool> {
     let file = region.file();
-    let mut page = [0; HEADER_SIZE as usize];
-    file.read(0, &mut page).map_err(Error::io("read", file.path()))?;
+    let mut bytes = [0; HOME_SIZE];
+    file.read(HOME, &mut bytes).map_err(Error::io("read", file.path()))?;
     let home = file.home().map_err(Error::io("look at", file.path()))?;
-    let is_home = home.is_some() && Home::decode(&page) == home;
+    let is_home = home.is_some() && Home::decode(&bytes) == home;
     let journal = region.journal();
     let state = journal.ledger.medium.load(word::STATE);
     let is_whole = || Ok::<_, Error>(journal.ledger.get(word::FAILED)? == 0);

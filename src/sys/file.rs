@@ -8,7 +8,7 @@ use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
 use crate::format::{ALIGNMENT, FILE_LIMIT, WORD_MASK};
 use fs4::{FileExt as Lockable, TryLockError};
 use rustix::fs::{FallocateFlags, SeekFrom};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -132,8 +132,8 @@ impl CacheFile {
 
     /// Where the file lives now; `None` where the system does not tell, and no file is at home.
     pub(crate) fn home(&self) -> io::Result<Option<Home>> {
-        let (device, inode) = self.identity()?;
-        let born = born(&self.file)?;
+        let data = self.file.metadata()?;
+        let (device, inode, born) = (data.dev(), data.ino(), born(&data));
         Ok(super::place::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
     }
 
@@ -168,10 +168,10 @@ fn check_limit(end: u64) -> io::Result<()> {
 }
 
 /// When the inode was made, in nanoseconds since 1970; zero where the file system does not keep it.
-fn born(file: &File) -> io::Result<u64> {
-    let Ok(created) = file.metadata()?.created() else { return Ok(0) };
+fn born(data: &Metadata) -> u64 {
+    let Ok(created) = data.created() else { return 0 };
     let since = created.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(since.as_nanos() as u64)
+    since.as_nanos() as u64
 }
 
 impl Words for CacheFile {

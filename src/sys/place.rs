@@ -8,7 +8,7 @@ use crate::error::{Error, Exposure, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -298,7 +298,10 @@ pub(crate) fn boot_id() -> io::Result<Option<[u8; 16]>> {
 
 #[cfg(target_os = "linux")]
 fn read_boot_id() -> io::Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+    // No more than there is: files of this kind have no size, and looking for their end takes calls.
+    let mut uuid = String::with_capacity(64);
+    File::open("/proc/sys/kernel/random/boot_id")?.take(36).read_to_string(&mut uuid)?;
+    Ok(uuid)
 }
 
 #[cfg(target_os = "macos")]

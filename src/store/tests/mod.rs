@@ -488,7 +488,7 @@ fn a_torn_copy_on_the_same_inode_is_not_trusted() {
     };
     // As `cp c b; rm c; cp b c`: the inode number is the same, the time of birth is not.
     let image = std::fs::read(&path).unwrap();
-    let mut home = Home::decode(image[..4096].try_into().unwrap()).unwrap();
+    let mut home = Home::decode(image[HOME as usize..].first_chunk().unwrap()).unwrap();
     home.born -= 1;
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&home.encode(), HOME).unwrap();
