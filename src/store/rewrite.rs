@@ -77,10 +77,29 @@ pub(crate) fn copy(
     view: View,
     retired: &HashSet<Prefix>,
 ) -> Result<Bulk> {
-    let seed = region.facts.seed;
     let slots = newest(region, slots);
-    let mut index = HeapTable::new(buckets_for(&slots));
-    let first_index = Table::new(HEADER_SIZE, index.table().buckets());
+    let mut buckets = index::buckets_for(slots.len() as u64);
+    loop {
+        // The index lies before the log, so where tags crowd as they hardly ever do, the copy is made again.
+        match copy_behind(region, &slots, out, view, retired, buckets)? {
+            (bulk, needed) if needed == buckets => return Ok(bulk),
+            (_, needed) => buckets = needed,
+        }
+    }
+}
+
+/// As [`copy`], behind an index of so many buckets. Returns how many it should have had, too.
+fn copy_behind(
+    region: &Region,
+    slots: &[Slot],
+    out: &CacheFile,
+    view: View,
+    retired: &HashSet<Prefix>,
+    buckets: u64,
+) -> Result<(Bulk, u64)> {
+    let seed = region.facts.seed;
+    let first_index = Table::new(HEADER_SIZE, buckets);
+    let mut copied_slots = Vec::with_capacity(slots.len());
     let (file_id, generation) = (random(), region.facts.generation + 1);
     let log_start = first_index.end();
     let facts = Facts { file_id, generation, first_index, log_start, ..region.facts };
@@ -117,28 +136,25 @@ pub(crate) fn copy(
         }
         batch.begin(bulk.tail, &head.encode(bulk.tail, seed))?;
         batch.copy(&mut window, slot.offset() + HEAD_SIZE, head.len).map_err(copied())?;
-        index.put(Slot::new(tag, bulk.tail), |_| false);
+        copied_slots.push(Slot::new(tag, bulk.tail));
         bulk.last = bulk.tail;
         bulk.tail = head.next(bulk.tail);
         bulk.entries += u64::from(is_value);
         bulk.live += if is_value { head.next(0) } else { 0 };
     }
     batch.write().map_err(Error::io("write", out.path()))?;
+    // By their tags, which is from front to back.
+    copied_slots.sort_unstable_by_key(|slot| slot.0);
+    let mut index = HeapTable::new(buckets);
+    for slot in copied_slots {
+        index.put(slot, |_| false);
+    }
     bulk.used = index.used();
     let write = || Error::io("write", out.path());
-    assert_eq!(index.table(), first_index, "a table made for as many slots does not grow");
     out.write(HEADER_SIZE, &index.bytes()).map_err(write())?;
-    out.allocate(0, bulk.tail).map_err(write())?;
-    Ok(bulk)
-}
-
-/// Buckets for these slots, wherever their tags crowd: they are the same in any file.
-fn buckets_for(slots: &[Slot]) -> u64 {
-    let mut trial = HeapTable::new(index::buckets_for(slots.len() as u64));
-    for slot in slots {
-        trial.put(*slot, |_| false);
-    }
-    trial.table().buckets()
+    // All of it has been written, and has its disk space, but for the last record's padding.
+    out.resize(bulk.tail).map_err(write())?;
+    Ok((bulk, index.table().buckets()))
 }
 
 /// The slots of the newest record of every key, in the order of the log. In a sound index that is all of
