@@ -36,9 +36,10 @@ pub struct Table<K: ?Sized, V> {
 /// For how many keys the machine fetches memory at a time: what its nearest cache holds.
 const PREFETCH_MAX: usize = 32;
 
-/// What `insert_many` encodes before it takes the lock: entries, and bytes of values.
-const BATCH_ENTRIES: usize = 4096;
-const BATCH_BYTES: usize = 4 << 20;
+/// What `insert_many` encodes before it takes the lock: entries, and bytes of values. So few that they
+/// stay in the nearer caches, and that the allocator keeps their memory from one batch to the next.
+const BATCH_ENTRIES: usize = 256;
+const BATCH_BYTES: usize = 64 << 10;
 
 impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     pub(crate) fn new(handle: &Arc<Handle>, name: Name) -> Table<K, V> {
@@ -143,7 +144,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         self.section.insert(self.section.identify(key), value)
     }
 
-    /// Stores many values, and returns how many. Takes the lock once for thousands of them. Up to an
+    /// Stores many values, and returns how many. Takes the lock once for hundreds of them. Up to an
     /// error, all or nothing of each batch is stored.
     ///
     /// ```

@@ -134,8 +134,15 @@ impl Region {
         counts.then(|| (record, record::cost(head)))
     }
 
-    /// Has the machine fetch the slots of many identities, then the records that they lead to: each is
-    /// most likely a cache miss, and none depends on another one.
+    /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it.
+    pub(crate) fn prefetch_slot(&self, identity: &Identity) {
+        let Backing::Mapped(map) = &self.backing else { return };
+        let table = Table(map.load(word::INDEX));
+        map.prefetch(index::first_place(table, Tag::of(identity.hash(self.facts.seed))));
+    }
+
+    /// Has the machine fetch the slots of many identities, then the records that they lead to: none depends
+    /// on another one.
     pub(crate) fn prefetch(&self, identities: &[Identity]) {
         let Backing::Mapped(map) = &self.backing else { return };
         let table = Table(map.load(word::INDEX));

@@ -81,7 +81,9 @@ impl Store {
     ) -> Result<Option<Found>> {
         entry.check_size()?;
         // Encoded, above all checksummed, before the lock; the seed outlives compaction.
-        let mut seed = self.region()?.facts.seed;
+        let region = self.region()?;
+        region.prefetch_slot(&entry.identity); // It comes while the lock is taken.
+        let mut seed = region.facts.seed;
         let mut draft = entry.draft(seed);
         for _ in 0..open::TRIES {
             let writer = self.lock_until(deadline)?;
