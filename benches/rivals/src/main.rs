@@ -11,6 +11,7 @@
 
 mod calls;
 mod charts;
+mod goals;
 mod measure;
 mod report;
 mod rivals;
@@ -68,7 +69,7 @@ impl Bench {
         if self.quick { quick } else { full }
     }
     fn rounds(&self) -> u64 {
-        self.amount(3, 7)
+        self.amount(3, 5)
     }
     fn has(&self, rival: &str) -> bool {
         self.rivals.is_empty()
@@ -117,6 +118,7 @@ fn main() -> Result<()> {
         (None, true) => project.join("target/benchmarks"),
         (None, false) => project.join("docs/benchmarks"),
     };
+    bench.results.add(goals::judge(&bench.results));
     bench.results.write(&out)?;
     println!("{}", bench.results.tables());
     println!("tables and charts are in {}", out.display());

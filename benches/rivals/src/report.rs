@@ -112,28 +112,28 @@ const CHARTS: &[Chart] = &[
     Chart {
         file: "hot.svg",
         title: "A hit: 64-byte value, a thousand hot keys (log scale, shorter is better)",
-        table: "store-64",
+        table: "reads-64",
         column: "hot hit",
         on_disk: false,
     },
     Chart {
         file: "uniform.svg",
         title: "A hit: 64-byte value, any of all entries (log scale, shorter is better)",
-        table: "store-64",
+        table: "reads-64",
         column: "uniform hit",
         on_disk: false,
     },
     Chart {
         file: "append.svg",
         title: "A new entry of 64 bytes, by itself (log scale, shorter is better)",
-        table: "store-64",
+        table: "writes-64",
         column: "append",
         on_disk: true,
     },
     Chart {
         file: "batch.svg",
         title: "A new entry of 64 bytes, by the thousand (log scale, shorter is better)",
-        table: "store-64",
+        table: "writes-64",
         column: "append by 1000",
         on_disk: true,
     },
@@ -173,6 +173,11 @@ impl Results {
 
     pub fn add(&mut self, table: Table) {
         self.tables.push(table);
+    }
+
+    /// The median of a row and column of a table.
+    pub fn get(&self, table: &str, row: &str, column: &str) -> Option<f64> {
+        self.tables.iter().find(|it| it.name == table)?.get(row, column)
     }
 
     pub fn tables(&self) -> String {
