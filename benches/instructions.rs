@@ -14,13 +14,13 @@ use std::process::{Command, ExitCode};
 /// What is counted, and a limit in instructions: a tenth above what it took last, since each file spreads its
 /// keys differently.
 const LIMITS: [(&str, u64); 7] = [
-    ("hit", 340),
-    ("get", 350),
-    ("get_many of 32, each", 450),
-    ("first get of a record", 1600),
-    ("miss", 1020),
-    ("insert", 5500),
-    ("insert_many of 1000, each", 2400),
+    ("hit", 310),
+    ("get", 330),
+    ("get_many of 32, each", 390),
+    ("first get of a record", 1500),
+    ("miss", 950),
+    ("insert", 5200),
+    ("insert_many of 1000, each", 2200),
 ];
 
 const OPERATIONS: u64 = 20_000;

@@ -1,7 +1,6 @@
 //! Tables: typed, named parts of a cache, for entries by hand.
 
 use crate::error::Result;
-use crate::format::record::Identity;
 use crate::handle::Handle;
 use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name};
@@ -32,9 +31,6 @@ pub struct Table<K: ?Sized, V> {
     pub(crate) section: Arc<Section<V>>,
     key: PhantomData<fn(&K)>,
 }
-
-/// For how many keys the machine fetches memory at a time: what its nearest cache holds.
-const PREFETCH_MAX: usize = 32;
 
 /// What `insert_many` encodes before it takes the lock: entries, and bytes of values. So few that they
 /// stay in the nearer caches, and that the allocator keeps their memory from one batch to the next.
@@ -95,7 +91,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
 
     /// The values of several keys, in their order. The machine waits for the memory of all of them at
     /// once, so that each costs less than a [`get`](Table::get) would: less than half, where there are more
-    /// entries than its caches hold. No lock and no system call on hits; allocates what it returns.
+    /// entries than its caches hold. No lock and no system call on hits; allocates what it returns, and 40
+    /// bytes a key meanwhile.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -110,19 +107,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// # Errors
     /// As [`get`](Table::get).
     pub fn get_many<Q: Borrow<K>>(&self, keys: &[Q]) -> Result<Vec<Option<Cached<V>>>> {
-        let mut values = Vec::with_capacity(keys.len());
-        let mut identities: Vec<Identity> = Vec::with_capacity(PREFETCH_MAX.min(keys.len()));
-        for keys in keys.chunks(PREFETCH_MAX) {
-            identities.clear();
-            identities.extend(keys.iter().map(|key| self.section.identify(key.borrow())));
-            if let Some((store, _)) = self.section.parts() {
-                store.prefetch(&identities);
-            }
-            for identity in &identities {
-                values.push(self.section.get(identity)?);
-            }
-        }
-        Ok(values)
+        let identify = |key: &Q| self.section.identify(key.borrow());
+        self.section.get_many(&keys.iter().map(identify).collect::<Vec<_>>())
     }
 
     /// Whether a key has a value.

@@ -15,7 +15,7 @@ const PLACE_BITS: u32 = 64 - TAG_BITS;
 pub(crate) const BUCKET_LIMIT: u64 = 1 << TAG_BITS;
 
 /// The upper bits of a key's hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tag(u64);
 
 impl Tag {

@@ -207,14 +207,23 @@ impl Store {
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
-    /// Has the machine fetch what the look-ups of these identities will need, so that it waits but once. A
-    /// hint: a thread that has no share of the file yet goes without, and takes no lock for it.
-    pub(crate) fn prefetch(&self, identities: &[Identity]) {
-        if let Some(share) = own_share(&self.key)
-            && let Some(region) = share.region()
-        {
-            region.prefetch(identities);
-        }
+    /// As [`find_seen`](Store::find_seen), for each of several identities; what is not there is `None`, or
+    /// not given at all if none can be.
+    #[inline]
+    pub(crate) fn find_seen_many(
+        &self,
+        identities: &[Identity],
+        view: View,
+        mut give: impl FnMut(Option<Hit>),
+    ) {
+        let Some(share) = own_share(&self.key) else { return };
+        let Some(region) = share.region() else { return };
+        region.find_seen_many(identities, view, |found| {
+            give(found.map(|(record, cost)| {
+                share.count_hit(cost.nanos());
+                Hit { share: Arc::clone(&share), record }
+            }));
+        });
     }
 
     /// This thread's share of a region.

@@ -20,6 +20,9 @@ use std::sync::{Mutex, PoisonError};
 /// Address space mapped at first; grown fourfold when half of it is used.
 pub(crate) const MAP_SIZE: u64 = 64 << 30;
 
+/// For how many look-ups the machine fetches memory at a time: what its nearest cache holds.
+const PREFETCH_MAX: usize = 32;
+
 /// How the bytes are reached.
 pub(crate) enum Backing {
     /// In place.
@@ -118,13 +121,17 @@ impl Region {
     /// computing it took: the path of nearly every hit. `None` says nothing; [`find`](Region::find) does.
     #[inline(always)]
     pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<(Record, Cost)> {
+        self.find_seen_by(Tag::of(identity.hash(self.facts.seed)), identity, view)
+    }
+
+    #[inline(always)]
+    fn find_seen_by(&self, tag: Tag, identity: &Identity, view: View) -> Option<(Record, Cost)> {
         let Backing::Mapped(map) = &self.backing else { return None };
         if map.load(word::STATE) != state::LIVE || self.private.is_some() {
             return None;
         }
         // Acquire, in `load`; pairs with the store that switches tables.
         let table = Table(map.load(word::INDEX));
-        let tag = Tag::of(identity.hash(self.facts.seed));
         let record = index::find(map, table, tag, |offset| {
             let record = map.seen(offset)?;
             record::belongs_to(map.head(&record), identity).then_some(record)
@@ -134,28 +141,44 @@ impl Region {
         counts.then(|| (record, record::cost(head)))
     }
 
-    /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it.
-    pub(crate) fn prefetch_slot(&self, identity: &Identity) {
-        let Backing::Mapped(map) = &self.backing else { return };
-        let table = Table(map.load(word::INDEX));
-        map.prefetch(index::first_place(table, Tag::of(identity.hash(self.facts.seed))));
+    /// As [`find_seen`](Region::find_seen), for each of a few identities. The machine fetches the slots of
+    /// all, then the records that they lead to: each is most likely a cache miss, and none depends on
+    /// another one.
+    pub(crate) fn find_seen_many(
+        &self,
+        identities: &[Identity],
+        view: View,
+        mut give: impl FnMut(Option<(Record, Cost)>),
+    ) {
+        for identities in identities.chunks(PREFETCH_MAX) {
+            let mut tags = [Tag::default(); PREFETCH_MAX];
+            for (tag, identity) in tags.iter_mut().zip(identities) {
+                *tag = self.prefetch_slot(identity);
+            }
+            tags.iter().take(identities.len()).for_each(|tag| self.prefetch_record(*tag));
+            for (tag, identity) in tags.iter().zip(identities) {
+                give(self.find_seen_by(*tag, identity, view));
+            }
+        }
     }
 
-    /// Has the machine fetch the slots of many identities, then the records that they lead to: none depends
-    /// on another one.
-    pub(crate) fn prefetch(&self, identities: &[Identity]) {
-        let Backing::Mapped(map) = &self.backing else { return };
-        let table = Table(map.load(word::INDEX));
-        let tag_of = |identity: &Identity| Tag::of(identity.hash(self.facts.seed));
-        let first_place = |tag| index::first_place(table, tag);
-        for identity in identities {
-            map.prefetch(first_place(tag_of(identity)));
+    /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, identity: &Identity) -> Tag {
+        let tag = Tag::of(identity.hash(self.facts.seed));
+        if let Backing::Mapped(map) = &self.backing {
+            map.prefetch(index::first_place(Table(map.load(word::INDEX)), tag));
         }
-        for tag in identities.iter().map(tag_of) {
-            let slot = Slot(map.load(first_place(tag)));
-            if slot.tag() == tag {
-                map.prefetch_record(slot.offset());
-            }
+        tag
+    }
+
+    /// The same for the record that the first slot leads to, which nearly always is the one.
+    #[inline]
+    fn prefetch_record(&self, tag: Tag) {
+        let Backing::Mapped(map) = &self.backing else { return };
+        let slot = Slot(map.load(index::first_place(Table(map.load(word::INDEX)), tag)));
+        if slot.tag() == tag {
+            map.prefetch_record(slot.offset());
         }
     }
 
