@@ -2,7 +2,7 @@
 
 use crate::Bench;
 use crate::calls;
-use crate::measure::{Order, key, median, mix, quantile, value};
+use crate::measure::{Order, key, median, mix, pin, quantile, value};
 use crate::report::{Table, Unit};
 use crate::rivals::{ALL, Facts, Keeps, OWN, UNLOCKED};
 use crate::with_rival;
@@ -107,6 +107,7 @@ fn store_of(bench: &mut Bench, tables: &mut Tables, size: usize, count: u64) -> 
     for player in &mut players {
         bench.step(format!("{}: settling", player.facts.name));
         settle(player, &mut tables.space)?;
+        player.worker.ask(Task::Warm)?;
         let get = player.worker.ask_one(Task::Loop(Order::Uniform, 2000, 99))?;
         let most = bench.amount(200_000.0, 500_000.0);
         player.gets = (bench.amount(5e7, 2e8) / get).clamp(1000.0, most) as usize;
@@ -184,7 +185,7 @@ fn run_processes(role: &Role, processes: usize, gets: usize) -> Result<f64> {
     let mut workers = (0..processes).map(|_| start()).collect::<Result<Vec<_>>>()?;
     for (number, worker) in workers.iter_mut().enumerate() {
         worker.ask(Task::Pin(number))?;
-        worker.ask(Task::Loop(Order::Uniform, gets, 100))?; // Page faults.
+        worker.ask(Task::Warm)?;
     }
     for (number, worker) in workers.iter_mut().enumerate() {
         worker.tell(Task::Loop(Order::Uniform, gets, number as u64))?;
@@ -271,6 +272,7 @@ fn limits(bench: &mut Bench) -> Result<()> {
 /// The role of a process that starts, gets a few keys, and ends.
 pub fn live_afresh(role: &str) -> Result<()> {
     let (role, gets): (Role, usize) = serde_json::from_str(role)?;
+    pin(0);
     if role.rival == "plain file" {
         return read_plainly(&role, gets);
     }
@@ -417,6 +419,7 @@ fn compaction(bench: &mut Bench) -> Result<()> {
                 Unit::Ratio,
                 plain / own,
             );
+            (0..count).for_each(|n| drop(black_box(values.get(&key(n)))));
             let until = Instant::now() + std::time::Duration::from_secs_f64(own);
             let mut alone = latencies(&|| Instant::now() > until);
             let mut beside = std::thread::scope(|scope| {
@@ -457,11 +460,13 @@ fn scale(bench: &mut Bench) -> Result<()> {
                 table.add(&format!("{}: {what}", facts.name), &column, Unit::Nanoseconds, value);
             };
             add("append by 1000", player.worker.ask_one(Task::Fill(0, *count))?);
+            player.worker.ask(Task::Warm)?;
             let rounds = (0..bench.rounds())
                 .map(|round| player.worker.ask_one(Task::Loop(Order::Uniform, 500_000, round)));
             add("uniform hit", median(&rounds.collect::<Result<Vec<_>>>()?));
             if facts.keeps == Keeps::OnDisk {
-                add("open", player.worker.ask_one(Task::Open)?);
+                let opens = (0..5).map(|_| player.worker.ask_one(Task::Open));
+                add("open", median(&opens.collect::<Result<Vec<_>>>()?));
             }
             drop(player.worker);
             drop(std::fs::remove_dir_all(&player.role.dir));

@@ -21,6 +21,8 @@ pub enum Task {
     /// Put them one by one: nanoseconds of each put, as p50, p99, p99.9, p99.99 and the longest, and the
     /// mean.
     Put(u64, u64),
+    /// Get every key there is.
+    Warm,
     /// Get so many keys in an order, in a loop: nanoseconds a get.
     Loop(Order, usize, u64),
     /// Get so many keys one by one, each timed: p50, p99, p99.9.
@@ -139,6 +141,11 @@ fn perform<R: Rival>(store: &R, role: &Role, task: Task) -> Vec<f64> {
     match task {
         Task::Fill(from, to) => fill(store, from, to, role.size),
         Task::Put(from, to) => put(store, from, to, role.size),
+        Task::Warm => {
+            let found = (0..role.count).filter(|n| store.get(&key(*n)).is_some()).count();
+            assert_eq!(found as u64, role.count);
+            vec![]
+        }
         Task::Loop(order, gets, round) => {
             let keys = keys(order, gets, round);
             let found = if order == Order::Absent { 0 } else { gets };
