@@ -30,7 +30,7 @@ struct Arguments {
     /// Fewer entries, fewer rounds: two minutes' worth.
     #[arg(long)]
     quick: bool,
-    /// Only these parts: store, growth, fresh, limits, compaction, calls, scale.
+    /// Only these parts: store, calls, limits, memory, fresh, growth, compaction, scale.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these rivals.

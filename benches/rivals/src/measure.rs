@@ -1,6 +1,8 @@
 //! Keys, orders of keys, and what is made of many times.
 
 use crate::rivals::Key;
+use anyhow::Result;
+use memmap2::{Advice, MmapMut};
 use serde::{Deserialize, Serialize};
 
 /// A well-mixed number: neighbours become strangers.
@@ -92,6 +94,15 @@ pub fn pin(core: usize) {
     set.set(core % std::thread::available_parallelism().map_or(1, usize::from));
     // Where that is not allowed it wanders.
     let _ = rustix::thread::sched_setaffinity(None, &set);
+}
+
+/// So many lines of 64 bytes, in large pages if they are to be had.
+pub fn lines(count: usize, in_large_pages: bool) -> Result<MmapMut> {
+    let memory = MmapMut::map_anon(count * 64)?;
+    if in_large_pages {
+        memory.advise(Advice::HugePage)?;
+    }
+    Ok(memory)
 }
 
 /// Uses half of the memory that is free, and gives it back: a virtual machine may not have it yet, and a

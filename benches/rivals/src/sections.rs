@@ -21,6 +21,7 @@ pub const PARTS: &[(&str, Part)] = &[
     ("store", store),
     ("calls", calls::calls),
     ("limits", limits),
+    ("memory", memory),
     ("fresh", fresh),
     ("growth", growth),
     ("compaction", compaction),
@@ -92,45 +93,65 @@ const LOOPS: [(&str, Order); 4] = [
 
 fn store_of(bench: &mut Bench, tables: &mut Tables, size: usize, count: u64) -> Result<()> {
     let mut players = Vec::new();
-    let rivals: Vec<_> = ALL.iter().filter(|facts| bench.has(facts.name)).collect();
     let rounds = bench.rounds();
-    bench.progress.inc_length(rivals.len() as u64 * (2 + 2 * rounds));
     let dir = bench.dir.path().to_path_buf();
-    for facts in rivals {
+    for facts in ALL.iter().filter(|facts| bench.has(facts.name)) {
         let fewer = (count / facts.one_in as u64).max(2000);
-        let mut player = play(bench, facts, &dir, size, fewer)?;
-        bench.step(format!("{}: filling", facts.name));
-        player.worker.ask(Task::Fill(0, fewer))?;
-        player.next = fewer;
-        players.push(player);
+        players.push(play(bench, facts, &dir, size, fewer)?);
     }
-    for player in &mut players {
-        bench.step(format!("{}: settling", player.facts.name));
+    bench.progress.inc_length(players.len() as u64 * (3 + 2 * rounds));
+    in_turn(bench, &mut players, "filling", |player| {
+        player.next = player.role.count;
+        player.worker.ask(Task::Fill(0, player.next)).map(drop)
+    })?;
+    in_turn(bench, &mut players, "settling", |player| {
         settle(player, &mut tables.space)?;
         player.worker.ask(Task::Warm)?;
         let get = player.worker.ask_one(Task::Loop(Order::Uniform, 2000, 99))?;
         let most = bench.amount(200_000.0, 500_000.0);
         player.gets = (bench.amount(5e7, 2e8) / get).clamp(1000.0, most) as usize;
+        Ok(())
+    })?;
+    for round in 0..rounds {
+        in_turn(bench, &mut players, "reading", |player| read(player, &mut tables.reads, round))?;
     }
     for round in 0..rounds {
-        for player in &mut players {
-            bench.step(format!("{}: round {}", player.facts.name, round + 1));
-            read(player, &mut tables.reads, round)?;
-        }
+        in_turn(bench, &mut players, "writing", |player| write(player, &mut tables.writes, round))?;
     }
-    for round in 0..rounds {
-        for player in &mut players {
-            bench.step(format!("{}: writing, round {}", player.facts.name, round + 1));
-            write(player, &mut tables.writes, round)?;
+    in_turn(bench, &mut players, "memory", |player| {
+        for (name, bytes) in
+            ["peak memory", "of its own"].iter().zip(player.worker.ask(Task::Memory)?)
+        {
+            tables.space.add(player.facts.name, name, Unit::Bytes, bytes);
         }
-    }
-    for player in &mut players {
-        let [peak, own] = player.worker.ask(Task::Memory)?[..] else { continue };
-        tables.space.add(player.facts.name, "peak memory", Unit::Bytes, peak);
-        tables.space.add(player.facts.name, "of its own", Unit::Bytes, own);
         drop(std::fs::remove_dir_all(&player.role.dir));
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+/// Has all do something in turns. A rival that fails is left out from there on.
+fn in_turn(
+    bench: &Bench,
+    players: &mut Vec<Player>,
+    what: &str,
+    mut work: impl FnMut(&mut Player) -> Result<()>,
+) -> Result<()> {
+    let mut own = Ok(());
+    players.retain_mut(|player| {
+        let name = player.facts.name;
+        bench.step(format!("{name}: {what}"));
+        match work(player) {
+            Err(error) if name == OWN => own = Err(error),
+            Err(error) => {
+                let message = format!("{name} is left out from here on: {what}: {error:#}");
+                bench.progress.suspend(|| eprintln!("{message}"));
+                return false;
+            }
+            Ok(()) => {}
+        }
+        true
+    });
+    own
 }
 
 /// Bytes on disk before and after it is brought to rest, and opening it.
@@ -264,6 +285,52 @@ fn limits(bench: &mut Bench) -> Result<()> {
         add("hot hit, key of 200 bytes", hit);
         add("Vec<String> of 1000, first touch by a process", cold);
         add("Vec<String> of 1000, warm", warm);
+    }
+    bench.results.add(table);
+    Ok(())
+}
+
+/// What the machine takes for a line of memory that no cache holds, which is what a random hit is made of:
+/// one after the other, and all at once; in pages of 4 KiB, and in large ones.
+fn memory(bench: &mut Bench) -> Result<()> {
+    let mut table = Table::new("memory", "A line of memory, anywhere in so many bytes");
+    let rounds = bench.rounds();
+    bench.progress.inc_length(1);
+    bench.step("memory");
+    pin(0);
+    const STEPS: u64 = 1_000_000;
+    for mebibytes in [1, 4, 16, 64, 256, 1024] {
+        let lines = mebibytes << 14;
+        for pages in ["pages of 4 KiB", "large pages"] {
+            let mut memory = crate::measure::lines(lines as usize, pages == "large pages")?;
+            // A cycle through all lines: each says which is next.
+            let mut order: Vec<u64> = (0..lines).collect();
+            order.sort_unstable_by_key(|line| mix(*line));
+            for (at, line) in order.iter().enumerate() {
+                let next = order[(at + 1) % order.len()];
+                memory[*line as usize * 64..][..8].copy_from_slice(&next.to_le_bytes());
+            }
+            let next = |line: u64| {
+                let bytes = memory[line as usize * 64..].first_chunk().expect("a line");
+                u64::from_le_bytes(*bytes)
+            };
+            for _ in 0..rounds {
+                let mut at = 0;
+                let start = Instant::now();
+                (0..STEPS).for_each(|_| at = next(at));
+                black_box(at);
+                let chased = start.elapsed().as_nanos() as f64 / STEPS as f64;
+                let start = Instant::now();
+                black_box((0..STEPS).fold(0, |sum, n| sum ^ next(mix(n) % lines)));
+                let at_once = start.elapsed().as_nanos() as f64 / STEPS as f64;
+                let column = format!("{mebibytes} MiB");
+                let mut add = |row: &str, time| {
+                    table.add(&format!("{row}, {pages}"), &column, Unit::Nanoseconds, time);
+                };
+                add("one after the other", chased);
+                add("independent", at_once);
+            }
+        }
     }
     bench.results.add(table);
     Ok(())
