@@ -106,7 +106,6 @@ fn main() -> Result<()> {
         progress: ProgressBar::new(0).with_style(style),
         results: Results::begin(arguments.quick, &place),
     };
-    measure::touch_memory();
     for (name, part) in sections::PARTS {
         if bench.only.is_empty() || bench.only.iter().any(|only| only == name) {
             bench.progress.println(format!("{name}..."));

@@ -105,14 +105,10 @@ pub fn lines(count: usize, in_large_pages: bool) -> Result<MmapMut> {
     Ok(memory)
 }
 
-/// Uses half of the memory that is free, and gives it back: a virtual machine may not have it yet, and a
-/// page that its host must find first takes ten times as long.
-pub fn touch_memory() {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes =
-        available.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
-    std::hint::black_box(vec![1_u8; kilobytes.unwrap_or(0) / 2 * 1024]);
+/// Uses memory and gives it back, before something is timed that needs as much: a virtual machine may not
+/// have it, or not any more, and a page that its host must find first takes ten times as long.
+pub fn touch_memory(mebibytes: usize) {
+    std::hint::black_box(vec![1_u8; mebibytes << 20]);
 }
 
 /// Bytes of memory this process had at most, and those that are its own now.

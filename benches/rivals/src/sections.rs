@@ -2,7 +2,7 @@
 
 use crate::Bench;
 use crate::calls;
-use crate::measure::{Order, key, median, mix, pin, quantile, value};
+use crate::measure::{Order, key, median, mix, pin, quantile, touch_memory, value};
 use crate::report::{Table, Unit};
 use crate::rivals::{ALL, Facts, Keeps, OWN, UNLOCKED};
 use crate::with_rival;
@@ -223,6 +223,7 @@ fn write(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
     // Commits that wait for a disk are few.
     let slow = if facts.name == "LMDB" { 50 } else { facts.one_in as u64 };
     let puts = (4_000_000 / (64 + role.size as u64)).min(20_000) / slow;
+    touch_memory(256);
     let times = worker.ask(Task::Put(*next, *next + puts.max(20)))?;
     let names = ["append p50", "append p99", "append p99.9"];
     table.add(facts.name, "append", Unit::Nanoseconds, times[5]);
@@ -417,6 +418,7 @@ fn growth(bench: &mut Bench) -> Result<()> {
         for facts in rivals() {
             bench.step(format!("{}: growing {place}", facts.name));
             let mut player = play(bench, facts, &dir, 8, count)?;
+            touch_memory(count as usize >> 13);
             let times = player.worker.ask(Task::Put(0, count))?;
             let row = format!("{}, {place}", facts.name);
             for (name, time) in
@@ -472,9 +474,11 @@ fn compaction(bench: &mut Bench) -> Result<()> {
             times
         };
         for _ in 0..bench.rounds() {
+            touch_memory(512);
             let start = Instant::now();
             copy_plainly(&path, &copy)?;
             let plain = start.elapsed().as_secs_f64();
+            touch_memory(512);
             let start = Instant::now();
             cache.compact()?;
             let own = start.elapsed().as_secs_f64();
@@ -523,11 +527,11 @@ fn scale(bench: &mut Bench) -> Result<()> {
             }
             let mut player = play(bench, facts, &dir, 8, *count)?;
             let column = count.to_string();
+            touch_memory((*count as usize >> 13).min(2048));
             let mut add = |what: &str, value| {
                 table.add(&format!("{}: {what}", facts.name), &column, Unit::Nanoseconds, value);
             };
             add("append by 1000", player.worker.ask_one(Task::Fill(0, *count))?);
-            player.worker.ask(Task::Warm)?;
             let rounds = (0..bench.rounds())
                 .map(|round| player.worker.ask_one(Task::Loop(Order::Uniform, 500_000, round)));
             add("uniform hit", median(&rounds.collect::<Result<Vec<_>>>()?));
