@@ -137,11 +137,20 @@ pub(crate) const fn is_worth_growing(used: u64, table: Table) -> bool {
 pub(crate) struct HeapTable {
     words: Vec<Cell<u64>>,
     used: u64,
+    /// Slots that it will have at least: whether it should grow is judged by them, in whatever order they
+    /// come.
+    expected: u64,
 }
 
 impl HeapTable {
     pub(crate) fn new(buckets: u64) -> HeapTable {
-        HeapTable { words: vec![Cell::new(0); (buckets * BUCKET_SLOTS) as usize], used: 0 }
+        HeapTable::for_slots(0, buckets)
+    }
+
+    /// A table that will have so many slots.
+    pub(crate) fn for_slots(expected: u64, buckets: u64) -> HeapTable {
+        let words = vec![Cell::new(0); (buckets * BUCKET_SLOTS) as usize];
+        HeapTable { words, used: 0, expected }
     }
 
     /// How it is addressed: as if it lay where a file's first table lies.
@@ -166,7 +175,7 @@ impl HeapTable {
                     self.used += u64::from(prior.is_empty());
                     return None;
                 }
-                Seat::Full if !is_worth_growing(self.used, self.table()) => return None,
+                Seat::Full if !is_worth_growing(self.expected(), self.table()) => return None,
                 Seat::Free(..) | Seat::Full => self.grow(),
             }
         }
@@ -183,8 +192,12 @@ impl HeapTable {
         }
     }
 
+    fn expected(&self) -> u64 {
+        self.expected.max(self.used)
+    }
+
     fn grow(&mut self) {
-        let mut larger = HeapTable::new(self.table().buckets() * 2);
+        let mut larger = HeapTable::for_slots(self.expected(), self.table().buckets() * 2);
         for slot in slots(self, self.table()) {
             larger.put(slot, |_| false);
         }
@@ -290,6 +303,20 @@ mod tests {
             heap.put(Slot::new(tag(1), offset * 4096), |_| false);
         }
         assert!(heap.table().buckets() <= 256 && heap.used() <= 8 * PROBE_LIMIT);
+    }
+
+    #[test]
+    fn a_crowd_that_comes_first_is_not_left_out() {
+        // 300 tags near each other: at this size there is room for 272 near their homes, at twice the size
+        // for all.
+        let width = (1 << 28) / 1024;
+        let crowd = (0..300).map(|n| n * 3 * width / 300);
+        let others = (300..4900).map(|n| n * 50_000);
+        let mut heap = HeapTable::for_slots(4900, 1024);
+        for (n, place) in crowd.chain(others).enumerate() {
+            heap.put(Slot::new(Tag::of(place << 36), (n as u64 + 1) * 4096), |_| false);
+        }
+        assert_eq!(slots(&heap, heap.table()).count(), 4900);
     }
 
     #[test]

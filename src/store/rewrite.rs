@@ -145,16 +145,19 @@ fn copy_behind(
     batch.write().map_err(Error::io("write", out.path()))?;
     // By their tags, which is from front to back.
     copied_slots.sort_unstable_by_key(|slot| slot.0);
-    let mut index = HeapTable::new(buckets);
+    let mut index = HeapTable::for_slots(copied_slots.len() as u64, buckets);
     for slot in copied_slots {
         index.put(slot, |_| false);
     }
     bulk.used = index.used();
     let write = || Error::io("write", out.path());
+    if index.table() != first_index {
+        return Ok((bulk, index.table().buckets()));
+    }
     out.write(HEADER_SIZE, &index.bytes()).map_err(write())?;
     // All of it has been written, and has its disk space, but for the last record's padding.
     out.resize(bulk.tail).map_err(write())?;
-    Ok((bulk, index.table().buckets()))
+    Ok((bulk, buckets))
 }
 
 /// The slots of the newest record of every key, in the order of the log. In a sound index that is all of

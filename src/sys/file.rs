@@ -277,6 +277,7 @@ impl Medium for CacheFile {
         self.file.sync_all()
     }
     fn resize(&self, size: u64) -> io::Result<()> {
+        check_limit(size)?;
         precede(Effect::Resize { file: &self.file, size })?;
         self.file.set_len(size)
     }
