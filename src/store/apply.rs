@@ -82,8 +82,11 @@ impl Journal<'_> {
     fn reveal(&self, list: u64, head: &Head) -> Result<()> {
         for offset in self.offsets_in(list, head)? {
             let Some(value) = self.reserved_at(offset)? else { continue };
-            // Release; pairs with the acquire in `Map::record`: who sees the kind sees the payload.
-            self.ledger.store(offset, value.first_word())?;
+            // Not twice: who has found it reads it as what never changes.
+            if self.medium().load(offset) != value.first_word() {
+                // Release; pairs with the acquire in `Map::record`: who sees the kind sees the payload.
+                self.ledger.store(offset, value.first_word())?;
+            }
             self.put(offset, &value)?;
         }
         Ok(())
