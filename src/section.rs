@@ -178,20 +178,24 @@ impl<V: CacheValue> Section<V> {
         }
     }
 
-    /// The values of several.
-    pub(crate) fn get_many(&self, identities: &[Identity]) -> Result<Vec<Option<Cached<V>>>> {
-        let mut values = Vec::with_capacity(identities.len());
+    /// The values of a few, behind those that are in `values`.
+    pub(crate) fn get_many(
+        &self,
+        identities: &[Identity],
+        values: &mut Vec<Option<Cached<V>>>,
+    ) -> Result<()> {
+        let start = values.len();
         if let Some((store, warrant)) = self.parts() {
             let of = |hit| Cached::of(hit, warrant);
             store.find_seen_many(identities, self.view(), |hit| values.push(hit.map(of)));
         }
-        values.resize_with(identities.len(), || None);
-        for (value, identity) in values.iter_mut().zip(identities) {
+        values.resize_with(start + identities.len(), || None);
+        for (value, identity) in values[start..].iter_mut().zip(identities) {
             if value.is_none() {
-                *value = self.find(identity)?;
+                *value = self.get(identity)?;
             }
         }
-        Ok(values)
+        Ok(())
     }
 
     /// As [`get`](Section::get), for a record that this process has not met.

@@ -5,6 +5,7 @@ use crate::handle::Handle;
 use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name};
 use crate::section::Section;
+use crate::store::region::PREFETCH_MAX;
 use crate::value::encode_behind;
 use crate::warrant::Shape;
 use crate::{CacheKey, CacheValue, Cached};
@@ -91,8 +92,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
 
     /// The values of several keys, in their order. The machine waits for the memory of all of them at
     /// once, so that each costs less than a [`get`](Table::get) would: less than half, where there are more
-    /// entries than its caches hold. No lock and no system call on hits; allocates what it returns, and 40
-    /// bytes a key meanwhile.
+    /// entries than its caches hold. No lock and no system call on hits; allocates what it
+    /// returns.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -107,8 +108,14 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// # Errors
     /// As [`get`](Table::get).
     pub fn get_many<Q: Borrow<K>>(&self, keys: &[Q]) -> Result<Vec<Option<Cached<V>>>> {
-        let identify = |key: &Q| self.section.identify(key.borrow());
-        self.section.get_many(&keys.iter().map(identify).collect::<Vec<_>>())
+        let mut values = Vec::with_capacity(keys.len());
+        let mut identities = Vec::with_capacity(keys.len().min(PREFETCH_MAX));
+        for keys in keys.chunks(PREFETCH_MAX) {
+            identities.clear();
+            identities.extend(keys.iter().map(|key| self.section.identify(key.borrow())));
+            self.section.get_many(&identities, &mut values)?;
+        }
+        Ok(values)
     }
 
     /// Whether a key has a value.
@@ -130,7 +137,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         self.section.insert(self.section.identify(key), value)
     }
 
-    /// Stores many values, and returns how many. Takes the lock once for hundreds of them. Up to an
+    /// Stores many values, and returns how many. Takes the lock once for each batch of up to 256
+    /// entries, or of 64 KiB of values. Up to an
     /// error, all or nothing of each batch is stored.
     ///
     /// ```

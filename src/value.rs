@@ -173,7 +173,13 @@ pub struct Cached<V: Archive> {
     share: Arc<Share>,
 }
 
-// SAFETY: shared ownership of an archived value, as an `Arc` of one is, and under the same bounds.
+const _: () = {
+    const fn is_for_threads<T: Send + Sync>() {}
+    is_for_threads::<Share>();
+};
+
+// SAFETY: shared ownership of an archived value, as an `Arc` of one is, and under the same bounds. What
+// keeps it is for threads too: see above.
 unsafe impl<V: Archive<Archived: Send + Sync>> Send for Cached<V> {}
 // SAFETY: as above.
 unsafe impl<V: Archive<Archived: Send + Sync>> Sync for Cached<V> {}

@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) const MAP_SIZE: u64 = 64 << 30;
 
 /// For how many look-ups the machine fetches memory at a time: what its nearest cache holds.
-const PREFETCH_MAX: usize = 32;
+pub(crate) const PREFETCH_MAX: usize = 32;
 
 /// How the bytes are reached.
 pub(crate) enum Backing {

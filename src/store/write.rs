@@ -81,9 +81,7 @@ impl Store {
     ) -> Result<Option<Found>> {
         entry.check_size()?;
         // Encoded, above all checksummed, before the lock; the seed outlives compaction.
-        let region = self.region()?;
-        region.prefetch_slot(&entry.identity); // It comes while the lock is taken.
-        let mut seed = region.facts.seed;
+        let mut seed = self.begin(&entry.identity)?;
         let mut draft = entry.draft(seed);
         for _ in 0..open::TRIES {
             let writer = self.lock_until(deadline)?;
@@ -117,6 +115,14 @@ impl Store {
             return Ok(Some(writer.stored(offset, entry)));
         }
         Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// The seed of the file that is the cache now, which is not held on to: who follows another lets go of
+    /// it. The slot of `identity` comes from memory while the lock is taken.
+    fn begin(&self, identity: &Identity) -> Result<u64> {
+        let region = self.region()?;
+        region.prefetch_slot(identity);
+        Ok(region.facts.seed)
     }
 
     /// Stores values, all under one lock.
