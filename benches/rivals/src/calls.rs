@@ -279,10 +279,10 @@ pub fn calls(bench: &mut Bench) -> Result<()> {
     let mut table = Table::new("calls", title);
     let rounds = bench.rounds();
     let calls = bench.amount(100_000, 500_000);
-    bench.progress.inc_length(rounds * KEEPERS.len() as u64 + 1);
-    crate::measure::pin(0);
+    bench.progress.inc_length((rounds + 1) * KEEPERS.len() as u64 + 1);
+    let pinned = crate::measure::Pinned::to(0);
     let arguments = Arguments::new();
-    for round in 0..rounds {
+    for round in 0..=rounds {
         for (name, keeper) in KEEPERS.iter().filter(|(name, _)| bench.has(name)) {
             bench.step(format!("{name}: calls"));
             let dir = tempfile::tempdir_in(bench.dir.path())?;
@@ -295,6 +295,7 @@ pub fn calls(bench: &mut Bench) -> Result<()> {
             }
         }
     }
+    drop(pinned);
     bench.step("Python: calls");
     match python(bench.dir.path()) {
         Ok(times) => times.into_iter().for_each(|(name, times)| {
@@ -315,6 +316,7 @@ fn python(dir: &Path) -> Result<Vec<(String, [f64; 3])>> {
         if !output.status.success() {
             bail!("{}: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
         }
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let env = dir.join("python");

@@ -76,6 +76,10 @@ impl Bench {
             || rival == rivals::OWN
             || self.rivals.iter().any(|name| name == rival)
     }
+    /// Says something above the bar.
+    fn say(&self, what: String) {
+        self.progress.suspend(|| eprintln!("{what}"));
+    }
     fn step(&self, what: impl Into<std::borrow::Cow<'static, str>>) {
         self.progress.set_message(what);
         self.progress.inc(1);
@@ -106,18 +110,19 @@ fn main() -> Result<()> {
         progress: ProgressBar::new(0).with_style(style),
         results: Results::begin(arguments.quick, &place),
     };
-    for (name, part) in sections::PARTS {
-        if bench.only.is_empty() || bench.only.iter().any(|only| only == name) {
-            bench.progress.println(format!("{name}..."));
-            part(&mut bench).with_context(|| (*name).to_string())?;
-        }
-    }
-    bench.progress.finish_and_clear();
     let out = match (&arguments.out, arguments.quick) {
         (Some(out), _) => out.clone(),
         (None, true) => project.join("target/benchmarks"),
         (None, false) => project.join("docs/benchmarks"),
     };
+    let is_wanted = |name: &str| bench.only.is_empty() || bench.only.iter().any(|it| it == name);
+    let parts: Vec<_> = sections::PARTS.iter().filter(|(name, _)| is_wanted(name)).collect();
+    for (name, part) in parts {
+        bench.say(format!("{name}..."));
+        part(&mut bench).with_context(|| (*name).to_string())?;
+        bench.results.write(&out)?; // What there is so far.
+    }
+    bench.progress.finish_and_clear();
     bench.results.add(goals::judge(&bench.results));
     bench.results.write(&out)?;
     println!("{}", bench.results.tables());

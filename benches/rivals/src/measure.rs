@@ -3,7 +3,9 @@
 use crate::rivals::Key;
 use anyhow::Result;
 use memmap2::{Advice, MmapMut};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 
 /// A well-mixed number: neighbours become strangers.
 pub fn mix(n: u64) -> u64 {
@@ -88,12 +90,33 @@ pub fn spread(values: &[f64]) -> f64 {
     (quantile(&mut values, 0.75) - quantile(&mut values, 0.25)) / quantile(&mut values, 0.5)
 }
 
-/// Keeps this thread on a core, so that it does not wander while it is timed.
-pub fn pin(core: usize) {
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(core % std::thread::available_parallelism().map_or(1, usize::from));
-    // Where that is not allowed it wanders.
-    let _ = rustix::thread::sched_setaffinity(None, &set);
+/// The cores that this process may use, as they were when it first asked.
+fn cores() -> &'static CpuSet {
+    static CORES: OnceLock<CpuSet> = OnceLock::new();
+    CORES.get_or_init(|| sched_getaffinity(None).unwrap_or_default())
+}
+
+/// This thread on one core, so that it does not wander while it is timed, until this is dropped. Threads and
+/// processes that it starts meanwhile stay there too.
+pub struct Pinned(());
+
+impl Pinned {
+    pub fn to(core: usize) -> Pinned {
+        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| cores().is_set(*core)).collect();
+        let mut set = CpuSet::new();
+        if let Some(core) = all.get(core % all.len().max(1)) {
+            set.set(*core);
+            // Where that is not allowed it wanders.
+            let _ = sched_setaffinity(None, &set);
+        }
+        Pinned(())
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = sched_setaffinity(None, cores());
+    }
 }
 
 /// So many lines of 64 bytes, in large pages if they are to be had.
@@ -119,6 +142,14 @@ pub fn memory() -> (f64, f64) {
         Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
     };
     (of("VmHWM:").unwrap_or(f64::NAN), of("RssAnon:").unwrap_or(f64::NAN))
+}
+
+/// How many pages this process has had mapped so far, one by one.
+pub fn page_faults() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let faults = behind_name.split_whitespace().nth(7).and_then(|field| field.parse().ok());
+    faults.unwrap_or(f64::NAN)
 }
 
 /// The disk blocks of everything in a directory, in bytes.

@@ -17,6 +17,7 @@ pub enum Unit {
     Bytes,
     Ratio,
     Seconds,
+    Count,
 }
 
 impl Unit {
@@ -37,6 +38,7 @@ impl Unit {
             Unit::PerSecond => scaled(&[(1e3, "k/s"), (1e6, "M/s")]),
             Unit::Bytes => scaled(&[(1024.0, "KiB"), (1048576.0, "MiB"), (1073741824.0, "GiB")]),
             Unit::Ratio => format!("{value:.2}"),
+            Unit::Count => format!("{value:.0}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Bench;
 use crate::calls;
-use crate::measure::{Order, key, median, mix, pin, quantile, touch_memory, value};
+use crate::measure::{Order, Pinned, key, mix, page_faults, quantile, touch_memory, value};
 use crate::report::{Table, Unit};
 use crate::rivals::{ALL, Facts, Keeps, OWN, UNLOCKED};
 use crate::with_rival;
@@ -60,25 +60,28 @@ fn store(bench: &mut Bench) -> Result<()> {
         bench.amount(&[(64, 100_000)], &[(64, 1_000_000), (1024, 200_000), (65536, 4_000)]);
     for (size, count) in sizes {
         let table = |name: &str, what: &str| {
-            let title =
-                format!("{what}: {count} entries, keys of 16 bytes, values of {size} bytes");
+            let title = format!(
+                "{what}: {count} entries (cacache: 1 in 100), keys of 16 bytes, values of {size} bytes"
+            );
             Table::new(&format!("{name}-{size}"), title)
         };
         let mut tables = Tables {
             reads: table("reads", "Reading"),
+            gets: table("gets", "Single gets, each by itself"),
             writes: table("writes", "Writing"),
             space: table("space", "Space and opening"),
         };
         store_of(bench, &mut tables, *size, *count)?;
-        let Tables { reads, writes, space } = tables;
-        [reads, writes, space].into_iter().for_each(|table| bench.results.add(table));
+        let Tables { reads, gets, writes, space } = tables;
+        [reads, gets, writes, space].into_iter().for_each(|table| bench.results.add(table));
     }
     Ok(())
 }
 
-/// What is asked of a store, in three tables.
+/// What is asked of a store, in four tables.
 struct Tables {
     reads: Table,
+    gets: Table,
     writes: Table,
     space: Table,
 }
@@ -113,7 +116,7 @@ fn store_of(bench: &mut Bench, tables: &mut Tables, size: usize, count: u64) -> 
         Ok(())
     })?;
     for round in 0..rounds {
-        in_turn(bench, &mut players, "reading", |player| read(player, &mut tables.reads, round))?;
+        in_turn(bench, &mut players, "reading", |player| read(player, tables, round))?;
     }
     for round in 0..rounds {
         in_turn(bench, &mut players, "writing", |player| write(player, &mut tables.writes, round))?;
@@ -129,6 +132,17 @@ fn store_of(bench: &mut Bench, tables: &mut Tables, size: usize, count: u64) -> 
     })
 }
 
+/// What a rival did; nothing, and a message, if it failed. If it is not a rival that is a failure.
+fn or_left_out<T>(bench: &Bench, facts: &Facts, done: Result<T>) -> Result<Option<T>> {
+    match done {
+        Err(error) if facts.name != OWN => {
+            bench.say(format!("{} is left out from here on: {error:#}", facts.name));
+            Ok(None)
+        }
+        done => done.map(Some),
+    }
+}
+
 /// Has all do something in turns. A rival that fails is left out from there on.
 fn in_turn(
     bench: &Bench,
@@ -140,16 +154,13 @@ fn in_turn(
     players.retain_mut(|player| {
         let name = player.facts.name;
         bench.step(format!("{name}: {what}"));
-        match work(player) {
-            Err(error) if name == OWN => own = Err(error),
+        match or_left_out(bench, player.facts, work(player)) {
+            Ok(done) => done.is_some(),
             Err(error) => {
-                let message = format!("{name} is left out from here on: {what}: {error:#}");
-                bench.progress.suspend(|| eprintln!("{message}"));
-                return false;
+                own = Err(error);
+                true
             }
-            Ok(()) => {}
         }
-        true
     });
     own
 }
@@ -174,16 +185,16 @@ fn settle(player: &mut Player, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn read(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
+fn read(player: &mut Player, tables: &mut Tables, round: u64) -> Result<()> {
     let Player { facts, worker, role, gets, .. } = player;
     let gets = *gets;
+    let table = &mut tables.reads;
     for (name, order) in LOOPS {
         let time = worker.ask_one(Task::Loop(order, gets, round))?;
         table.add(facts.name, name, Unit::Nanoseconds, time);
-    }
-    let times = worker.ask(Task::Each(Order::Uniform, gets.min(100_000), round))?;
-    for (name, time) in ["get p50", "get p99", "get p99.9"].into_iter().zip(times) {
-        table.add(facts.name, name, Unit::Nanoseconds, time);
+        let times = worker.ask(Task::Each(order, gets.min(100_000), round))?;
+        let columns = PARTS_OF_TIMES.map(|part| format!("{name}, {part}"));
+        add_parts(&mut tables.gets, facts.name, &columns, gets, times);
     }
     let many = worker.ask_one(Task::Many(gets, round))?;
     table.add(facts.name, "32 at once", Unit::Nanoseconds, many);
@@ -200,16 +211,28 @@ fn read(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
     Ok(())
 }
 
+/// What is told of many times.
+const PARTS_OF_TIMES: [&str; 3] = ["p50", "p99", "p99.9"];
+
+/// Tells them, as far as so many times can say anything of them.
+fn add_parts(table: &mut Table, row: &str, columns: &[String; 3], count: usize, times: Vec<f64>) {
+    for ((column, time), least) in columns.iter().zip(times).zip([1, 200, 2000]) {
+        if count >= least {
+            table.add(row, column, Unit::Nanoseconds, time);
+        }
+    }
+}
+
 /// So many processes beside each other: gets a second, of all.
 fn run_processes(role: &Role, processes: usize, gets: usize) -> Result<f64> {
     let start = || Worker::start(role);
     let mut workers = (0..processes).map(|_| start()).collect::<Result<Vec<_>>>()?;
     for (number, worker) in workers.iter_mut().enumerate() {
-        worker.ask(Task::Pin(number))?;
+        worker.ask(Task::Core(number))?;
         worker.ask(Task::Warm)?;
     }
     for (number, worker) in workers.iter_mut().enumerate() {
-        worker.tell(Task::Loop(Order::Uniform, gets, number as u64))?;
+        worker.tell(Task::Loop(Order::Uniform, gets * 2, number as u64))?;
     }
     let times = workers.iter_mut().map(Worker::hear).collect::<Result<Vec<_>>>()?;
     Ok(times.iter().map(|time| 1e9 / time[0]).sum())
@@ -222,21 +245,23 @@ fn write(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
     }
     // Commits that wait for a disk are few.
     let slow = if facts.name == "LMDB" { 50 } else { facts.one_in as u64 };
-    let puts = (4_000_000 / (64 + role.size as u64)).min(20_000) / slow;
+    let puts = ((4_000_000 / (64 + role.size as u64)).min(20_000) / slow).max(20);
     touch_memory(256);
-    let times = worker.ask(Task::Put(*next, *next + puts.max(20)))?;
-    let names = ["append p50", "append p99", "append p99.9"];
+    let times = worker.ask(Task::Put(*next, *next + puts))?;
     table.add(facts.name, "append", Unit::Nanoseconds, times[5]);
-    for (name, time) in names.into_iter().zip(&times) {
-        table.add(facts.name, name, Unit::Nanoseconds, *time);
-    }
-    *next += puts.max(20);
+    let columns = PARTS_OF_TIMES.map(|part| format!("append, {part}"));
+    add_parts(table, facts.name, &columns, puts as usize, times);
+    *next += puts;
     let many = (8_000_000 / (64 + role.size as u64)).clamp(1000, 20_000);
     let batch = worker.ask_one(Task::Fill(*next, *next + many))?;
     table.add(facts.name, "append by 1000", Unit::Nanoseconds, batch);
     *next += many;
-    let mixed = worker.ask_one(Task::Mixed((puts as usize * 4).max(100), round))?;
-    table.add(facts.name, "95 gets, 5 puts", Unit::Nanoseconds, mixed);
+    let operations = (puts as usize * 4).max(100);
+    let mut mixed = worker.ask(Task::Mixed(operations, round))?;
+    let parts = mixed.split_off(1);
+    table.add(facts.name, "95 gets, 5 puts", Unit::Nanoseconds, mixed[0]);
+    let columns = PARTS_OF_TIMES.map(|part| format!("95 and 5, {part}"));
+    add_parts(table, facts.name, &columns, operations, parts);
     Ok(())
 }
 
@@ -246,6 +271,7 @@ fn limits(bench: &mut Bench) -> Result<()> {
     let rounds = bench.rounds();
     bench.progress.inc_length(1);
     bench.step("limits");
+    let _pinned = Pinned::to(0);
     let cache = MmapCache::open_at(bench.dir.path().join("limits.pcache"))?;
     let short = cache.table::<u64, u64>("short");
     short.insert_many((0..1000).map(|n| (n, n)))?;
@@ -298,7 +324,7 @@ fn memory(bench: &mut Bench) -> Result<()> {
     let rounds = bench.rounds();
     bench.progress.inc_length(1);
     bench.step("memory");
-    pin(0);
+    let _pinned = Pinned::to(0);
     const STEPS: u64 = 1_000_000;
     for mebibytes in [1, 4, 16, 64, 256, 1024] {
         let lines = mebibytes << 14;
@@ -340,7 +366,7 @@ fn memory(bench: &mut Bench) -> Result<()> {
 /// The role of a process that starts, gets a few keys, and ends.
 pub fn live_afresh(role: &str) -> Result<()> {
     let (role, gets): (Role, usize) = serde_json::from_str(role)?;
-    pin(0);
+    let _pinned = Pinned::to(0);
     if role.rival == "plain file" {
         return read_plainly(&role, gets);
     }
@@ -351,14 +377,15 @@ pub fn live_afresh(role: &str) -> Result<()> {
 fn read_plainly(role: &Role, gets: usize) -> Result<()> {
     use std::os::unix::fs::FileExt as _;
     let numbers: Vec<u64> = (0..gets as u64).map(|n| mix(n) % role.count).collect();
-    let start = Instant::now();
+    let (faults, start) = (page_faults(), Instant::now());
     let file = std::fs::File::open(role.dir.join("plain"))?;
     let mut value = vec![0; role.size];
     for number in numbers {
         file.read_exact_at(&mut value, number * role.size as u64)?;
         black_box(&value);
     }
-    println!("{}", start.elapsed().as_nanos());
+    let nanos = start.elapsed().as_nanos() as f64;
+    println!("{}", serde_json::to_string(&(nanos, page_faults() - faults))?);
     Ok(())
 }
 
@@ -369,7 +396,7 @@ fn fresh(bench: &mut Bench) -> Result<()> {
         format!("A new process: open a store of {count} entries of 64 bytes, and the first gets");
     let mut table = Table::new("fresh", title);
     let dir = bench.dir.path().to_path_buf();
-    let names = [OWN, "LMDB WRITEMAP"];
+    let names = [OWN, "LMDB"];
     bench.progress.inc_length(names.len() as u64 + 1);
     let mut roles = Vec::new();
     for facts in ALL.iter().filter(|facts| names.contains(&facts.name)) {
@@ -388,8 +415,9 @@ fn fresh(bench: &mut Bench) -> Result<()> {
                 let mut command = Command::new(std::env::current_exe()?);
                 let output =
                     command.args(["--fresh", &serde_json::to_string(&(role, gets))?]).output()?;
-                let time = String::from_utf8(output.stdout)?.trim().parse().context("a time")?;
+                let (time, faults) = serde_json::from_slice(&output.stdout).context("times")?;
                 table.add(&role.rival, &format!("{gets} gets"), Unit::Nanoseconds, time);
+                table.add(&role.rival, &format!("faults in {gets}"), Unit::Count, faults);
             }
         }
     }
@@ -399,6 +427,10 @@ fn fresh(bench: &mut Bench) -> Result<()> {
     bench.results.add(table);
     Ok(())
 }
+
+/// What a worker tells of many puts.
+const TIMES_OF_PUTS: [&str; 8] =
+    ["p50", "p99", "p99.9", "p99.99", "longest", "mean", "p50 of the first 1%", "of the last 1%"];
 
 /// Every single append on the way to a large store.
 fn growth(bench: &mut Bench) -> Result<()> {
@@ -419,11 +451,12 @@ fn growth(bench: &mut Bench) -> Result<()> {
             bench.step(format!("{}: growing {place}", facts.name));
             let mut player = play(bench, facts, &dir, 8, count)?;
             touch_memory(count as usize >> 13);
-            let times = player.worker.ask(Task::Put(0, count))?;
+            let Some(times) = or_left_out(bench, facts, player.worker.ask(Task::Put(0, count)))?
+            else {
+                continue;
+            };
             let row = format!("{}, {place}", facts.name);
-            for (name, time) in
-                ["p50", "p99", "p99.9", "p99.99", "longest", "mean"].iter().zip(times)
-            {
+            for (name, time) in TIMES_OF_PUTS.iter().zip(times) {
                 table.add(&row, name, Unit::Nanoseconds, time);
             }
             drop(player.worker);
@@ -474,6 +507,8 @@ fn compaction(bench: &mut Bench) -> Result<()> {
             times
         };
         for _ in 0..bench.rounds() {
+            let _pinned = Pinned::to(0);
+            drop(std::fs::remove_file(&copy));
             touch_memory(512);
             let start = Instant::now();
             copy_plainly(&path, &copy)?;
@@ -494,7 +529,10 @@ fn compaction(bench: &mut Bench) -> Result<()> {
             let until = Instant::now() + std::time::Duration::from_secs_f64(own);
             let mut alone = latencies(&|| Instant::now() > until);
             let mut beside = std::thread::scope(|scope| {
-                let running = scope.spawn(|| cache.compact().map(drop));
+                let running = scope.spawn(|| {
+                    let _pinned = Pinned::to(1);
+                    cache.compact().map(drop)
+                });
                 let times = latencies(&|| running.is_finished());
                 running.join().expect("no panic").map(|()| times)
             })?;
@@ -528,21 +566,35 @@ fn scale(bench: &mut Bench) -> Result<()> {
             let mut player = play(bench, facts, &dir, 8, *count)?;
             let column = count.to_string();
             touch_memory((*count as usize >> 13).min(2048));
-            let mut add = |what: &str, value| {
+            let mut measured = Vec::new();
+            let done = measure_at(bench, &mut player, &mut measured);
+            or_left_out(bench, facts, done)?;
+            for (what, value) in measured {
                 table.add(&format!("{}: {what}", facts.name), &column, Unit::Nanoseconds, value);
-            };
-            add("append by 1000", player.worker.ask_one(Task::Fill(0, *count))?);
-            let rounds = (0..bench.rounds())
-                .map(|round| player.worker.ask_one(Task::Loop(Order::Uniform, 500_000, round)));
-            add("uniform hit", median(&rounds.collect::<Result<Vec<_>>>()?));
-            if facts.keeps == Keeps::OnDisk {
-                let opens = (0..5).map(|_| player.worker.ask_one(Task::Open));
-                add("open", median(&opens.collect::<Result<Vec<_>>>()?));
             }
             drop(player.worker);
             drop(std::fs::remove_dir_all(&player.role.dir));
         }
     }
     bench.results.add(table);
+    Ok(())
+}
+
+/// What it costs at one number of entries.
+fn measure_at(
+    bench: &Bench,
+    player: &mut Player,
+    measured: &mut Vec<(&'static str, f64)>,
+) -> Result<()> {
+    let Player { role, facts, worker, .. } = player;
+    measured.push(("append by 1000", worker.ask_one(Task::Fill(0, role.count))?));
+    for round in 0..bench.rounds() {
+        measured.push(("uniform hit", worker.ask_one(Task::Loop(Order::Uniform, 500_000, round))?));
+        let next = role.count + round * 2000;
+        measured.push(("append", worker.ask_one(Task::Put(next, next + 2000))?));
+        if facts.keeps == Keeps::OnDisk {
+            measured.push(("open", worker.ask_one(Task::Open)?));
+        }
+    }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! One rival in a process of its own, so that its memory is its own, and all take turns. It does what it
 //! is told on its standard input and answers with numbers.
 
-use crate::measure::{Order, blocks, entries, key, memory, mix, pin, quantile, value};
+use crate::measure::{
+    Order, Pinned, blocks, entries, key, median, memory, mix, page_faults, quantile, value,
+};
 use crate::rivals::{Key, Rival};
 use crate::with_rival;
 use anyhow::{Context as _, Result};
@@ -18,8 +20,8 @@ pub enum Task {
     /// Put the entries of these numbers, by the thousand: nanoseconds an entry, the median of the
     /// thousands.
     Fill(u64, u64),
-    /// Put them one by one: nanoseconds of each put, as p50, p99, p99.9, p99.99 and the longest, and the
-    /// mean.
+    /// Put them one by one: nanoseconds of each put, as p50, p99, p99.9, p99.99 and the longest, the mean,
+    /// and the p50 of the first and of the last hundredth.
     Put(u64, u64),
     /// Get every key there is.
     Warm,
@@ -29,7 +31,7 @@ pub enum Task {
     Each(Order, usize, u64),
     /// Get them 32 at a time: nanoseconds a get.
     Many(usize, u64),
-    /// 95 gets for 5 puts: nanoseconds an operation.
+    /// 95 gets for 5 puts: nanoseconds an operation, then of each, as p50, p99 and p99.9.
     Mixed(usize, u64),
     /// So many threads, each getting so many keys: gets a second, of all.
     Threads(usize, usize, u64),
@@ -41,8 +43,8 @@ pub enum Task {
     Blocks,
     /// Bytes of memory: the most there were, and those that are its own now.
     Memory,
-    /// Stay on this core.
-    Pin(usize),
+    /// Work on this core.
+    Core(usize),
 }
 
 /// What a worker is started with.
@@ -108,14 +110,15 @@ impl Drop for Worker {
 /// The life of a worker.
 pub fn work(role: &str) -> Result<()> {
     let role: Role = serde_json::from_str(role)?;
-    pin(0);
     with_rival!(&*role.rival, role.size, serve(&role))
 }
 
 fn serve<R: Rival>(role: &Role) -> Result<()> {
     std::fs::create_dir_all(&role.dir)?;
     let mut store = R::open(&role.dir);
+    let mut core = 0;
     for line in std::io::stdin().lines() {
+        // A store that opens is not pinned: it may have threads of its own, and they need not be here.
         let answer = match serde_json::from_str(&line?)? {
             Task::Settle => {
                 let start = Instant::now();
@@ -129,7 +132,14 @@ fn serve<R: Rival>(role: &Role) -> Result<()> {
                 black_box(store.get(&key(mix(7) % role.count)));
                 vec![start.elapsed().as_nanos() as f64]
             }
-            task => perform(&store, role, task),
+            Task::Core(other) => {
+                core = other;
+                vec![]
+            }
+            task => {
+                let _pinned = Pinned::to(core);
+                perform(&store, role, task)
+            }
         };
         println!("{}", serde_json::to_string(&answer)?);
     }
@@ -164,11 +174,7 @@ fn perform<R: Rival>(store: &R, role: &Role, task: Task) -> Vec<f64> {
             let (peak, own) = memory();
             vec![peak, own]
         }
-        Task::Pin(core) => {
-            pin(core);
-            vec![]
-        }
-        Task::Settle | Task::Open => unreachable!("done above: they replace the store"),
+        Task::Settle | Task::Open | Task::Core(_) => unreachable!("done above"),
     }
 }
 
@@ -196,36 +202,39 @@ fn put<R: Rival>(store: &R, from: u64, to: u64, size: usize) -> Vec<f64> {
         times.extend(time(1, || store.put(&key, &value)));
     }
     let mean = times.iter().sum::<f64>() / times.len() as f64;
+    let part = times.len().div_ceil(100);
+    let (first, last) = (median(&times[..part]), median(&times[times.len() - part..]));
     let parts = [0.5, 0.99, 0.999, 0.9999, 1.0].map(|part| quantile(&mut times, part));
-    [&parts[..], &[mean]].concat()
+    [&parts[..], &[mean, first, last]].concat()
 }
 
-/// Each get between two looks at the clock, which wait for what came before; less what two looks cost.
 fn each<R: Rival>(store: &R, keys: &[Key]) -> Vec<f64> {
-    let nothing: Vec<f64> = (0..keys.len()).flat_map(|_| time(1, || {})).collect();
-    let base = crate::measure::median(&nothing);
-    let get = |key: &Key| {
-        time(1, || {
-            black_box(store.get(key));
-        })
-    };
-    let mut times: Vec<f64> =
-        keys.iter().flat_map(get).map(|time| (time - base).max(0.0)).collect();
+    each_of(keys.len(), |n| {
+        black_box(store.get(&keys[n]));
+    })
+}
+
+/// Each between two looks at the clock, which wait for what came before; less what two looks cost.
+fn each_of(count: usize, mut work: impl FnMut(usize)) -> Vec<f64> {
+    let nothing: Vec<f64> = (0..count).flat_map(|_| time(1, || {})).collect();
+    let base = median(&nothing);
+    let times = (0..count).flat_map(|n| time(1, || work(n)));
+    let mut times: Vec<f64> = times.map(|time| (time - base).max(0.0)).collect();
     [0.5, 0.99, 0.999].map(|part| quantile(&mut times, part)).to_vec()
 }
 
 fn mixed<R: Rival>(store: &R, role: &Role, operations: usize, round: u64) -> Vec<f64> {
     let keys = Order::Uniform.keys(role.count, operations, round);
     let value = value(round, role.size);
-    time(operations, || {
-        for (n, key) in keys.iter().enumerate() {
-            if n % 20 == 19 {
-                store.put(key, &value);
-            } else {
-                black_box(store.get(key));
-            }
+    let operate = |n: usize| {
+        if n % 20 == 19 {
+            store.put(&keys[n], &value);
+        } else {
+            black_box(store.get(&keys[n]));
         }
-    })
+    };
+    let mean = time(operations, || (0..operations).for_each(operate));
+    [mean, each_of(operations, operate)].concat()
 }
 
 fn run_threads<R: Rival>(
@@ -237,7 +246,7 @@ fn run_threads<R: Rival>(
 ) -> Vec<f64> {
     let barrier = std::sync::Barrier::new(threads);
     let run = |store: R, number: usize| {
-        pin(number);
+        let _pinned = Pinned::to(number);
         let keys = Order::Uniform.keys(role.count, gets, round * 64 + number as u64);
         store.get_all(&keys[..keys.len().min(1000)]);
         barrier.wait();
@@ -258,13 +267,14 @@ fn run_threads<R: Rival>(
     vec![(threads * gets) as f64 / seconds]
 }
 
-/// A process that opens a store and gets so many keys, from nothing: nanoseconds.
+/// A process that opens a store and gets so many keys, from nothing: nanoseconds, and page faults.
 pub fn start_afresh<R: Rival>(dir: &Path, count: u64, gets: usize) -> Result<()> {
     let keys = Order::Uniform.keys(count, gets, 1);
-    let start = Instant::now();
+    let (faults, start) = (page_faults(), Instant::now());
     let store = R::open(dir);
     let found = keys.iter().filter(|key| black_box(store.get(key)).is_some()).count();
-    println!("{}", start.elapsed().as_nanos());
+    let nanos = start.elapsed().as_nanos();
+    println!("{}", serde_json::to_string(&(nanos as f64, page_faults() - faults))?);
     anyhow::ensure!(found == gets, "{found} of {gets} found");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::{Key, Rival, first_word};
 use heed::types::Bytes;
 use heed::{
-    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls,
+    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithTls,
 };
 use std::hint::black_box;
 use std::path::Path;
@@ -11,21 +11,21 @@ use std::path::Path;
 #[derive(Clone)]
 pub struct Lmdb<const WRITEMAP: bool, const SYNC: bool> {
     database: Database<'static, Bytes, Bytes>,
-    env: Env<WithoutTls>,
+    env: Env<WithTls>,
 }
 
 /// Address space, not memory.
-const MAP_BYTES: usize = 64 << 30;
+const MAP_BYTES: usize = 16 << 30;
 
 impl<const WRITEMAP: bool, const SYNC: bool> Lmdb<WRITEMAP, SYNC> {
-    fn find(&self, read: &RoTxn<'_, WithoutTls>, key: &Key) -> Option<u64> {
+    fn find(&self, read: &RoTxn<'_, WithTls>, key: &Key) -> Option<u64> {
         self.database.get(read, key).expect("a get").map(first_word)
     }
 }
 
 impl<const WRITEMAP: bool, const SYNC: bool> Rival for Lmdb<WRITEMAP, SYNC> {
     fn open(dir: &Path) -> Self {
-        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        let mut options = EnvOpenOptions::new();
         options.map_size(MAP_BYTES).max_dbs(1).max_readers(126);
         let mut flags = EnvFlags::NO_MEM_INIT;
         flags.set(EnvFlags::WRITE_MAP, WRITEMAP);
@@ -34,14 +34,16 @@ impl<const WRITEMAP: bool, const SYNC: bool> Rival for Lmdb<WRITEMAP, SYNC> {
         unsafe { options.flags(flags) };
         // SAFETY: nobody changes the files by other means.
         let env = unsafe { options.open(dir) }.expect("the environment opens");
-        let write = env.write_txn().expect("a transaction");
+        // The database without a name is always there.
+        let read = env.read_txn().expect("a transaction");
         let database = env
-            .create_databases_and_commit(write, |options, write| {
-                let database = options.create_database::<Bytes, Bytes>(write, None);
+            .open_databases_and_commit(read, |options, read| {
+                let database = options.open_database::<Bytes, Bytes>(read, None);
                 database.map(CommitOrAbort::<_, ()>::Commit)
             })
             .expect("a database")
-            .unwrap_commit();
+            .unwrap_commit()
+            .expect("it is there");
         // SAFETY: the lifetime is the environment's, which lives beside the database.
         let database = unsafe {
             std::mem::transmute::<Database<'_, Bytes, Bytes>, Database<'static, Bytes, Bytes>>(
