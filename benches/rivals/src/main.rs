@@ -30,7 +30,7 @@ struct Arguments {
     /// Fewer entries, fewer rounds: two minutes' worth.
     #[arg(long)]
     quick: bool,
-    /// Only these parts: store, calls, limits, memory, fresh, growth, compaction, scale.
+    /// Only these parts, anew, among the results that there are: store, calls, limits, memory, fresh, growth, compaction, scale.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these rivals.
@@ -115,6 +115,9 @@ fn main() -> Result<()> {
         (None, true) => project.join("target/benchmarks"),
         (None, false) => project.join("docs/benchmarks"),
     };
+    if let (false, Some(results)) = (bench.only.is_empty(), Results::read(&out)) {
+        bench.results = results;
+    }
     let is_wanted = |name: &str| bench.only.is_empty() || bench.only.iter().any(|it| it == name);
     let parts: Vec<_> = sections::PARTS.iter().filter(|(name, _)| is_wanted(name)).collect();
     for (name, part) in parts {

@@ -4,13 +4,13 @@ use crate::charts::{Bar, bars, lines};
 use crate::measure::{median, spread};
 use crate::rivals::{ALL, Keeps, OWN};
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 /// What numbers are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     Nanoseconds,
     PerSecond,
@@ -44,7 +44,7 @@ impl Unit {
 }
 
 /// One table: rows, mostly rivals, by columns, mostly measures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Table {
     name: String,
     title: String,
@@ -148,7 +148,7 @@ const CHARTS: &[Chart] = &[
     },
 ];
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
     quick: bool,
     place: String,
@@ -173,8 +173,17 @@ impl Results {
         Results { quick, place: place.display().to_string(), machine, tables: Vec::new() }
     }
 
+    /// Adds a table, in the place of one of the same name.
     pub fn add(&mut self, table: Table) {
-        self.tables.push(table);
+        match self.tables.iter_mut().find(|it| it.name == table.name) {
+            Some(old) => *old = table,
+            None => self.tables.push(table),
+        }
+    }
+
+    /// What an earlier run has written, if there is any: a run of some parts measures those anew.
+    pub fn read(out: &Path) -> Option<Results> {
+        serde_json::from_slice(&std::fs::read(out.join("results.json")).ok()?).ok()
     }
 
     /// The median of a row and column of a table.
