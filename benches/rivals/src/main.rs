@@ -30,7 +30,8 @@ struct Arguments {
     /// Fewer entries, fewer rounds: two minutes' worth.
     #[arg(long)]
     quick: bool,
-    /// Only these parts, anew, among the results that there are: store, calls, limits, memory, fresh, growth, compaction, scale.
+    /// Only these parts, anew, among the results that there are: store,
+    /// calls, limits, memory, fresh, growth, compaction, scale.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these rivals.
