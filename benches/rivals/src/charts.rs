@@ -65,17 +65,21 @@ pub fn bars(title: &str, mut bars: Vec<Bar>) -> Result<String> {
 
 /// Lines on logarithmic scales.
 pub fn lines(title: &str, series: Vec<(String, Vec<(f64, f64)>)>) -> Result<String> {
-    const COLORS: [RGBColor; 6] =
-        [OWN, LASTING, FLEETING, RGBColor(40, 140, 90), RGBColor(150, 80, 160), BLACK];
+    const COLORS: [RGBColor; 3] = [OWN, LASTING, FLEETING];
+    let shown = |value: &f64| match *value {
+        few if few < 999.5 => format!("{few:.0}"),
+        many if many < 999_500.0 => format!("{:.0} k", many / 1e3),
+        millions => format!("{:.0} M", millions / 1e6),
+    };
     let points = || series.iter().flat_map(|(_, points)| points.iter().copied());
     let span = |of: fn((f64, f64)) -> f64| {
         let low = points().map(of).fold(f64::MAX, f64::min);
         let high = points().map(of).fold(f64::MIN, f64::max);
-        low / 1.3..high * 1.6
+        low / 1.6..high * 1.6
     };
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, 420)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, 300)).into_drawing_area();
         let draw = || -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
             root.fill(&WHITE)?;
             let mut chart = ChartBuilder::on(&root)
@@ -84,7 +88,14 @@ pub fn lines(title: &str, series: Vec<(String, Vec<(f64, f64)>)>) -> Result<Stri
                 .x_label_area_size(28)
                 .y_label_area_size(56)
                 .build_cartesian_2d(span(|p| p.0).log_scale(), span(|p| p.1).log_scale())?;
-            chart.configure_mesh().x_labels(6).y_labels(8).draw()?;
+            chart
+                .configure_mesh()
+                .disable_mesh()
+                .x_labels(6)
+                .y_labels(6)
+                .x_label_formatter(&shown)
+                .y_label_formatter(&shown)
+                .draw()?;
             for ((name, points), color) in series.iter().zip(COLORS.iter().cycle()) {
                 let line = LineSeries::new(points.iter().copied(), color.stroke_width(2));
                 let key = *color;
@@ -96,7 +107,7 @@ pub fn lines(title: &str, series: Vec<(String, Vec<(f64, f64)>)>) -> Result<Stri
             let labels = &mut chart.configure_series_labels();
             labels
                 .background_style(WHITE.mix(0.8))
-                .position(SeriesLabelPosition::UpperLeft)
+                .position(SeriesLabelPosition::LowerRight)
                 .draw()?;
             root.present()
         };

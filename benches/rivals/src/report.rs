@@ -148,6 +148,14 @@ const CHARTS: &[Chart] = &[
     },
 ];
 
+/// Charts of cost as work grows: of which rows.
+const SCALE_CHARTS: [(&str, &str); 4] = [
+    ("scale-hit.svg", "uniform hit"),
+    ("scale-append.svg", "append"),
+    ("scale-batch.svg", "append by 1000"),
+    ("scale-open.svg", "open"),
+];
+
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
     quick: bool,
@@ -228,17 +236,19 @@ impl Results {
             std::fs::write(out.join(chart.file), bars(chart.title, shown)?)?;
         }
         if let Some(scale) = self.tables.iter().find(|table| table.name == "scale") {
-            let names = scale.rows.iter().map(|(name, _)| name.clone());
-            let entries = |column: &str| column.replace([' ', ','], "").parse::<f64>().ok();
-            let of = |name: String| {
-                let points = scale
-                    .columns
-                    .iter()
-                    .filter_map(|(column, _)| Some((entries(column)?, scale.get(&name, column)?)));
-                (name.clone(), points.collect::<Vec<_>>())
-            };
-            let title = "Cost as work grows: nanoseconds by number of entries";
-            std::fs::write(out.join("scale.svg"), lines(title, names.map(of).collect())?)?;
+            for (file, what) in SCALE_CHARTS {
+                let of = |(row, _): &(String, _)| {
+                    let (rival, measure) = row.split_once(": ")?;
+                    let point = |(column, _): &(String, Unit)| {
+                        Some((column.parse().ok()?, scale.get(row, column)?))
+                    };
+                    let points = scale.columns.iter().filter_map(point).collect();
+                    (measure == what).then(|| (rival.to_string(), points))
+                };
+                let series = scale.rows.iter().filter_map(of).collect();
+                let title = format!("{what}: nanoseconds by number of entries");
+                std::fs::write(out.join(file), lines(&title, series)?)?;
+            }
         }
         Ok(())
     }
