@@ -33,7 +33,7 @@ pub(crate) fn buckets_for(entries: u64) -> u64 {
 #[inline(always)]
 fn probe<B>(table: Table, tag: Tag, mut look: impl FnMut(u64) -> ControlFlow<B>) -> ControlFlow<B> {
     let mut bucket = table.offset() + tag.home(table.buckets()) * BUCKET_SIZE;
-    for _ in 0..PROBE_LIMIT {
+    for _ in 0..PROBE_LIMIT.min(table.buckets()) {
         for step in 0..BUCKET_SLOTS {
             look(bucket + tag.place(step))?;
         }
