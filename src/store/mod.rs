@@ -207,8 +207,8 @@ impl Store {
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
-    /// As [`find_seen`](Store::find_seen), for each of several identities; what is not there is `None`, or
-    /// not given at all if none can be.
+    /// As [`find_seen`](Store::find_seen), for each of a few identities, in their order. What is not given
+    /// (all of them to a thread that has no share yet) is to be looked for one by one.
     #[inline]
     pub(crate) fn find_seen_many(
         &self,

@@ -141,28 +141,27 @@ impl Region {
         counts.then(|| (record, record::cost(head)))
     }
 
-    /// As [`find_seen`](Region::find_seen), for each of a few identities. The machine fetches the slots of
-    /// all, then the records that they lead to: each is most likely a cache miss, and none depends on
-    /// another one.
+    /// As [`find_seen`](Region::find_seen), for each of the first [`PREFETCH_MAX`] identities. The machine
+    /// fetches the slots of all, then the records that they lead to: each is most likely a cache miss, and
+    /// none depends on another one.
     pub(crate) fn find_seen_many(
         &self,
         identities: &[Identity],
         view: View,
         mut give: impl FnMut(Option<(Record, Cost)>),
     ) {
-        for identities in identities.chunks(PREFETCH_MAX) {
-            let mut tags = [Tag::default(); PREFETCH_MAX];
-            for (tag, identity) in tags.iter_mut().zip(identities) {
-                *tag = self.prefetch_slot(identity);
-            }
-            tags.iter().take(identities.len()).for_each(|tag| self.prefetch_record(*tag));
-            for (tag, identity) in tags.iter().zip(identities) {
-                give(self.find_seen_by(*tag, identity, view));
-            }
+        let mut tags = [Tag::default(); PREFETCH_MAX];
+        for (tag, identity) in tags.iter_mut().zip(identities) {
+            *tag = self.prefetch_slot(identity);
+        }
+        tags.iter().take(identities.len()).for_each(|tag| self.prefetch_record(*tag));
+        for (tag, identity) in tags.iter().zip(identities) {
+            give(self.find_seen_by(*tag, identity, view));
         }
     }
 
-    /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it.
+    /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it; the
+    /// identity's tag.
     #[inline]
     pub(crate) fn prefetch_slot(&self, identity: &Identity) -> Tag {
         let tag = Tag::of(identity.hash(self.facts.seed));
