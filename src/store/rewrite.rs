@@ -155,7 +155,8 @@ fn copy_behind(
         return Ok((bulk, index.table().buckets()));
     }
     out.write(HEADER_SIZE, &index.bytes()).map_err(write())?;
-    // All of it has been written, and has its disk space, but for the last record's padding.
+    // With the header, which is written whole, all of it has been written, and has its disk space, but for
+    // the last record's padding.
     out.resize(bulk.tail).map_err(write())?;
     Ok((bulk, buckets))
 }
