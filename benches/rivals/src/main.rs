@@ -11,7 +11,9 @@
 
 mod calls;
 mod charts;
+mod fresh;
 mod goals;
+mod limits;
 mod measure;
 mod report;
 mod rivals;
@@ -93,7 +95,7 @@ fn main() -> Result<()> {
         return worker::work(role);
     }
     if let Some(role) = &arguments.fresh {
-        return sections::live_afresh(role);
+        return fresh::live_afresh(role);
     }
     let memory = Path::new("/dev/shm");
     let place = arguments.dir.clone().or_else(|| memory.is_dir().then(|| memory.to_path_buf()));

@@ -2,17 +2,17 @@
 
 use crate::Bench;
 use crate::calls;
-use crate::measure::{Order, Pinned, key, mix, page_faults, quantile, touch_memory, value};
+use crate::fresh;
+use crate::limits;
+use crate::measure::{Order, Pinned, key, mix, quantile, touch_memory};
 use crate::report::{Table, Unit};
 use crate::rivals::{ALL, Facts, Keeps, OWN, UNLOCKED};
-use crate::with_rival;
-use crate::worker::{Role, Task, Worker, start_afresh};
-use anyhow::{Context as _, Result};
+use crate::worker::{Role, Task, Worker};
+use anyhow::Result;
 use persist_cache::MmapCache;
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 type Part = fn(&mut Bench) -> Result<()>;
@@ -20,26 +20,26 @@ type Part = fn(&mut Bench) -> Result<()>;
 pub const PARTS: &[(&str, Part)] = &[
     ("store", store),
     ("calls", calls::calls),
-    ("limits", limits),
-    ("memory", memory),
-    ("fresh", fresh),
+    ("limits", limits::limits),
+    ("memory", limits::memory),
+    ("fresh", fresh::fresh),
     ("growth", growth),
     ("compaction", compaction),
     ("scale", scale),
 ];
 
 /// A rival at work, and how many entries it has.
-struct Player {
+pub struct Player {
     facts: &'static Facts,
-    role: Role,
-    worker: Worker,
+    pub role: Role,
+    pub worker: Worker,
     /// The first number that has no entry yet.
     next: u64,
     /// How many gets take as long as a loop of them should.
     gets: usize,
 }
 
-fn play(
+pub fn play(
     bench: &Bench,
     facts: &'static Facts,
     dir: &Path,
@@ -262,169 +262,6 @@ fn write(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
     table.add(facts.name, "95 gets, 5 puts", Unit::Nanoseconds, mixed[0]);
     let columns = PARTS_OF_TIMES.map(|part| format!("95 and 5, {part}"));
     add_parts(table, facts.name, &columns, operations, parts);
-    Ok(())
-}
-
-/// What hashing and checking cost beside a hit.
-fn limits(bench: &mut Bench) -> Result<()> {
-    let mut table = Table::new("limits", "Keys of 200 bytes, and values that must be checked once");
-    let rounds = bench.rounds();
-    bench.progress.inc_length(1);
-    bench.step("limits");
-    let _pinned = Pinned::to(0);
-    let cache = MmapCache::open_at(bench.dir.path().join("limits.pcache"))?;
-    let short = cache.table::<u64, u64>("short");
-    short.insert_many((0..1000).map(|n| (n, n)))?;
-    let long_keys: Vec<String> = (0..1000).map(|n| format!("{n:0200}")).collect();
-    let long = cache.table::<str, u64>("long");
-    long.insert_many(long_keys.iter().map(|key| (key.as_str(), 1)))?;
-    let texts = cache.table::<u64, Vec<String>>("texts");
-    let text: Vec<String> = (0..1000).map(|n| format!("a line of text, number {n}")).collect();
-    texts.insert_many((0..200_u64).map(|n| (n, text.clone())))?;
-    let path = cache.path().to_path_buf();
-    const GETS: u64 = 300_000;
-    for round in 0..=rounds {
-        let time = |count: u64, work: &mut dyn FnMut(u64)| {
-            let start = Instant::now();
-            (0..count).for_each(work);
-            start.elapsed().as_nanos() as f64 / count as f64
-        };
-        let hot = time(GETS, &mut |n| drop(black_box(short.get(&(n % 1000)))));
-        let blake3 = time(GETS, &mut |n| {
-            black_box(blake3::hash(long_keys[n as usize % 1000].as_bytes()));
-        });
-        let hit = time(GETS, &mut |n| drop(black_box(long.get(&long_keys[n as usize % 1000]))));
-        // As another process finds them: no record of it has been checked.
-        let copy = bench.dir.path().join("copy.pcache");
-        drop(std::fs::remove_file(&copy));
-        std::fs::copy(&path, &copy)?;
-        let other = MmapCache::open_at(&copy)?;
-        let texts = other.table::<u64, Vec<String>>("texts");
-        let cold = time(200, &mut |n| drop(black_box(texts.get(&n))));
-        let warm = time(GETS, &mut |n| drop(black_box(texts.get(&(n % 200)))));
-        if round == 0 {
-            continue; // Warming.
-        }
-        let mut add = |row, value| table.add(row, "time", Unit::Nanoseconds, value);
-        add("hot hit, key u64", hot);
-        add("BLAKE3 of 200 bytes", blake3);
-        add("BLAKE3 of 200 bytes, and a hot hit", blake3 + hot);
-        add("hot hit, key of 200 bytes", hit);
-        add("Vec<String> of 1000, first touch by a process", cold);
-        add("Vec<String> of 1000, warm", warm);
-    }
-    bench.results.add(table);
-    Ok(())
-}
-
-/// What the machine takes for a line of memory that no cache holds, which is what a random hit is made of:
-/// one after the other, and all at once; in pages of 4 KiB, and in large ones.
-fn memory(bench: &mut Bench) -> Result<()> {
-    let mut table = Table::new("memory", "A line of memory, anywhere in so many bytes");
-    let rounds = bench.rounds();
-    bench.progress.inc_length(1);
-    bench.step("memory");
-    let _pinned = Pinned::to(0);
-    const STEPS: u64 = 1_000_000;
-    for mebibytes in [1, 4, 16, 64, 256, 1024] {
-        let lines = mebibytes << 14;
-        for pages in ["pages of 4 KiB", "large pages"] {
-            let mut memory = crate::measure::lines(lines as usize, pages == "large pages")?;
-            // A cycle through all lines: each says which is next.
-            let mut order: Vec<u64> = (0..lines).collect();
-            order.sort_unstable_by_key(|line| mix(*line));
-            for (at, line) in order.iter().enumerate() {
-                let next = order[(at + 1) % order.len()];
-                memory[*line as usize * 64..][..8].copy_from_slice(&next.to_le_bytes());
-            }
-            let next = |line: u64| {
-                let bytes = memory[line as usize * 64..].first_chunk().expect("a line");
-                u64::from_le_bytes(*bytes)
-            };
-            for _ in 0..rounds {
-                let mut at = 0;
-                let start = Instant::now();
-                (0..STEPS).for_each(|_| at = next(at));
-                black_box(at);
-                let chased = start.elapsed().as_nanos() as f64 / STEPS as f64;
-                let start = Instant::now();
-                black_box((0..STEPS).fold(0, |sum, n| sum ^ next(mix(n) % lines)));
-                let at_once = start.elapsed().as_nanos() as f64 / STEPS as f64;
-                let column = format!("{mebibytes} MiB");
-                let mut add = |row: &str, time| {
-                    table.add(&format!("{row}, {pages}"), &column, Unit::Nanoseconds, time);
-                };
-                add("one after the other", chased);
-                add("independent", at_once);
-            }
-        }
-    }
-    bench.results.add(table);
-    Ok(())
-}
-
-/// The role of a process that starts, gets a few keys, and ends.
-pub fn live_afresh(role: &str) -> Result<()> {
-    let (role, gets): (Role, usize) = serde_json::from_str(role)?;
-    let _pinned = Pinned::to(0);
-    if role.rival == "plain file" {
-        return read_plainly(&role, gets);
-    }
-    with_rival!(&*role.rival, role.size, start_afresh(&role.dir, role.count, gets))
-}
-
-/// The least that can be done: the values in one file, each at its number.
-fn read_plainly(role: &Role, gets: usize) -> Result<()> {
-    use std::os::unix::fs::FileExt as _;
-    let numbers: Vec<u64> = (0..gets as u64).map(|n| mix(n) % role.count).collect();
-    let (faults, start) = (page_faults(), Instant::now());
-    let file = std::fs::File::open(role.dir.join("plain"))?;
-    let mut value = vec![0; role.size];
-    for number in numbers {
-        file.read_exact_at(&mut value, number * role.size as u64)?;
-        black_box(&value);
-    }
-    let nanos = start.elapsed().as_nanos() as f64;
-    println!("{}", serde_json::to_string(&(nanos, page_faults() - faults))?);
-    Ok(())
-}
-
-/// A new process: open, and the first gets.
-fn fresh(bench: &mut Bench) -> Result<()> {
-    let count = bench.amount(100_000, 1_000_000);
-    let title =
-        format!("A new process: open a store of {count} entries of 64 bytes, and the first gets");
-    let mut table = Table::new("fresh", title);
-    let dir = bench.dir.path().to_path_buf();
-    let names = [OWN, "LMDB"];
-    bench.progress.inc_length(names.len() as u64 + 1);
-    let mut roles = Vec::new();
-    for facts in ALL.iter().filter(|facts| names.contains(&facts.name)) {
-        bench.step(format!("{}: filling", facts.name));
-        let mut player = play(bench, facts, &dir, 64, count)?;
-        player.worker.ask(Task::Fill(0, count))?;
-        roles.push(player.role.clone());
-    }
-    let mut plain = std::io::BufWriter::new(std::fs::File::create(dir.join("plain"))?);
-    (0..count).try_for_each(|n| plain.write_all(&value(n, 64)))?;
-    plain.flush()?;
-    roles.push(Role { rival: "plain file".into(), dir, size: 64, count });
-    for _ in 0..bench.rounds() * 3 {
-        for gets in [1, 10, 100, 1000] {
-            for role in &roles {
-                let mut command = Command::new(std::env::current_exe()?);
-                let output =
-                    command.args(["--fresh", &serde_json::to_string(&(role, gets))?]).output()?;
-                let (time, faults) = serde_json::from_slice(&output.stdout).context("times")?;
-                table.add(&role.rival, &format!("{gets} gets"), Unit::Nanoseconds, time);
-                table.add(&role.rival, &format!("faults in {gets}"), Unit::Count, faults);
-            }
-        }
-    }
-    for role in roles.iter().filter(|role| role.rival != "plain file") {
-        drop(std::fs::remove_dir_all(&role.dir));
-    }
-    bench.results.add(table);
     Ok(())
 }
 
