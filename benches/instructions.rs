@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 const LIMITS: [(&str, u64); 7] = [
     ("hit", 310),
     ("get", 330),
-    ("get_many of 32, each", 390),
+    ("get_many of 32, each", 430),
     ("first get of a record", 1500),
     ("miss", 950),
     ("insert", 5200),

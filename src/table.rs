@@ -91,9 +91,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     }
 
     /// The values of several keys, in their order. The machine waits for the memory of all of them at
-    /// once, so that each costs less than a [`get`](Table::get) would: less than half, where there are more
-    /// entries than its caches hold. No lock and no system call on hits; allocates what it
-    /// returns.
+    /// once, so that each costs less than a [`get`](Table::get) would: less than a third, where there are
+    /// more entries than its caches hold. No lock and no system call on hits; allocates what it returns.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use super::journal::Journal;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, state, word};
 use crate::format::record::{self, Cost, HEAD_SIZE, Head, HeadBytes, Identity};
-use crate::format::slot::{Slot, Table, Tag};
+use crate::format::slot::{Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
 use crate::sys::Words;
@@ -171,13 +171,13 @@ impl Region {
         tag
     }
 
-    /// The same for the record that the first slot leads to, which nearly always is the one.
+    /// The same for the record that the slot leads to. A slot is known by its tag alone, which nearly always
+    /// is the right one.
     #[inline]
     fn prefetch_record(&self, tag: Tag) {
         let Backing::Mapped(map) = &self.backing else { return };
-        let slot = Slot(map.load(index::first_place(Table(map.load(word::INDEX)), tag)));
-        if slot.tag() == tag {
-            map.prefetch_record(slot.offset());
+        if let Some(offset) = index::find(map, Table(map.load(word::INDEX)), tag, Some) {
+            map.prefetch_record(offset);
         }
     }
 
