@@ -15,6 +15,7 @@ mod fresh;
 mod goals;
 mod limits;
 mod measure;
+mod parallel;
 mod report;
 mod rivals;
 mod sections;
@@ -33,7 +34,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only these parts, anew, among the results that there are: store,
-    /// calls, limits, memory, fresh, growth, compaction, scale.
+    /// calls, parallel, limits, memory, fresh, growth, compaction, scale.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these rivals.

@@ -5,6 +5,7 @@ use crate::calls;
 use crate::fresh;
 use crate::limits;
 use crate::measure::{Order, Pinned, key, mix, quantile, touch_memory};
+use crate::parallel::{self, Processes};
 use crate::report::{Table, Unit};
 use crate::rivals::{ALL, Facts, Keeps, OWN, UNLOCKED};
 use crate::worker::{Role, Task, Worker};
@@ -20,6 +21,7 @@ type Part = fn(&mut Bench) -> Result<()>;
 pub const PARTS: &[(&str, Part)] = &[
     ("store", store),
     ("calls", calls::calls),
+    ("parallel", parallel::parallel),
     ("limits", limits::limits),
     ("memory", limits::memory),
     ("fresh", fresh::fresh),
@@ -204,7 +206,7 @@ fn read(player: &mut Player, tables: &mut Tables, round: u64) -> Result<()> {
     }
     if facts.is_shared {
         for (name, processes) in [("1 process", 1), ("2 processes", 2), ("4 processes", 4)] {
-            let rate = run_processes(role, processes, gets)?;
+            let rate = Processes::start(role, processes)?.run(processes, gets * 2, round)?;
             table.add(facts.name, name, Unit::PerSecond, rate);
         }
     }
@@ -221,21 +223,6 @@ fn add_parts(table: &mut Table, row: &str, columns: &[String; 3], count: usize, 
             table.add(row, column, Unit::Nanoseconds, time);
         }
     }
-}
-
-/// So many processes beside each other: gets a second, of all.
-fn run_processes(role: &Role, processes: usize, gets: usize) -> Result<f64> {
-    let start = || Worker::start(role);
-    let mut workers = (0..processes).map(|_| start()).collect::<Result<Vec<_>>>()?;
-    for (number, worker) in workers.iter_mut().enumerate() {
-        worker.ask(Task::Core(number))?;
-        worker.ask(Task::Warm)?;
-    }
-    for (number, worker) in workers.iter_mut().enumerate() {
-        worker.tell(Task::Loop(Order::Uniform, gets * 2, number as u64))?;
-    }
-    let times = workers.iter_mut().map(Worker::hear).collect::<Result<Vec<_>>>()?;
-    Ok(times.iter().map(|time| 1e9 / time[0]).sum())
 }
 
 fn write(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {

@@ -74,7 +74,7 @@ const fn in_memory(name: &'static str, mode: &'static str) -> Facts {
 }
 
 pub const OWN: &str = "persist-cache";
-pub const UNLOCKED: &str = "HashMap, unlocked";
+pub const UNLOCKED: &str = "unlocked HashMap";
 
 pub const ALL: &[Facts] = &[
     on_disk(OWN, true, "`Table<[u8; 16], [u8; N]>`, values read in place, each held by a guard"),
@@ -128,7 +128,7 @@ macro_rules! with_rival {
             ("papaya", _) => $serve::<memory::Papaya>($($argument),*),
             ("quick_cache", _) => $serve::<memory::QuickCache>($($argument),*),
             ("moka", _) => $serve::<memory::Moka>($($argument),*),
-            ("HashMap, unlocked", _) => $serve::<memory::Unlocked>($($argument),*),
+            ("unlocked HashMap", _) => $serve::<memory::Unlocked>($($argument),*),
             (other, size) => panic!("no rival is called {other:?} with values of {size} bytes"),
         }
     }};

@@ -1,0 +1,81 @@
+//! What a second core gains: threads, and processes, that read at the same time.
+
+use crate::Bench;
+use crate::measure::{Order, mix};
+use crate::report::{Table, Unit};
+use crate::rivals::{ALL, OWN, UNLOCKED};
+use crate::sections::play;
+use crate::worker::{Role, Task, Worker};
+use anyhow::{Context as _, Result};
+
+/// Processes that use one store, each on a core of its own.
+pub struct Processes(Vec<Worker>);
+
+impl Processes {
+    pub fn start(role: &Role, count: usize) -> Result<Processes> {
+        let start = |number| {
+            let mut worker = Worker::start(role)?;
+            worker.ask(Task::Core(number))?;
+            worker.ask(Task::Warm)?;
+            Ok(worker)
+        };
+        (0..count).map(start).collect::<Result<_>>().map(Processes)
+    }
+
+    /// Has the first `count` of them get keys at the same time: gets a second, of all.
+    pub fn run(&mut self, count: usize, gets: usize, round: u64) -> Result<f64> {
+        let workers = &mut self.0[..count];
+        for (number, worker) in workers.iter_mut().enumerate() {
+            worker.tell(Task::Loop(Order::Uniform, gets, mix(round) + number as u64))?;
+        }
+        let times = workers.iter_mut().map(Worker::hear).collect::<Result<Vec<_>>>()?;
+        Ok(times.iter().map(|time| 1e9 / time[0]).sum())
+    }
+}
+
+/// Our gain beside that of a map that nobody changes and nothing guards. A virtual machine's cores may be
+/// two at one time and the halves of one at another: what is compared runs within a second.
+pub fn parallel(bench: &mut Bench) -> Result<()> {
+    let count = bench.amount(100_000, 1_000_000);
+    let gets = bench.amount(200_000, 1_000_000);
+    let title = format!("What a second core gains: uniform hits among {count} entries of 64 bytes");
+    let mut table = Table::new("parallel", title);
+    let dir = bench.dir.path().to_path_buf();
+    let rounds = bench.rounds() * 3;
+    bench.progress.inc_length(rounds + 2);
+    let start = |name: &str| {
+        let facts = ALL.iter().find(|facts| facts.name == name).context("a rival")?;
+        bench.step(format!("{name}: filling"));
+        let mut player = play(bench, facts, &dir, 64, count)?;
+        player.worker.ask(Task::Fill(0, count))?;
+        player.worker.ask(Task::Settle)?;
+        player.worker.ask(Task::Warm)?;
+        anyhow::Ok(player)
+    };
+    let (mut map, mut own) = (start(UNLOCKED)?, start(OWN)?);
+    let mut processes = Processes::start(&own.role, 2)?;
+    for round in 0..rounds {
+        bench.step("two at a time");
+        let threads = |worker: &mut Worker| -> Result<[f64; 2]> {
+            let mut rate = |count| worker.ask_one(Task::Threads(count, gets, round));
+            Ok([rate(1)?, rate(2)?])
+        };
+        let map_threads = threads(&mut map.worker)?;
+        let own_threads = threads(&mut own.worker)?;
+        let own_processes = [processes.run(1, gets, round)?, processes.run(2, gets, round)?];
+        let limit = map_threads[1] / map_threads[0];
+        let mut add = |row: &str, [one, two]: [f64; 2]| {
+            table.add(row, "one", Unit::PerSecond, one);
+            table.add(row, "two", Unit::PerSecond, two);
+            table.add(row, "gain", Unit::Ratio, two / one);
+            table.add(row, "of the map's", Unit::Ratio, two / one / limit);
+        };
+        add(UNLOCKED, map_threads);
+        add("persist-cache, threads", own_threads);
+        add("persist-cache, processes", own_processes);
+    }
+    drop((map.worker, own.worker, processes));
+    drop(std::fs::remove_dir_all(&own.role.dir));
+    bench.results.add(table);
+    Ok(())
+}
