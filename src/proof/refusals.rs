@@ -78,6 +78,38 @@ fn a_recovery_whose_sync_failed_is_done_in_another_file() {
     run.check();
 }
 
+/// A put that follows the cache to another file has let go of the one before when it asks for space: on a full
+/// disk that file's may be all there is.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_put_needs_no_space_beside_that_of_a_file_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.pcache");
+    let mut run = Run::new(&path);
+    run.perform(&[Op::InsertMany(0..20), Op::Insert(3)]);
+    let mut neighbour = Subject::neighbour(&path);
+    neighbour.perform(&Op::Compact, 0).unwrap();
+    neighbour.close();
+    let steps = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&steps);
+    let held = move || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let old = format!("{} (deleted)", path.display());
+        maps.lines().filter(|line| line.ends_with(&old)).count()
+    };
+    assert_eq!(held(), 1);
+    let probe = move |effect: Effect<'_>| {
+        if matches!(effect, Effect::Allocate { .. } | Effect::Write { .. }) {
+            seen.set(seen.get() + 1);
+            assert_eq!(held(), 0, "{effect:?}");
+        }
+        Ok(())
+    };
+    watch(probe, || run.perform(&[Op::Insert(4)]));
+    assert!(steps.get() > 0);
+    run.check();
+}
+
 #[test]
 fn a_refusal_is_an_error_and_nothing_worse() {
     let kinds = [No::Once(libc::EIO), No::Once(libc::ENOSPC), No::Once(libc::EDQUOT), No::Full];
