@@ -109,6 +109,11 @@ impl Drop for Worker {
 
 /// The life of a worker.
 pub fn work(role: &str) -> Result<()> {
+    // One thread that fails would leave others waiting: let the whole worker end, as its caller expects.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        std::process::abort();
+    }));
     let role: Role = serde_json::from_str(role)?;
     with_rival!(&*role.rival, role.size, serve(&role))
 }
