@@ -15,6 +15,8 @@ enum Op {
     Insert(u64, u64),
     InsertMany(Vec<(u64, u64)>),
     Call(u64, u64),
+    /// Looks up many, absent and repeated ones among them.
+    GetMany(Vec<u64>),
     Remove(u64),
     /// Stores a key through a handle by whose lights it has expired at once.
     Expire(u64),
@@ -35,6 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (key(), any::<u64>()).prop_map(|(k, v)| Op::Insert(k, v)),
         4 => prop::collection::vec((key(), any::<u64>()), 0..300).prop_map(Op::InsertMany),
         8 => (key(), any::<u64>()).prop_map(|(k, v)| Op::Call(k, v)),
+        6 => prop::collection::vec(0..250_u64, 0..100).prop_map(Op::GetMany),
         6 => key().prop_map(Op::Remove),
         3 => key().prop_map(Op::Expire),
         2 => Just(Op::Flush),
@@ -78,6 +81,7 @@ impl Subject {
                 let result = Cached::into_owned(memo.call(key));
                 assert_eq!(&result, self.model.entry(*key).or_insert(value(*seed)));
             }
+            Op::GetMany(keys) => self.check_many(keys),
             Op::Remove(key) => {
                 assert_eq!(table.remove(key).unwrap(), self.model.remove(key).is_some());
             }
@@ -120,8 +124,20 @@ impl Subject {
         }
     }
 
+    /// Values of many keys, to a thread that has looked before and to one that has not.
+    fn check_many(&self, keys: &[u64]) {
+        let expected: Vec<_> = keys.iter().map(|key| self.model.get(key).cloned()).collect();
+        let look = || {
+            let found = self.cache.table::<u64, Vec<u64>>("t").get_many(keys).unwrap();
+            found.into_iter().map(|value| value.map(Cached::into_owned)).collect::<Vec<_>>()
+        };
+        assert_eq!(look(), expected);
+        assert_eq!(std::thread::scope(|scope| scope.spawn(look).join().unwrap()), expected);
+    }
+
     fn check(&self) {
         let table = self.cache.table::<u64, Vec<u64>>("t");
+        self.check_many(&(0..250).collect::<Vec<_>>());
         for key in 0..200 {
             let found = table.get(&key).unwrap().map(Cached::into_owned);
             assert_eq!(found.as_ref(), self.model.get(&key), "key {key}");

@@ -23,6 +23,8 @@ enum Op {
     Delete,
     /// As after a reboot: the file is another one, and nothing of it is believed.
     Copy,
+    /// So many keys from the first on.
+    GetMany(u16, u8),
 }
 
 fn value_of(key: u16, version: u8) -> Vec<u64> {
@@ -98,6 +100,13 @@ fuzz_target!(|ops: Vec<Op>| {
                     std::fs::copy(&path, &copy).unwrap();
                     std::fs::rename(&copy, &path).unwrap();
                     cache = MmapCache::open_at(&path).unwrap();
+                }
+                Op::GetMany(first, count) => {
+                    let keys: Vec<u16> = (first..first.saturating_add(u16::from(count))).collect();
+                    let found = table.get_many(&keys).unwrap();
+                    for (key, found) in keys.iter().zip(found) {
+                        assert_eq!(found.map(Cached::into_owned).as_ref(), model.get(key));
+                    }
                 }
             }
         }
