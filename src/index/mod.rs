@@ -32,7 +32,7 @@ pub(crate) fn buckets_for(entries: u64) -> u64 {
 /// picks, so that it mostly ends there.
 #[inline(always)]
 fn probe<B>(table: Table, tag: Tag, mut look: impl FnMut(u64) -> ControlFlow<B>) -> ControlFlow<B> {
-    let mut bucket = table.offset() + tag.home(table.buckets()) * BUCKET_SIZE;
+    let mut bucket = home(table, tag);
     for _ in 0..PROBE_LIMIT.min(table.buckets()) {
         for step in 0..BUCKET_SLOTS {
             look(bucket + tag.place(step))?;
@@ -45,10 +45,16 @@ fn probe<B>(table: Table, tag: Tag, mut look: impl FnMut(u64) -> ControlFlow<B>)
     ControlFlow::Continue(())
 }
 
+/// The bucket in which the search for a tag begins.
+#[inline(always)]
+fn home(table: Table, tag: Tag) -> u64 {
+    table.offset() + tag.home(table.buckets()) * BUCKET_SIZE
+}
+
 /// Where the search for a tag begins.
 #[inline]
 pub(crate) fn first_place(table: Table, tag: Tag) -> u64 {
-    table.offset() + tag.home(table.buckets()) * BUCKET_SIZE + tag.place(0)
+    home(table, tag) + tag.place(0)
 }
 
 /// What `matches` makes of the first slot with this tag that it makes anything of.

@@ -117,15 +117,14 @@ impl Map {
     /// Has it fetch what a look at the record at `offset` begins with: its bit, its head, its payload.
     #[inline]
     pub(crate) fn prefetch_record(&self, offset: u64) {
-        fetch(&self.seen, offset / ALIGNMENT / 64 * 8);
+        fetch(&self.seen, seen_word(offset));
         fetch(&self.raw, offset);
         fetch(&self.raw, offset + HEAD_SIZE);
     }
 
     #[inline]
     fn seen_bit(&self, offset: u64) -> Option<(&AtomicU64, u64)> {
-        let place = offset / ALIGNMENT;
-        Some((word_of(&self.seen, place / 64 * 8)?, 1 << (place % 64)))
+        Some((word_of(&self.seen, seen_word(offset))?, 1 << (offset / ALIGNMENT % 64)))
     }
 
     /// The record at `offset`, whatever its head says, if it ends below the tail and never changes.
@@ -150,6 +149,12 @@ impl Map {
         // by whoever marked it.
         unsafe { std::slice::from_raw_parts(start, record.len as usize) }
     }
+}
+
+/// Where among the bits lies the word with that of the record at `offset`.
+#[inline]
+fn seen_word(offset: u64) -> u64 {
+    offset / ALIGNMENT / 64 * 8
 }
 
 /// The word at `at`, if it is aligned and inside.
