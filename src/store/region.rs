@@ -147,9 +147,15 @@ impl Region {
     ) {
         let mut tags = [Tag::default(); PREFETCH_MAX];
         for (tag, identity) in tags.iter_mut().zip(identities) {
-            *tag = self.prefetch_slot(identity);
+            *tag = Tag::of(identity.hash(self.facts.seed));
         }
-        tags.iter().take(identities.len()).for_each(|tag| self.prefetch_record(*tag));
+        let tags = &tags[..identities.len().min(PREFETCH_MAX)];
+        if let Some((map, table)) = self.live_index() {
+            tags.iter().for_each(|tag| map.prefetch(index::first_place(table, *tag)));
+            // A slot is known by its tag alone, which nearly always suffices.
+            let records = tags.iter().filter_map(|tag| index::find(map, table, *tag, Some));
+            records.for_each(|offset| map.prefetch_record(offset));
+        }
         for (tag, identity) in tags.iter().zip(identities) {
             give(self.find_seen_by(*tag, identity, view));
         }
@@ -166,24 +172,11 @@ impl Region {
         Some((map, Table(map.load(word::INDEX))))
     }
 
-    /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it; the
-    /// identity's tag.
-    #[inline]
-    pub(crate) fn prefetch_slot(&self, identity: &Identity) -> Tag {
-        let tag = Tag::of(identity.hash(self.facts.seed));
+    /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it.
+    pub(crate) fn prefetch_slot(&self, identity: &Identity) {
         if let Some((map, table)) = self.live_index() {
+            let tag = Tag::of(identity.hash(self.facts.seed));
             map.prefetch(index::first_place(table, tag));
-        }
-        tag
-    }
-
-    /// The same for the record that the slot leads to. The slot is known by its tag alone, which nearly
-    /// always suffices.
-    #[inline]
-    fn prefetch_record(&self, tag: Tag) {
-        let Some((map, table)) = self.live_index() else { return };
-        if let Some(offset) = index::find(map, table, tag, Some) {
-            map.prefetch_record(offset);
         }
     }
 
