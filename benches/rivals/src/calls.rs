@@ -186,10 +186,17 @@ fn on_disk(arguments: &Arguments, dir: &Path, calls: usize) -> Result<[f64; 3]> 
 }
 
 fn moka(arguments: &Arguments, _: &Path, calls: usize) -> Result<[f64; 3]> {
-    use moka::sync::Cache;
-    let smalls: Cache<u64, Arc<Small>> = Cache::new(1000);
-    let many: Cache<String, Arc<Vec<f64>>> = Cache::new(1000);
-    let texts: Cache<PathBuf, Arc<Vec<String>>> = Cache::new(1000);
+    type Cache<K, V> = moka::sync::Cache<K, Arc<V>, ahash::RandomState>;
+    fn cache<K, V>() -> Cache<K, V>
+    where
+        K: Eq + std::hash::Hash + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let builder = moka::sync::Cache::builder().max_capacity(1000);
+        builder.build_with_hasher(ahash::RandomState::default())
+    }
+    let (smalls, many): (Cache<u64, Small>, Cache<String, Vec<f64>>) = (cache(), cache());
+    let texts: Cache<PathBuf, Vec<String>> = cache();
     Ok([
         time(calls, |n| {
             let id = arguments.numbers[n];
@@ -263,6 +270,21 @@ fn map(arguments: &Arguments, _: &Path, calls: usize) -> Result<[f64; 3]> {
     ])
 }
 
+/// How each keeps what a function returns.
+pub const MODES: &[(&str, &str)] = &[
+    (OWN, "`memoize`, results read in place"),
+    (
+        "LMDB",
+        "by hand: keys as bytes, values by heed's `SerdeBincode`, each miss a commit with fsync",
+    ),
+    ("cached on disk", "by hand: `RedbCache` with keys as text, durable(false)"),
+    (
+        "RwLock<HashMap>, quick_cache, moka",
+        "values in an `Arc`, computed by what each has for that",
+    ),
+    ("Python", "each package's decorator with a directory, cachier with separate files; unpinned"),
+];
+
 type Keeper = fn(&Arguments, &Path, usize) -> Result<[f64; 3]>;
 
 const KEEPERS: [(&str, Keeper); 6] = [
@@ -303,7 +325,7 @@ pub fn calls(bench: &mut Bench) -> Result<()> {
                 table.add(&format!("Python: {name}"), column, Unit::Nanoseconds, time);
             }
         }),
-        Err(error) => bench.progress.println(format!("Python's libraries are left out: {error:#}")),
+        Err(error) => bench.leave_out(format!("Python's libraries are left out: {error:#}")),
     }
     bench.results.add(table);
     Ok(())

@@ -7,7 +7,7 @@ use crate::rivals::{ALL, OWN};
 use crate::sections::play;
 use crate::with_rival;
 use crate::worker::{Role, Task, start_afresh};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::hint::black_box;
 use std::io::Write as _;
 use std::process::Command;
@@ -65,6 +65,8 @@ pub fn fresh(bench: &mut Bench) -> Result<()> {
                 let mut command = Command::new(std::env::current_exe()?);
                 let output =
                     command.args(["--fresh", &serde_json::to_string(&(role, gets))?]).output()?;
+                let said = String::from_utf8_lossy(&output.stderr);
+                ensure!(output.status.success(), "{}: {said}", role.rival);
                 let (time, faults) = serde_json::from_slice(&output.stdout).context("times")?;
                 table.add(&role.rival, &format!("{gets} gets"), Unit::Nanoseconds, time);
                 table.add(&role.rival, &format!("faults in {gets}"), Unit::Count, faults);

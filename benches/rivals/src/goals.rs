@@ -40,20 +40,22 @@ const BEFORE: &str = "disk / payload";
 const AFTER: &str = "compacted";
 const MAP: &str = "RwLock<HashMap>";
 const SHARE: &str = "of the map's";
-const LMDB: &str = "LMDB";
+/// Of its three modes the best at this.
+const LMDB: &str = "LMDB at its best";
+const CACHED: &str = "cached on disk";
 const WRITEMAP: &str = "LMDB WRITEMAP";
 
 const GOALS: &[Goal] = &[
-    ahead("hot hit: LMDB / ours", 6.0, READS, "LMDB", HOT),
+    ahead("hot hit: LMDB / ours", 6.0, READS, LMDB, HOT),
     ahead("hot hit: moka / ours", 5.0, READS, "moka", HOT),
-    ahead("hot hit: `cached` on disk / ours", 25.0, READS, "cached on disk", HOT),
+    ahead("hot hit: `cached` on disk / ours", 25.0, READS, CACHED, HOT),
     ahead("call: Python's / ours", 3000.0, "calls", "Python: persist-cache", "f(u64) -> struct"),
     ahead("hot hit: quick_cache / ours", 1.0, READS, "quick_cache", HOT),
     ahead("hot hit: `RwLock<HashMap>` / ours", 0.5, READS, MAP, HOT),
-    ahead("uniform hits in a loop: LMDB / ours", 5.0, READS, "LMDB", UNIFORM),
+    ahead("uniform hits in a loop: LMDB / ours", 5.0, READS, LMDB, UNIFORM),
     ahead("uniform hits in a loop: papaya / ours", 1.0, READS, "papaya", UNIFORM),
     ahead("uniform hits in a loop: quick_cache / ours", 1.0, READS, "quick_cache", UNIFORM),
-    ahead("a uniform hit by itself, p50: LMDB / ours", 2.2, "gets-64", "LMDB", "uniform hit, p50"),
+    ahead("a uniform hit by itself, p50: LMDB / ours", 2.2, "gets-64", LMDB, "uniform hit, p50"),
     ratio(
         "key of 200 bytes: BLAKE3 of it and a hot hit / ours",
         1.0 / 1.3,
@@ -78,12 +80,12 @@ const GOALS: &[Goal] = &[
     ahead("new process, 10 gets: LMDB / ours", 1.0, "fresh", LMDB, "10 gets"),
     ahead("new process, 100 gets: LMDB / ours", 1.0, "fresh", LMDB, "100 gets"),
     ahead("new process, 1,000 gets: LMDB / ours", 1.0, "fresh", LMDB, "1000 gets"),
-    ahead("disk, 64 bytes, compacted: LMDB / ours", 1.0, "space-64", "LMDB", AFTER),
-    ahead("disk, 1 KiB, compacted: LMDB / ours", 1.0, "space-1024", "LMDB", AFTER),
-    ahead("disk, 64 KiB, compacted: LMDB / ours", 1.0, "space-65536", "LMDB", AFTER),
-    ahead("disk, 64 bytes, before: LMDB / ours", 1.0 / 1.2, "space-64", "LMDB", BEFORE),
-    ahead("disk, 1 KiB, before: LMDB / ours", 1.0 / 1.2, "space-1024", "LMDB", BEFORE),
-    ahead("disk, 64 KiB, before: LMDB / ours", 1.0 / 1.2, "space-65536", "LMDB", BEFORE),
+    ahead("disk, 64 bytes, compacted: LMDB / ours", 1.0, "space-64", LMDB, AFTER),
+    ahead("disk, 1 KiB, compacted: LMDB / ours", 1.0, "space-1024", LMDB, AFTER),
+    ahead("disk, 64 KiB, compacted: LMDB / ours", 1.0, "space-65536", LMDB, AFTER),
+    ahead("disk, 64 bytes, before: LMDB / ours", 1.0 / 1.2, "space-64", LMDB, BEFORE),
+    ahead("disk, 1 KiB, before: LMDB / ours", 1.0 / 1.2, "space-1024", LMDB, BEFORE),
+    ahead("disk, 64 KiB, before: LMDB / ours", 1.0 / 1.2, "space-65536", LMDB, BEFORE),
     ratio(
         "compaction in memory: plain copy / ours",
         0.7,
@@ -139,7 +141,13 @@ const GAINS: [(&str, Place); 2] = [
 /// The table of what was to be reached, as far as this run measured it.
 pub fn judge(results: &Results) -> Table {
     let mut table = Table::new("goals", "What was to be reached: ratios, larger is better");
-    let get = |(table, row, column): Place| results.get(table, row, column);
+    let get = |(table, row, column): Place| match row {
+        LMDB => {
+            let modes = ["LMDB", "LMDB NOSYNC", WRITEMAP];
+            modes.iter().filter_map(|mode| results.get(table, mode, column)).reduce(f64::min)
+        }
+        row => results.get(table, row, column),
+    };
     let mut add = |what: &str, goal: f64, measured: Option<f64>| {
         table.add(what, "goal", Unit::Ratio, goal);
         // What was not measured shows as that.

@@ -6,8 +6,8 @@
 //! cargo run --release -- --quick   # two minutes' worth
 //! ```
 //!
-//! Each store lives in a process of its own, pinned to a core, and all take turns in every round of every
-//! measure. What is shown is the median of the rounds.
+//! Each store lives in a process of its own, pinned to a core, and they take turns: in each round each reads,
+//! then in each round each writes. What is shown is the median of the rounds.
 
 mod calls;
 mod charts;
@@ -83,6 +83,11 @@ impl Bench {
     /// Says something above the bar.
     fn say(&self, what: String) {
         self.progress.suspend(|| eprintln!("{what}"));
+    }
+    /// Says what is missing, there and below the tables.
+    fn leave_out(&self, what: String) {
+        self.results.leave_out(&what);
+        self.say(what);
     }
     fn step(&self, what: impl Into<std::borrow::Cow<'static, str>>) {
         self.progress.set_message(what);

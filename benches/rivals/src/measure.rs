@@ -122,9 +122,7 @@ impl Drop for Pinned {
 /// So many lines of 64 bytes, in large pages if they are to be had.
 pub fn lines(count: usize, in_large_pages: bool) -> Result<MmapMut> {
     let memory = MmapMut::map_anon(count * 64)?;
-    if in_large_pages {
-        memory.advise(Advice::HugePage)?;
-    }
+    memory.advise(if in_large_pages { Advice::HugePage } else { Advice::NoHugePage })?;
     Ok(memory)
 }
 

@@ -1,11 +1,10 @@
 //! What a second core gains: threads, and processes, that read at the same time.
 
 use crate::Bench;
-use crate::measure::{Order, mix};
 use crate::report::{Table, Unit};
 use crate::rivals::{ALL, OWN, UNLOCKED};
 use crate::sections::play;
-use crate::worker::{Role, Task, Worker};
+use crate::worker::{Role, Task, Worker, now};
 use anyhow::{Context as _, Result};
 
 /// Processes that use one store, each on a core of its own.
@@ -22,14 +21,18 @@ impl Processes {
         (0..count).map(start).collect::<Result<_>>().map(Processes)
     }
 
-    /// Has the first `count` of them get keys at the same time: gets a second, of all.
+    /// Has the first `count` of them get keys, from the same time on: gets a second, of all, until the
+    /// slowest is done.
     pub fn run(&mut self, count: usize, gets: usize, round: u64) -> Result<f64> {
         let workers = &mut self.0[..count];
+        // They make their keys before.
+        let start = now() + 100_000_000 + 300 * (gets * count) as u64;
         for (number, worker) in workers.iter_mut().enumerate() {
-            worker.tell(Task::Loop(Order::Uniform, gets, mix(round) + number as u64))?;
+            worker.tell(Task::LoopFrom(start, gets, round * 64 + number as u64))?;
         }
         let times = workers.iter_mut().map(Worker::hear).collect::<Result<Vec<_>>>()?;
-        Ok(times.iter().map(|time| 1e9 / time[0]).sum())
+        let slowest = times.iter().map(|time| time[0]).fold(0.0, f64::max);
+        Ok((count * gets) as f64 * 1e9 / slowest)
     }
 }
 

@@ -1,13 +1,16 @@
 //! What was measured, and how it is shown: as JSON, as tables, and as charts.
 
+use crate::calls;
 use crate::charts::{Bar, bars, lines};
 use crate::measure::{median, spread};
 use crate::rivals::{ALL, Keeps, OWN};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 /// What numbers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +165,36 @@ pub struct Results {
     place: String,
     machine: String,
     tables: Vec<Table>,
+    /// What could not be measured.
+    left_out: RefCell<Vec<String>>,
+}
+
+/// The versions that are measured, as they are in the lock file.
+fn versions() -> String {
+    const NAMES: [&str; 10] = [
+        "cacache",
+        "cached",
+        "fjall",
+        "heed",
+        "moka",
+        "papaya",
+        "quick_cache",
+        "redb",
+        "simd-r-drive",
+        "sled",
+    ];
+    let lock = include_str!("../Cargo.lock");
+    let packages = lock.split("[[package]]").filter_map(|package| {
+        let field = |name: &str| package.split_once(&format!("\n{name} = \""))?.1.split_once('"');
+        Some((field("name")?.0, field("version")?.0))
+    });
+    // Where there are two the rivals' dependencies have the older one.
+    let measured: BTreeMap<_, _> = packages.filter(|(name, _)| NAMES.contains(name)).collect();
+    measured
+        .iter()
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl Results {
@@ -171,14 +204,24 @@ impl Results {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
             line.split_once(':').map(|(_, value)| value.trim().to_string()).unwrap_or_default()
         };
+        let kibibytes = field(&read("/proc/meminfo"), "MemTotal");
+        let memory = kibibytes.trim_end_matches(" kB").parse().unwrap_or(0.0) / 1048576.0;
+        let release = read("/proc/sys/kernel/osrelease");
+        let compiler = Command::new("rustc").arg("--version").output();
+        let compiler = compiler.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         let machine = format!(
-            "{} ({} cores to use), {}, Linux {}",
+            "{} ({} cores to use), {memory:.0} GiB, Linux {}, {}",
             field(&read("/proc/cpuinfo"), "model name"),
             std::thread::available_parallelism().map_or(1, usize::from),
-            field(&read("/proc/meminfo"), "MemTotal"),
-            read("/proc/sys/kernel/osrelease").trim(),
+            release.splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
+            compiler.unwrap_or_default().split(" (").next().unwrap_or_default(),
         );
-        Results { quick, place: place.display().to_string(), machine, tables: Vec::new() }
+        let (place, tables) = (place.display().to_string(), Vec::new());
+        Results { quick, place, machine, tables, left_out: RefCell::default() }
+    }
+
+    pub fn leave_out(&self, what: &str) {
+        self.left_out.borrow_mut().push(what.to_string());
     }
 
     /// Adds a table, in the place of one of the same name.
@@ -204,10 +247,20 @@ impl Results {
         for table in &self.tables {
             let _ = writeln!(text, "{}", table.markdown());
         }
-        text += "How each is used:\n\n";
-        for facts in ALL {
-            let _ = writeln!(text, "- {}: {}", facts.name, facts.mode);
+        for what in self.left_out.borrow().iter() {
+            let _ = writeln!(text, "{what}\n");
         }
+        let mut list = |title: &str, items: &[(&str, &str)]| {
+            let _ = writeln!(text, "{title}:\n");
+            for (name, mode) in items {
+                let _ = writeln!(text, "- {name}: {mode}");
+            }
+            text.push('\n');
+        };
+        let stores: Vec<_> = ALL.iter().map(|facts| (facts.name, facts.mode)).collect();
+        list("How each store is used", &stores);
+        list("How each keeps a function's results", calls::MODES);
+        let _ = writeln!(text, "Versions: {}.", versions());
         text
     }
 

@@ -63,7 +63,8 @@ fn store(bench: &mut Bench) -> Result<()> {
     for (size, count) in sizes {
         let table = |name: &str, what: &str| {
             let title = format!(
-                "{what}: {count} entries (cacache: 1 in 100), keys of 16 bytes, values of {size} bytes"
+                "{what}: {count} entries (cacache: {}), keys of 16 bytes, values of {size} bytes",
+                count_of(*count, 100)
             );
             Table::new(&format!("{name}-{size}"), title)
         };
@@ -96,13 +97,17 @@ const LOOPS: [(&str, Order); 4] = [
     ("miss", Order::Absent),
 ];
 
+/// How many entries a store has that is so much slower than others.
+fn count_of(count: u64, one_in: usize) -> u64 {
+    (count / one_in as u64).max(2000)
+}
+
 fn store_of(bench: &mut Bench, tables: &mut Tables, size: usize, count: u64) -> Result<()> {
     let mut players = Vec::new();
     let rounds = bench.rounds();
     let dir = bench.dir.path().to_path_buf();
     for facts in ALL.iter().filter(|facts| bench.has(facts.name)) {
-        let fewer = (count / facts.one_in as u64).max(2000);
-        players.push(play(bench, facts, &dir, size, fewer)?);
+        players.push(play(bench, facts, &dir, size, count_of(count, facts.one_in))?);
     }
     bench.progress.inc_length(players.len() as u64 * (3 + 2 * rounds));
     in_turn(bench, &mut players, "filling", |player| {
@@ -138,7 +143,7 @@ fn store_of(bench: &mut Bench, tables: &mut Tables, size: usize, count: u64) -> 
 fn or_left_out<T>(bench: &Bench, facts: &Facts, done: Result<T>) -> Result<Option<T>> {
     match done {
         Err(error) if facts.name != OWN => {
-            bench.say(format!("{} is left out from here on: {error:#}", facts.name));
+            bench.leave_out(format!("{} is left out from here on: {error:#}", facts.name));
             Ok(None)
         }
         done => done.map(Some),
@@ -175,15 +180,16 @@ fn settle(player: &mut Player, table: &mut Table) -> Result<()> {
         return Ok(());
     }
     let payload = role.count as f64 * (16 + role.size) as f64;
+    worker.ask(Task::Flush)?;
     let before = worker.ask_one(Task::Blocks)?;
-    worker.ask(Task::Settle)?;
+    let seconds = worker.ask_one(Task::Settle)?;
+    let opens: Vec<f64> = (0..5).map(|_| worker.ask_one(Task::Open)).collect::<Result<_>>()?;
+    // Some give their space back when they are opened anew.
     let after = worker.ask_one(Task::Blocks)?;
     table.add(facts.name, "disk / payload", Unit::Ratio, before / payload);
     table.add(facts.name, "compacted", Unit::Ratio, after / payload);
-    for _ in 0..5 {
-        let open = worker.ask_one(Task::Open)?;
-        table.add(facts.name, "open", Unit::Nanoseconds, open);
-    }
+    table.add(facts.name, "compacting", Unit::Seconds, seconds);
+    opens.into_iter().for_each(|open| table.add(facts.name, "open", Unit::Nanoseconds, open));
     Ok(())
 }
 
@@ -196,7 +202,7 @@ fn read(player: &mut Player, tables: &mut Tables, round: u64) -> Result<()> {
         table.add(facts.name, name, Unit::Nanoseconds, time);
         let times = worker.ask(Task::Each(order, gets.min(100_000), round))?;
         let columns = PARTS_OF_TIMES.map(|part| format!("{name}, {part}"));
-        add_parts(&mut tables.gets, facts.name, &columns, gets, times);
+        add_parts(&mut tables.gets, facts.name, &columns, gets.min(100_000), times);
     }
     let many = worker.ask_one(Task::Many(gets, round))?;
     table.add(facts.name, "32 at once", Unit::Nanoseconds, many);
@@ -206,7 +212,7 @@ fn read(player: &mut Player, tables: &mut Tables, round: u64) -> Result<()> {
     }
     if facts.is_shared {
         for (name, processes) in [("1 process", 1), ("2 processes", 2), ("4 processes", 4)] {
-            let rate = Processes::start(role, processes)?.run(processes, gets * 2, round)?;
+            let rate = Processes::start(role, processes)?.run(processes, gets, round)?;
             table.add(facts.name, name, Unit::PerSecond, rate);
         }
     }
@@ -291,7 +297,8 @@ fn growth(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A plain copy of a file in the place of an older one, with the syncs that a compaction makes.
+/// A plain copy of a file in the place of an older one, with the syncs that a compaction makes: of the file
+/// before and behind its seal, and of the directory.
 fn copy_plainly(from: &Path, place: &Path) -> Result<()> {
     let new = place.with_extension("new");
     let (mut from, mut to) = (std::fs::File::open(from)?, std::fs::File::create(&new)?);
@@ -305,7 +312,8 @@ fn copy_plainly(from: &Path, place: &Path) -> Result<()> {
     }
     to.sync_all()?;
     to.sync_all()?;
-    Ok(std::fs::rename(new, place)?)
+    std::fs::rename(new, place)?;
+    Ok(std::fs::File::open(place.parent().unwrap_or(place))?.sync_all()?)
 }
 
 fn compaction(bench: &mut Bench) -> Result<()> {
@@ -419,7 +427,8 @@ fn measure_at(
     }
     for round in 0..bench.rounds() {
         let next = role.count + round * 2000;
-        measured.push(("append", worker.ask_one(Task::Put(next, next + 2000))?));
+        let times = worker.ask(Task::Put(next, next + 2000))?;
+        measured.push(("append", times[5]));
     }
     // Last, since a store that was opened anew has its entries to meet anew.
     for _ in (0..bench.rounds()).filter(|_| facts.keeps == Keeps::OnDisk) {

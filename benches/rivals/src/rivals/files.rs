@@ -1,6 +1,6 @@
 //! Stores without a tree: a file for each entry, and one file with an index in memory.
 
-use super::{Key, Rival, first_word};
+use super::{Key, Rival, first_word, text};
 use simd_r_drive::DataStore;
 use simd_r_drive::traits::{DataStoreReader as _, DataStoreWriter as _};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,6 @@ use std::sync::Arc;
 
 #[derive(Clone)]
 pub struct Cacache(PathBuf);
-
-fn text(key: &Key) -> String {
-    format!("{:032x}", u128::from_be_bytes(*key))
-}
 
 impl Rival for Cacache {
     fn open(dir: &Path) -> Self {

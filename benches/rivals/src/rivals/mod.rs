@@ -38,6 +38,9 @@ pub trait Rival: Sized + Send {
         }
     }
 
+    /// Makes what was put lie on disk, so far as it can be made to.
+    fn flush(&self) {}
+
     /// Brings the store to its state of rest: what it calls flushing and compacting.
     fn settle(self, dir: &Path) -> Self {
         let _ = dir;
@@ -88,17 +91,26 @@ pub const ALL: &[Facts] = &[
     on_disk(
         "redb",
         false,
-        "Durability::None, a read transaction for each get, one for a loop, cache of 1 GiB",
+        "Durability::None, a read transaction for each get, one for a loop, cache of 1 GiB; a process that \
+         may write has the file for itself",
     ),
-    on_disk("fjall", false, "cache of 1 GiB, `expect_point_read_hits`, after a major compaction"),
-    on_disk("sled", false, "HighThroughput, no flushing thread, cache of 1 GiB"),
-    on_disk("cached on disk", false, "`RedbCache`, durable(false)"),
+    on_disk("fjall", false, "cache of 1 GiB, after a major compaction; one process"),
+    on_disk(
+        "sled",
+        false,
+        "HighThroughput, no flushing thread, cache of 1 GiB; one process, no compaction",
+    ),
+    on_disk("cached on disk", false, "`RedbCache`, durable(false); one process, no compaction"),
     Facts {
         one_in: 100,
         ..on_disk("cacache", true, "the blocking API with XXH3: a file for each entry")
     },
-    on_disk("simd-r-drive", false, "one file, an index in memory; keeps a hash of each key"),
-    in_memory("RwLock<HashMap>", "std's, with ahash"),
+    on_disk(
+        "simd-r-drive",
+        true,
+        "one file, an index in memory; keeps a hash of each key; processes see what was there when they opened",
+    ),
+    in_memory("RwLock<HashMap>", "std's, with ahash; locked for each get, in loops too"),
     in_memory("papaya", "ahash, pinned for each get, once for a loop"),
     in_memory("quick_cache", "values in an `Arc`"),
     in_memory("moka", "sync, ahash, values in an `Arc`"),
@@ -132,6 +144,11 @@ macro_rules! with_rival {
             (other, size) => panic!("no rival is called {other:?} with values of {size} bytes"),
         }
     }};
+}
+
+/// A key as text, for stores that have no others.
+fn text(key: &Key) -> String {
+    format!("{:032x}", u128::from_be_bytes(*key))
 }
 
 /// What a store may hold in memory where it asks.

@@ -1,7 +1,7 @@
 //! Stores with a tree of their own, for one process at a time: redb, fjall, sled, and `cached`, which
 //! keeps its entries in redb.
 
-use super::{CACHE_BYTES, Key, Rival, first_word};
+use super::{CACHE_BYTES, Key, Rival, first_word, text};
 use cached::{ConcurrentCached as _, RedbCache, SerializeCached as _};
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase as _, TableDefinition};
 use serde_bytes::ByteBuf;
@@ -62,8 +62,11 @@ impl Rival for Redb {
     fn put_many(&self, entries: &[(Key, Vec<u8>)]) {
         self.write(Durability::None, entries.iter().map(|(key, value)| (key, &value[..])));
     }
-    fn settle(mut self, _: &Path) -> Self {
+    fn flush(&self) {
         self.write(Durability::Immediate, std::iter::empty());
+    }
+    fn settle(mut self, _: &Path) -> Self {
+        self.flush();
         let database = Arc::get_mut(&mut self.0).expect("the only handle");
         database.compact().expect("a compaction");
         self
@@ -83,8 +86,8 @@ impl Rival for Fjall {
     fn open(dir: &Path) -> Self {
         let database = fjall::Database::builder(dir).cache_size(CACHE_BYTES as u64).open();
         let database = database.expect("the database opens");
-        let options = || fjall::KeyspaceCreateOptions::default().expect_point_read_hits(true);
-        let values = database.keyspace("values", options).expect("a keyspace");
+        let values = database.keyspace("values", fjall::KeyspaceCreateOptions::default);
+        let values = values.expect("a keyspace");
         Fjall { values, database }
     }
     fn get(&self, key: &Key) -> Option<u64> {
@@ -100,8 +103,11 @@ impl Rival for Fjall {
         }
         batch.commit().expect("a commit");
     }
-    fn settle(self, _: &Path) -> Self {
+    fn flush(&self) {
         self.values.rotate_memtable_and_wait().expect("a flush");
+    }
+    fn settle(self, _: &Path) -> Self {
+        self.flush();
         self.values.major_compact().expect("a compaction");
         self
     }
@@ -134,8 +140,11 @@ impl Rival for Sled {
         }
         self.0.apply_batch(batch).expect("a batch");
     }
-    fn settle(self, _: &Path) -> Self {
+    fn flush(&self) {
         self.0.flush().expect("a flush");
+    }
+    fn settle(self, _: &Path) -> Self {
+        self.flush();
         self
     }
     fn share(&self) -> Self {
@@ -146,10 +155,6 @@ impl Rival for Sled {
 /// `cached`: keys become text, values MessagePack. It has no batches.
 #[derive(Clone)]
 pub struct CachedOnDisk(Arc<RedbCache<String, ByteBuf>>);
-
-fn text(key: &Key) -> String {
-    format!("{:032x}", u128::from_be_bytes(*key))
-}
 
 impl Rival for CachedOnDisk {
     fn open(dir: &Path) -> Self {
@@ -162,8 +167,11 @@ impl Rival for CachedOnDisk {
     fn put(&self, key: &Key, value: &[u8]) {
         self.0.cache_set_ref(&text(key), &ByteBuf::from(value)).expect("a put");
     }
-    fn settle(self, _: &Path) -> Self {
+    fn flush(&self) {
         self.0.flush().expect("a flush");
+    }
+    fn settle(self, _: &Path) -> Self {
+        self.flush();
         self
     }
     fn share(&self) -> Self {
