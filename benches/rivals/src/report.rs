@@ -36,6 +36,8 @@ impl Unit {
         };
         match self {
             _ if value.is_nan() => "-".to_string(),
+            // The clock has not ticked.
+            Unit::Nanoseconds if value < 1.0 => "< 10 ns".to_string(),
             Unit::Nanoseconds => scaled(&[(1.0, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s")]),
             Unit::Seconds => scaled(&[(1e-3, "ms"), (1.0, "s")]),
             Unit::PerSecond => scaled(&[(1e3, "k/s"), (1e6, "M/s")]),
@@ -90,7 +92,9 @@ impl Table {
                 let cell = cells.get(column).map(|rounds| (median(rounds), spread(rounds), rounds));
                 let shown = match cell {
                     None => "-".to_string(),
-                    Some((value, spread, rounds)) if rounds.len() > 1 && spread > 0.1 => {
+                    Some((value, spread, rounds))
+                        if rounds.len() > 1 && spread > 0.1 && spread.is_finite() =>
+                    {
                         format!("{} ±{:.0}%", unit.show(value), spread * 50.0)
                     }
                     Some((value, ..)) => unit.show(value),

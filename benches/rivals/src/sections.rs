@@ -183,7 +183,7 @@ fn settle(player: &mut Player, table: &mut Table) -> Result<()> {
     worker.ask(Task::Flush)?;
     let before = worker.ask_one(Task::Blocks)?;
     let seconds = worker.ask_one(Task::Settle)?;
-    let opens: Vec<f64> = (0..5).map(|_| worker.ask_one(Task::Open)).collect::<Result<_>>()?;
+    let opens: Vec<f64> = (0..25).map(|_| worker.ask_one(Task::Open)).collect::<Result<_>>()?;
     // Some give their space back when they are opened anew.
     let after = worker.ask_one(Task::Blocks)?;
     table.add(facts.name, "disk / payload", Unit::Ratio, before / payload);
@@ -238,7 +238,7 @@ fn write(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
     }
     // Commits that wait for a disk are few.
     let slow = if facts.name == "LMDB" { 50 } else { facts.one_in as u64 };
-    let puts = ((4_000_000 / (64 + role.size as u64)).min(20_000) / slow).max(20);
+    let puts = ((16_000_000 / (64 + role.size as u64)).min(20_000) / slow).max(50);
     touch_memory(256);
     let times = worker.ask(Task::Put(*next, *next + puts))?;
     table.add(facts.name, "append", Unit::Nanoseconds, times[5]);
