@@ -127,9 +127,12 @@ pub fn lines(count: usize, in_large_pages: bool) -> Result<MmapMut> {
 }
 
 /// Uses memory and gives it back, before something is timed that needs as much: a virtual machine may not
-/// have it, or not any more, and a page that its host must find first takes ten times as long.
-pub fn touch_memory(mebibytes: usize) {
-    std::hint::black_box(vec![1_u8; mebibytes << 20]);
+/// have it, or not any more, and a page that its host must find first takes ten times as long. Page by page:
+/// a large one would leave the pieces that are given out next as they are.
+pub fn touch_memory(mebibytes: usize) -> Result<()> {
+    let mut memory = lines(mebibytes << 14, false)?;
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    Ok(())
 }
 
 /// Bytes of memory this process had at most, and those that are its own now.

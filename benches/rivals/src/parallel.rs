@@ -40,11 +40,11 @@ impl Processes {
 /// two at one time and the halves of one at another: what is compared runs within a second.
 pub fn parallel(bench: &mut Bench) -> Result<()> {
     let count = bench.amount(100_000, 1_000_000);
-    let gets = bench.amount(200_000, 1_000_000);
+    let gets = bench.amount(200_000, 500_000);
     let title = format!("What a second core gains: uniform hits among {count} entries of 64 bytes");
     let mut table = Table::new("parallel", title);
     let dir = bench.dir.path().to_path_buf();
-    let rounds = bench.rounds() * 3;
+    let rounds = bench.rounds() * 8;
     bench.progress.inc_length(rounds + 2);
     let start = |name: &str| {
         let facts = ALL.iter().find(|facts| facts.name == name).context("a rival")?;
@@ -59,23 +59,28 @@ pub fn parallel(bench: &mut Bench) -> Result<()> {
     let mut processes = Processes::start(&own.role, 2)?;
     for round in 0..rounds {
         bench.step("two at a time");
-        let threads = |worker: &mut Worker| -> Result<[f64; 2]> {
-            let mut rate = |count| worker.ask_one(Task::Threads(count, gets, round));
-            Ok([rate(1)?, rate(2)?])
-        };
-        let map_threads = threads(&mut map.worker)?;
-        let own_threads = threads(&mut own.worker)?;
-        let own_processes = [processes.run(1, gets, round)?, processes.run(2, gets, round)?];
-        let limit = map_threads[1] / map_threads[0];
+        // One and two, or two and one; and another one of the three first in each round.
+        let counts = if round % 2 == 0 { [1, 2] } else { [2, 1] };
+        let mut rates = [[0.0; 2]; 3];
+        for which in (0..3).map(|step| (round as usize + step) % 3) {
+            for count in counts {
+                let threads = Task::Threads(count, gets, round);
+                rates[which][count - 1] = match which {
+                    0 => map.worker.ask_one(threads)?,
+                    1 => own.worker.ask_one(threads)?,
+                    _ => processes.run(count, gets, round)?,
+                };
+            }
+        }
+        let limit = rates[0][1] / rates[0][0];
         let mut add = |row: &str, [one, two]: [f64; 2]| {
             table.add(row, "one", Unit::PerSecond, one);
             table.add(row, "two", Unit::PerSecond, two);
             table.add(row, "gain", Unit::Ratio, two / one);
             table.add(row, "of the map's", Unit::Ratio, two / one / limit);
         };
-        add(UNLOCKED, map_threads);
-        add("persist-cache, threads", own_threads);
-        add("persist-cache, processes", own_processes);
+        let rows = [UNLOCKED, "persist-cache, threads", "persist-cache, processes"];
+        rows.into_iter().zip(rates).for_each(|(row, rates)| add(row, rates));
     }
     drop((map.worker, own.worker, processes));
     drop(std::fs::remove_dir_all(&own.role.dir));

@@ -172,6 +172,9 @@ fn in_turn(
     own
 }
 
+/// How often each store is opened, one time after the other.
+const OPENINGS: usize = 25;
+
 /// Bytes on disk before and after it is brought to rest, and opening it.
 fn settle(player: &mut Player, table: &mut Table) -> Result<()> {
     let Player { facts, role, worker, .. } = player;
@@ -183,7 +186,8 @@ fn settle(player: &mut Player, table: &mut Table) -> Result<()> {
     worker.ask(Task::Flush)?;
     let before = worker.ask_one(Task::Blocks)?;
     let seconds = worker.ask_one(Task::Settle)?;
-    let opens: Vec<f64> = (0..25).map(|_| worker.ask_one(Task::Open)).collect::<Result<_>>()?;
+    let opens: Vec<f64> =
+        (0..OPENINGS).map(|_| worker.ask_one(Task::Open)).collect::<Result<_>>()?;
     // Some give their space back when they are opened anew.
     let after = worker.ask_one(Task::Blocks)?;
     table.add(facts.name, "disk / payload", Unit::Ratio, before / payload);
@@ -239,7 +243,7 @@ fn write(player: &mut Player, table: &mut Table, round: u64) -> Result<()> {
     // Commits that wait for a disk are few.
     let slow = if facts.name == "LMDB" { 50 } else { facts.one_in as u64 };
     let puts = ((16_000_000 / (64 + role.size as u64)).min(20_000) / slow).max(50);
-    touch_memory(256);
+    touch_memory(256)?;
     let times = worker.ask(Task::Put(*next, *next + puts))?;
     table.add(facts.name, "append", Unit::Nanoseconds, times[5]);
     let columns = PARTS_OF_TIMES.map(|part| format!("append, {part}"));
@@ -280,7 +284,7 @@ fn growth(bench: &mut Bench) -> Result<()> {
         for facts in rivals() {
             bench.step(format!("{}: growing {place}", facts.name));
             let mut player = play(bench, facts, &dir, 8, count)?;
-            touch_memory(count as usize >> 13);
+            touch_memory(count as usize >> 13)?;
             let Some(times) = or_left_out(bench, facts, player.worker.ask(Task::Put(0, count)))?
             else {
                 continue;
@@ -343,11 +347,11 @@ fn compaction(bench: &mut Bench) -> Result<()> {
         };
         for _ in 0..bench.rounds() {
             let _pinned = Pinned::to(0);
-            touch_memory(512);
+            touch_memory(512)?;
             let start = Instant::now();
             copy_plainly(&path, &copy)?;
             let plain = start.elapsed().as_secs_f64();
-            touch_memory(512);
+            touch_memory(512)?;
             let start = Instant::now();
             cache.compact()?;
             let own = start.elapsed().as_secs_f64();
@@ -399,7 +403,7 @@ fn scale(bench: &mut Bench) -> Result<()> {
             }
             let mut player = play(bench, facts, &dir, 8, *count)?;
             let column = count.to_string();
-            touch_memory((*count as usize >> 13).min(2048));
+            touch_memory((*count as usize >> 13).min(2048))?;
             let mut measured = Vec::new();
             let done = measure_at(bench, &mut player, &mut measured);
             or_left_out(bench, facts, done)?;
@@ -431,7 +435,7 @@ fn measure_at(
         measured.push(("append", times[5]));
     }
     // Last, since a store that was opened anew has its entries to meet anew.
-    for _ in (0..bench.rounds()).filter(|_| facts.keeps == Keeps::OnDisk) {
+    for _ in (0..OPENINGS).filter(|_| facts.keeps == Keeps::OnDisk) {
         measured.push(("open", worker.ask_one(Task::Open)?));
     }
     Ok(())
