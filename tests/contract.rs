@@ -282,3 +282,20 @@ fn a_hit_may_come_from_any_thread() {
     });
     assert_eq!(dir.open("x").stats().hits + dir.open("x").stats().misses, 4001);
 }
+
+#[test]
+fn no_hit_is_uncounted_while_its_thread_ends() {
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let square = cache.memoize(|n: &u64| n * n);
+    square.call(&9);
+    for hits in (2..=4000).step_by(2) {
+        // A scope waits for its threads' closures, not for what their locals do when they are dropped.
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| square.call(&9));
+            }
+        });
+        assert_eq!(cache.stats().hits, hits);
+    }
+}

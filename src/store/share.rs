@@ -70,7 +70,8 @@ impl Counts {
 pub(crate) struct Totals {
     pub(crate) misses: AtomicU64,
     pub(crate) store_errors: AtomicU64,
-    /// Of threads that are gone.
+    /// Of threads that are gone. Read, and added to, with the list locked: otherwise what an ending
+    /// thread counted could be on its way, and in neither place.
     hits: AtomicU64,
     saved: AtomicU64,
     threads: PerProcess<Mutex<Vec<Weak<Counts>>>>,
@@ -79,8 +80,9 @@ pub(crate) struct Totals {
 impl Totals {
     /// Hits and nanoseconds saved.
     pub(crate) fn sum(&self) -> (u64, u64) {
+        let threads = self.threads();
         let mut sum = (self.hits.load(Ordering::Relaxed), self.saved.load(Ordering::Relaxed));
-        for counts in lock(self.threads.get(Mutex::default)).iter().filter_map(Weak::upgrade) {
+        for counts in threads.iter().filter_map(Weak::upgrade) {
             sum.0 = sum.0.saturating_add(counts.hits.load(Ordering::Relaxed));
             sum.1 = sum.1.saturating_add(counts.saved.load(Ordering::Relaxed));
         }
@@ -90,10 +92,21 @@ impl Totals {
     /// Counters for a thread.
     fn new_counts(&self) -> Arc<Counts> {
         let counts = Arc::default();
-        let mut threads = lock(self.threads.get(Mutex::default));
+        let mut threads = self.threads();
         threads.retain(|counts| counts.strong_count() > 0);
         threads.push(Arc::downgrade(&counts));
         counts
+    }
+
+    /// Takes over what a thread counted that counts no more.
+    fn take_over(&self, counts: &Counts) {
+        let _threads = self.threads();
+        self.hits.fetch_add(counts.hits.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.saved.fetch_add(counts.saved.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<Weak<Counts>>> {
+        lock(self.threads.get(Mutex::default))
     }
 }
 
@@ -120,9 +133,7 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        let Counts { hits, saved } = &*self.counts;
-        self.totals.hits.fetch_add(hits.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-        self.totals.saved.fetch_add(saved.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.totals.take_over(&self.counts);
     }
 }
 
