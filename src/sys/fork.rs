@@ -3,8 +3,8 @@
 //! whatever holds either is kept in a [`PerProcess`], of which a child sees a fresh one.
 #![expect(unsafe_code, reason = "pthread_atfork is the one hook that every fork(2) of libc calls")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Once, OnceLock};
+use once_cell::race::OnceBox;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How many forks lie between the first process that used this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -15,22 +15,33 @@ extern "C" fn in_child() {
 }
 
 /// The same number in a process for as long as it lives, another in its children.
+#[inline]
 pub(crate) fn forks() -> u64 {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        // SAFETY: the handler is async-signal-safe: it adds to an atomic.
-        let result = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        assert_eq!(result, 0, "pthread_atfork fails for want of memory alone");
-    });
+    // No `Once`: a child forked while another thread is at it would wait for ever. Two threads may each
+    // install the hook, which then counts two for a fork.
+    static IS_HOOKED: AtomicBool = AtomicBool::new(false);
+    // Acquire; pairs with the release in `hook`: it is installed before there is anything not to share.
+    if !IS_HOOKED.load(Ordering::Acquire) {
+        hook(&IS_HOOKED);
+    }
     FORKS.load(Ordering::Relaxed)
+}
+
+#[cold]
+fn hook(is_hooked: &AtomicBool) {
+    // SAFETY: the handler is async-signal-safe: it adds to an atomic.
+    let result = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    assert_eq!(result, 0, "pthread_atfork fails for want of memory alone");
+    is_hooked.store(true, Ordering::Release);
 }
 
 /// A value of which each process has its own.
 pub(crate) struct PerProcess<T> {
     born: u64,
     value: T,
-    /// What a child of this process uses, made when it first asks.
-    child: OnceLock<Box<PerProcess<T>>>,
+    /// What a child of this process uses, made when it first asks; by several threads at once, perhaps,
+    /// of which one is in time. Nobody waits: a thread of a child's child would, for one that is not there.
+    child: OnceBox<PerProcess<T>>,
 }
 
 impl<T: Default> Default for PerProcess<T> {
@@ -42,11 +53,11 @@ impl<T: Default> Default for PerProcess<T> {
 impl<T> PerProcess<T> {
     /// For statics, which exist before the first fork.
     pub(crate) const fn first(value: T) -> PerProcess<T> {
-        PerProcess { born: 0, value, child: OnceLock::new() }
+        PerProcess { born: 0, value, child: OnceBox::new() }
     }
 
     pub(crate) fn new(value: T) -> PerProcess<T> {
-        PerProcess { born: forks(), value, child: OnceLock::new() }
+        PerProcess { born: forks(), value, child: OnceBox::new() }
     }
 
     /// This process's value; in a child, what `inherit` makes of its parent's, which a thread may hold
@@ -58,7 +69,7 @@ impl<T> PerProcess<T> {
         while own.born != forks {
             own = own.child.get_or_init(|| {
                 let value = inherit(&own.value);
-                Box::new(PerProcess { born: own.born + 1, value, child: OnceLock::new() })
+                Box::new(PerProcess { born: own.born + 1, value, child: OnceBox::new() })
             });
         }
         &own.value
@@ -68,5 +79,50 @@ impl<T> PerProcess<T> {
     #[inline]
     pub(crate) fn get(&self, make: impl Fn() -> T) -> &T {
         self.get_or_inherit(|_| make())
+    }
+}
+
+#[cfg(all(test, not(model = "tsan")))] // The thread sanitizer allows no threads in a forked child.
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// The exit code of a forked child that runs `run`; -1 if it takes half a minute.
+    fn code_of_child(run: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child allocates and starts threads, as glibc and macOS allow, and ends below.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: its signal ends the process, which is meant.
+            unsafe { libc::alarm(30) };
+            let code = run();
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(code) }
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child above.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 }
+    }
+
+    #[test]
+    fn each_process_has_its_own_and_waits_for_no_thread_that_is_gone() {
+        let value = PerProcess::new(1);
+        let (entered, is_in) = mpsc::channel();
+        let code = code_of_child(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    value.get(|| {
+                        entered.send(()).expect("the receiver waits");
+                        std::thread::sleep(Duration::from_secs(2));
+                        2
+                    })
+                });
+                is_in.recv().expect("the thread comes here");
+                let inner = code_of_child(|| *value.get(|| 3));
+                inner * 10 + *value.get(|| 4)
+            })
+        });
+        assert_eq!((*value.get(|| 5), code), (1, 34));
     }
 }
