@@ -14,7 +14,6 @@ use crate::{CacheKey, CacheValue};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A persistent cache: one file, shared by all processes of this user on this machine.
@@ -178,12 +177,7 @@ impl MmapCache {
     pub fn stats(&self) -> Stats {
         match &self.handle.store {
             Some(store) => store.stats(),
-            None => {
-                let totals = &self.handle.totals;
-                let misses = totals.misses.load(Ordering::Relaxed);
-                let store_errors = totals.store_errors.load(Ordering::Relaxed);
-                Stats { misses, store_errors, ..Stats::default() }
-            }
+            None => Stats::of_process(&self.handle.totals),
         }
     }
 

@@ -5,7 +5,6 @@ use crate::store::Store;
 use crate::store::expiry::SharedView;
 use crate::store::share::Totals;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A store, as one handle and its clones see it.
@@ -25,7 +24,7 @@ impl Handle {
     /// Counts, and logs, what went wrong with the cache in a memoised call.
     #[cold]
     pub(crate) fn note(&self, error: &Error) {
-        self.totals.store_errors.fetch_add(1, Ordering::Relaxed);
+        self.totals.count_store_error();
         #[cfg(feature = "tracing")]
         tracing::warn!(%error, cache = self.name.as_deref(), "a result could not be cached");
         #[cfg(not(feature = "tracing"))]

@@ -21,7 +21,6 @@ use crate::warrant::{Sequence, Shape, Warrant};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A part of a cache whose values are of type `V`.
@@ -83,7 +82,7 @@ impl<V> Section<V> {
 
     /// Counts a call that found nothing.
     fn count_miss(&self) {
-        self.handle.totals.misses.fetch_add(1, Ordering::Relaxed);
+        self.handle.totals.count_miss();
     }
 
     /// Removes a key; `true` if it had a value.

@@ -246,20 +246,22 @@ fn bring_back<V: CacheValue>(archived: &V::Archived) -> Result<V> {
 }
 
 /// The bytes that a look-up found, which are checked unless this process has seen them.
+/// Counts the hit.
 fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, Record)> {
-    match found.sight {
+    let Found { region, share, sight, saved, .. } = found;
+    let admitted = match sight {
         Sight::Mapped { record, is_fresh } => {
             if is_fresh {
-                let map = found.region.map()?;
+                let map = region.map()?;
                 is_valid(map.payload(&record)).then(|| map.mark(&record))?;
             }
-            Some((found.share, record))
+            (Arc::clone(&share), record)
         }
-        Sight::Copied(_, bytes) => {
-            is_valid(&bytes).then(|| (Arc::new(Share::Copy(bytes)), Record::NONE))
-        }
-        Sight::Absent | Sight::Moved => None,
-    }
+        Sight::Copied(_, bytes) if is_valid(&bytes) => (Arc::new(Share::Copy(bytes)), Record::NONE),
+        Sight::Copied(..) | Sight::Absent | Sight::Moved => return None,
+    };
+    saved.inspect(|nanos| share.count_hit(*nanos));
+    Some(admitted)
 }
 
 /// Checks bytes that nobody in this process has seen yet.

@@ -5,6 +5,8 @@ mod common;
 
 use common::{Calls, Dir};
 use persist_cache::{CacheKey, Cached, KeySchema, KeyWriter, Memoized, MmapCache, Table};
+use rkyv::bytecheck::Verify;
+use rkyv::rancor::{Fallible, Source};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -262,6 +264,37 @@ fn stats_say_what_happened() {
     let compaction = cache.compact().unwrap();
     assert_eq!((compaction.entries_kept, compaction.entries_dropped), (0, 0));
     assert!(compaction.bytes_after <= compaction.bytes_before);
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(bytecheck(verify))]
+struct Even(u64);
+
+// SAFETY: it is right to refuse more than one has to.
+#[allow(unsafe_code)]
+unsafe impl<C: Fallible<Error: Source> + ?Sized> Verify<C> for ArchivedEven {
+    fn verify(&self, _: &mut C) -> Result<(), C::Error> {
+        match self.0.to_native() % 2 {
+            0 => Ok(()),
+            _ => Err(C::Error::new(std::fmt::Error)),
+        }
+    }
+}
+
+#[test]
+fn what_its_type_refuses_is_a_miss_and_no_hit() {
+    let dir = Dir::new();
+    let path = dir.join("copy.pcache");
+    let cache = dir.open("x");
+    cache.table("t").insert(&1_u64, &Even(7)).unwrap();
+    std::fs::copy(cache.path(), &path).unwrap();
+    for options in [MmapCache::options(), MmapCache::options().copy_reads()] {
+        // As another process: what this one wrote is not checked again.
+        let other = options.open_at(&path).unwrap();
+        assert!(other.table::<u64, Even>("t").get(&1).unwrap().is_none());
+        let stats = other.stats();
+        assert_eq!((stats.hits, stats.misses, stats.entries), (0, 1, 1));
+    }
 }
 
 #[test]

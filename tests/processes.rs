@@ -185,6 +185,59 @@ fn opening_waits_for_nobody() {
     assert_eq!(cache.stats().store_errors, 1);
 }
 
+/// Runs `run` in a forked child, and waits for it.
+fn fork(run: impl FnOnce()) {
+    // SAFETY: the child only uses caches, which allocates, as glibc and macOS allow after a fork, and leaves
+    // without unwinding.
+    #[allow(unsafe_code)]
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        // SAFETY: ends the process.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::_exit(i32::from(result.is_err()))
+        }
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child above.
+    #[allow(unsafe_code)]
+    let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+    assert_eq!((waited, status), (pid, 0), "the child failed");
+}
+
+#[test]
+fn a_forked_child_counts_for_itself() {
+    const TEST: &str = "a_forked_child_counts_for_itself";
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        return drop(finish(spawn(TEST, "parent", dir.path())));
+    };
+    let (cache, table) = table_at(&place);
+    table.insert(&1, &value_of(1)).unwrap();
+    let look = |hits, misses| {
+        (0..hits).for_each(|_| assert!(check(&table, 1)));
+        (0..misses).for_each(|_| assert!(!check(&table, 2)));
+    };
+    let counted = || (cache.stats().hits, cache.stats().misses);
+    look(3, 2);
+    std::thread::scope(|scope| drop(scope.spawn(|| look(4, 1))));
+    assert_eq!(counted(), (7, 3));
+    fork(|| {
+        assert_eq!(counted(), (0, 0));
+        look(5, 0);
+        assert_eq!(counted(), (5, 0));
+        fork(|| {
+            look(1, 1);
+            assert_eq!(counted(), (1, 1));
+        });
+        look(1, 6);
+        assert_eq!(counted(), (6, 6));
+    });
+    look(1, 1);
+    assert_eq!(counted(), (8, 4));
+}
+
 #[test]
 fn a_forked_child_goes_on() {
     const TEST: &str = "a_forked_child_goes_on";
@@ -210,30 +263,13 @@ fn a_forked_child_goes_on() {
             }
         });
         for child in 0..20 {
-            // SAFETY: the child only uses the cache, which allocates, as glibc and macOS allow after
-            // a fork, and leaves without unwinding.
-            #[allow(unsafe_code)]
-            let pid = unsafe { libc::fork() };
-            if pid == 0 {
-                let run = || {
-                    (0..50).for_each(|n| {
-                        let key = child * 100 + n;
-                        table.insert(&key, &value_of(key)).unwrap();
-                        assert!(check(&table, key));
-                    })
-                };
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-                // SAFETY: ends the process.
-                #[allow(unsafe_code)]
-                unsafe {
-                    libc::_exit(i32::from(result.is_err()))
-                }
-            }
-            let mut status = 0;
-            // SAFETY: waits for the child above.
-            #[allow(unsafe_code)]
-            let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
-            assert_eq!((waited, status), (pid, 0), "child {child}");
+            fork(|| {
+                (0..50).for_each(|n| {
+                    let key = child * 100 + n;
+                    table.insert(&key, &value_of(key)).unwrap();
+                    assert!(check(&table, key));
+                })
+            });
         }
         stop.store(true, Relaxed);
     });

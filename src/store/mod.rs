@@ -82,6 +82,8 @@ pub(crate) struct Found {
     /// This thread's share of the region.
     pub(crate) share: Arc<Share>,
     pub(crate) sight: Sight,
+    /// The nanoseconds that a hit saves, if it is one and not what was just stored.
+    pub(crate) saved: Option<u64>,
     /// When the look began.
     pub(crate) token: Token,
 }
@@ -178,7 +180,8 @@ impl Store {
     }
 
     /// What `identity` has: nothing, a record that this process meets for the first time, a copy. Goes
-    /// where the cache went. A hit is counted here, a miss by the caller, who may look again.
+    /// where the cache went. Hits and misses are counted by the caller, who may refuse what is found, or
+    /// look again.
     #[cold]
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
         for _ in 0..TRIES {
@@ -201,8 +204,8 @@ impl Store {
                 Sight::Absent | Sight::Moved => None,
             };
             let saved = saved.map(|head| record::cost(&head).nanos());
-            let share = share_of(&self.key, &region, &self.totals, saved);
-            return Ok(Found { region, share, sight, token });
+            let share = self.share_of(&region);
+            return Ok(Found { region, share, sight, saved, token });
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
@@ -228,7 +231,7 @@ impl Store {
 
     /// This thread's share of a region.
     fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
-        share_of(&self.key, region, &self.totals, None)
+        share_of(&self.key, region, &self.totals)
     }
 
     /// Whether a file in which something is missing is still the one to look in: it is mapped as far

@@ -5,12 +5,12 @@
 //! of other threads would cost each hit a lock of its own: 10 ns of 30, measured.)
 
 use super::region::Region;
-use crate::sys::fork::PerProcess;
+use crate::sys::fork::{PerProcess, forks, is_this_process};
 use crate::sys::map::Record;
 use rkyv::util::AlignedVec;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Keeps the bytes of values alive.
 pub(crate) enum Share {
@@ -58,55 +58,81 @@ pub(crate) struct Counts {
 impl Counts {
     #[inline]
     fn count_hit(&self, nanos: u64) {
-        // Relaxed, here and in `Totals::sum`: each is a number of its own.
+        // Relaxed, here and in `Totals::hits`: each is a number of its own.
         self.hits.store(self.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let saved = self.saved.load(Ordering::Relaxed).saturating_add(nanos);
         self.saved.store(saved, Ordering::Relaxed);
     }
 }
 
-/// What all threads of this process counted on one store.
+/// What this process counted on one store.
 #[derive(Default)]
 pub(crate) struct Totals {
-    pub(crate) misses: AtomicU64,
-    pub(crate) store_errors: AtomicU64,
-    /// Of threads that are gone. Read, and added to, with the list locked: otherwise what an ending
-    /// thread counted could be on its way, and in neither place.
-    hits: AtomicU64,
-    saved: AtomicU64,
-    threads: PerProcess<Mutex<Vec<Weak<Counts>>>>,
+    own: PerProcess<Tally>,
+}
+
+#[derive(Default)]
+struct Tally {
+    misses: AtomicU64,
+    store_errors: AtomicU64,
+    hits: Mutex<Hits>,
+}
+
+/// The counters of threads, and the sum of what those counted that nobody can count on any more.
+#[derive(Default)]
+struct Hits {
+    threads: Vec<Arc<Counts>>,
+    others: u64,
+    others_saved: u64,
 }
 
 impl Totals {
-    /// Hits and nanoseconds saved.
-    pub(crate) fn sum(&self) -> (u64, u64) {
-        let threads = self.threads();
-        let mut sum = (self.hits.load(Ordering::Relaxed), self.saved.load(Ordering::Relaxed));
-        for counts in threads.iter().filter_map(Weak::upgrade) {
-            sum.0 = sum.0.saturating_add(counts.hits.load(Ordering::Relaxed));
-            sum.1 = sum.1.saturating_add(counts.saved.load(Ordering::Relaxed));
-        }
-        sum
+    fn own(&self) -> &Tally {
+        self.own.get(Tally::default)
+    }
+
+    pub(crate) fn count_miss(&self) {
+        self.own().misses.fetch_add(1, Ordering::Relaxed); // Relaxed, as all counts.
+    }
+
+    pub(crate) fn count_store_error(&self) {
+        self.own().store_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn misses(&self) -> u64 {
+        self.own().misses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn store_errors(&self) -> u64 {
+        self.own().store_errors.load(Ordering::Relaxed)
+    }
+
+    /// Hits, and the nanoseconds they saved.
+    pub(crate) fn hits(&self) -> (u64, u64) {
+        let hits = lock(&self.own().hits);
+        hits.threads.iter().fold((hits.others, hits.others_saved), |(sum, saved), counts| {
+            let Counts { hits, saved: more } = &**counts;
+            let more = more.load(Ordering::Relaxed);
+            (sum.saturating_add(hits.load(Ordering::Relaxed)), saved.saturating_add(more))
+        })
     }
 
     /// Counters for a thread.
     fn new_counts(&self) -> Arc<Counts> {
+        let mut hits = lock(&self.own().hits);
+        let Hits { threads, others, others_saved } = &mut *hits;
+        // Who has the only one left finds all that was counted on it.
+        threads.retain_mut(|counts| match Arc::get_mut(counts) {
+            None => true,
+            Some(Counts { hits, saved }) => {
+                *others = others.saturating_add(*hits.get_mut());
+                *others_saved = others_saved.saturating_add(*saved.get_mut());
+                false
+            }
+        });
         let counts = Arc::default();
-        let mut threads = self.threads();
-        threads.retain(|counts| counts.strong_count() > 0);
-        threads.push(Arc::downgrade(&counts));
+        threads.push(Arc::clone(&counts));
         counts
-    }
-
-    /// Takes over what a thread counted that counts no more.
-    fn take_over(&self, counts: &Counts) {
-        let _threads = self.threads();
-        self.hits.fetch_add(counts.hits.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-        self.saved.fetch_add(counts.saved.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    fn threads(&self) -> MutexGuard<'_, Vec<Weak<Counts>>> {
-        lock(self.threads.get(Mutex::default))
     }
 }
 
@@ -116,25 +142,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What a thread keeps for a store.
-pub(crate) struct Cell {
+struct Cell {
     store: u64,
+    /// Which process counts on it: not the children of the one that made it.
+    process: u64,
     share: Arc<Share>,
-    counts: Arc<Counts>,
-    totals: Arc<Totals>,
-}
-
-impl Cell {
-    fn new(key: &Key, region: &Arc<Region>, totals: &Arc<Totals>) -> Cell {
-        let counts = totals.new_counts();
-        let share = Arc::new(Share::Region(Arc::clone(region), Arc::clone(&counts)));
-        Cell { store: key.id, share, counts, totals: Arc::clone(totals) }
-    }
-}
-
-impl Drop for Cell {
-    fn drop(&mut self) {
-        self.totals.take_over(&self.counts);
-    }
 }
 
 /// Where a store's cells are found: a place in each thread's list, used again after the store is
@@ -179,31 +191,21 @@ pub(crate) fn own_share(key: &Key) -> Option<Arc<Share>> {
     let clone = |cells: &RefCell<Vec<Option<Cell>>>| {
         let cells = cells.borrow();
         let cell = cells.get(key.place)?.as_ref()?;
-        (cell.store == key.id).then(|| Arc::clone(&cell.share))
+        let is_own = cell.store == key.id && is_this_process(cell.process);
+        is_own.then(|| Arc::clone(&cell.share))
     };
     CELLS.try_with(clone).ok()?
 }
 
-/// This thread's share of `region`, which its cell holds from now on; counts a hit, if it was one, that
-/// saved so many nanoseconds.
+/// This thread's share of `region`, which its cell holds from now on.
 #[cold]
-pub(crate) fn share_of(
-    key: &Key,
-    region: &Arc<Region>,
-    totals: &Arc<Totals>,
-    saved: Option<u64>,
-) -> Arc<Share> {
-    let count = |share: &Share| {
-        saved.inspect(|nanos| share.count_hit(*nanos));
-    };
+pub(crate) fn share_of(key: &Key, region: &Arc<Region>, totals: &Totals) -> Arc<Share> {
     let is_of = |share: &Share| share.region().is_some_and(|own| Arc::ptr_eq(own, region));
     if let Some(share) = own_share(key).filter(|share| is_of(share)) {
-        count(&share);
         return share;
     }
-    let cell = Cell::new(key, region, totals);
-    count(&cell.share);
-    let share = Arc::clone(&cell.share);
+    let share = Arc::new(Share::Region(Arc::clone(region), totals.new_counts()));
+    let cell = Cell { store: key.id, process: forks(), share: Arc::clone(&share) };
     let keep = |cells: &RefCell<Vec<Option<Cell>>>| {
         let mut list = cells.borrow_mut();
         if list.len() <= key.place {

@@ -1,10 +1,10 @@
 //! Counts: of the file, kept by its writers in the header; and of this process, kept by its threads.
 
 use super::Store;
+use super::share::Totals;
 use crate::error::{Error, Result};
 use crate::format::header::word;
 use crate::sys::file::Medium as _;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What a cache holds, and what this process did with it.
@@ -32,16 +32,23 @@ pub struct Stats {
     pub time_saved: Duration,
 }
 
-impl Store {
-    pub(crate) fn stats(&self) -> Stats {
-        let (hits, saved) = self.totals.sum();
-        let of_process = Stats {
+impl Stats {
+    /// The counts of this process alone.
+    pub(crate) fn of_process(totals: &Totals) -> Stats {
+        let (hits, saved) = totals.hits();
+        Stats {
             hits,
-            misses: self.totals.misses.load(Ordering::Relaxed),
-            store_errors: self.totals.store_errors.load(Ordering::Relaxed),
+            misses: totals.misses(),
+            store_errors: totals.store_errors(),
             time_saved: Duration::from_nanos(saved),
             ..Stats::default()
-        };
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn stats(&self) -> Stats {
+        let of_process = Stats::of_process(&self.totals);
         self.count(of_process).unwrap_or(of_process)
     }
 

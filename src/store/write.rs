@@ -330,6 +330,6 @@ impl Writer<'_> {
         let region = Arc::clone(self.region());
         let share = self.store.share_of(&region);
         let token = Store::token(&region);
-        Found { region, share, sight, token }
+        Found { region, share, sight, saved: None, token }
     }
 }

@@ -14,6 +14,12 @@ extern "C" fn in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Whether this process is the one that had `forks` from [`forks`], and not its child.
+#[inline]
+pub(crate) fn is_this_process(forks: u64) -> bool {
+    FORKS.load(Ordering::Relaxed) == forks // Relaxed: see `in_child`.
+}
+
 /// The same number in a process for as long as it lives, another in its children.
 #[inline]
 pub(crate) fn forks() -> u64 {
