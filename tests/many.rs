@@ -51,14 +51,13 @@ fn any_number_of_keys_is_found_in_order() {
     assert_eq!(found(&MmapCache::disabled().table("values"), &[1, 2, 3]), [None, None, None]);
 }
 
-/// What another process does to the file: versions rise, the index grows, the file is compacted, cleared,
-/// deleted.
+/// What another process does to the file, until one beside it says stop: versions rise, the index grows,
+/// the file is compacted, cleared, deleted.
 fn disturb(path: &Path) {
     let cache = MmapCache::open_at(path).unwrap();
     let table = cache.table::<u64, Vec<u64>>("values");
-    let end = Instant::now() + Duration::from_millis(1500) * effort() as u32;
     for version in 2.. {
-        if Instant::now() > end && version > 30 {
+        if path.with_extension("stop").exists() {
             return;
         }
         table.insert_many((0..300).map(|key| (key, value_of(key, version)))).unwrap();
@@ -86,8 +85,16 @@ fn what_others_do_meanwhile_makes_no_value_wrong_or_older() {
     let this = "what_others_do_meanwhile_makes_no_value_wrong_or_older";
     let mut other = spawn(this, "disturb", cache.path());
     let mut last = vec![1; 300];
-    let (mut looks, mut hits) = (0_u64, 0_u64);
-    while other.try_wait().unwrap().is_none() {
+    let (start, mut looks) = (Instant::now(), 0_u64);
+    let least = Duration::from_millis(1500) * effort() as u32;
+    // Late versions must be met, however busy the machine is; but not for ever.
+    let is_enough =
+        |last: &[u64]| start.elapsed() > least && last.iter().any(|version| *version > 30);
+    while !is_enough(&last) {
+        assert!(
+            other.try_wait().unwrap().is_none() && start.elapsed() < least * 100,
+            "{looks} looks"
+        );
         let keys: Vec<u64> = (0..100).map(|n| mix(n ^ (looks << 20)) % 320).collect();
         for (key, value) in keys.iter().zip(found(&table, &keys)) {
             let Some(value) = value else { continue };
@@ -95,10 +102,9 @@ fn what_others_do_meanwhile_makes_no_value_wrong_or_older() {
             assert_eq!(value, value_of(*key, version), "key {key}");
             assert!(version >= last[*key as usize], "key {key}: {version} came after a later one");
             last[*key as usize] = version;
-            hits += 1;
         }
         looks += 1;
     }
+    std::fs::write(cache.path().with_extension("stop"), "").unwrap();
     finish(other);
-    assert!(hits > 0 && last.iter().any(|version| *version > 10), "{looks} looks, {hits} hits");
 }
