@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::store::expiry::View;
 use crate::store::open::Location;
 use crate::sys::place::{Care, make_root};
+use once_cell::race::OnceBox;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Options for opening a cache, from [`MmapCache::options`](crate::MmapCache::options).
@@ -147,7 +147,7 @@ impl OpenOptions {
 
 /// Where named caches lie; the same for as long as the process lives, wherever it goes.
 fn default_root() -> Result<PathBuf> {
-    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    static ROOT: OnceBox<PathBuf> = OnceBox::new();
     if let Some(root) = ROOT.get() {
         return Ok(root.clone());
     }
@@ -156,7 +156,7 @@ fn default_root() -> Result<PathBuf> {
         None => PathBuf::from(".persist_cache"),
     };
     let root = std::path::absolute(&root).map_err(Error::io("find", &root))?;
-    Ok(ROOT.get_or_init(|| root).clone())
+    Ok(ROOT.get_or_init(|| Box::new(root.clone())).clone())
 }
 
 /// The file of a cache: what can be kept of its name for people to see, and a hash to tell any two

@@ -1,12 +1,10 @@
 //! Whose a scope is in this process: the proof that lets bytes that were checked once be seen as a type
 //! ever after. A scope has one type of values, and belongs to one function or table.
 
-use crate::sys::fork::PerProcess;
+use crate::sys::list::List;
 use rkyv::Archive;
 use std::any::TypeId;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{Mutex, PoisonError};
 
 /// The values of an iterator, stored as one.
 pub(crate) struct Sequence<V>(PhantomData<V>);
@@ -54,17 +52,11 @@ impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
 /// Whose scopes are in this process: archived type and instance.
 type Owner = (TypeId, (TypeId, TypeId));
 
-/// `None`: nobody can tell, so no scope belongs to anyone.
-type Owners = Option<BTreeMap<[u8; 8], Owner>>;
-static OWNERS: PerProcess<Mutex<Owners>> = PerProcess::first(Mutex::new(Some(BTreeMap::new())));
-
-/// What a forked child knows. It cannot if a thread of its parent was taking a scope just then.
-fn inherit(parents: &Mutex<Owners>) -> Mutex<Owners> {
-    Mutex::new(parents.try_lock().ok().and_then(|owners| owners.clone()))
-}
+/// By the first byte of the scope, so that there are few in a list.
+static OWNERS: [List<([u8; 8], Owner)>; 256] = [const { List::new() }; 256];
 
 fn take(scope: &[u8; 32], owner: Owner) -> bool {
-    let prefix = scope[..8].try_into().expect("sized");
-    let mut owners = OWNERS.get_or_inherit(inherit).lock().unwrap_or_else(PoisonError::into_inner);
-    owners.as_mut().is_some_and(|owners| *owners.entry(prefix).or_insert(owner) == owner)
+    let prefix: [u8; 8] = scope[..8].try_into().expect("sized");
+    let owners = &OWNERS[usize::from(prefix[0])];
+    owners.find_or_add(|own| own.0 == prefix, || (prefix, owner)).1 == owner
 }

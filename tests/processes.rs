@@ -7,8 +7,8 @@ mod common;
 use common::{Dir, finish, mix, role, spawn, value_of};
 use persist_cache::{Cached, MmapCache, Table};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 fn table_at(place: &Path) -> (MmapCache, Table<u64, Vec<u64>>) {
@@ -192,6 +192,11 @@ fn fork(run: impl FnOnce()) {
     #[allow(unsafe_code)]
     let pid = unsafe { libc::fork() };
     if pid == 0 {
+        // SAFETY: its signal ends the process, which is meant: somebody waits for ever.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::alarm(300)
+        };
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
         // SAFETY: ends the process.
         #[allow(unsafe_code)]
@@ -236,6 +241,72 @@ fn a_forked_child_counts_for_itself() {
     });
     look(1, 1);
     assert_eq!(counted(), (8, 4));
+}
+
+/// The process whose first calls take as long as it takes until others are done.
+static SLOW: AtomicU32 = AtomicU32::new(0);
+static ENTERED: AtomicU32 = AtomicU32::new(0);
+static IS_OVER: AtomicBool = AtomicBool::new(false);
+
+fn slow_root() -> PathBuf {
+    if std::process::id() == SLOW.load(Relaxed) {
+        ENTERED.fetch_add(1, Relaxed);
+        while !IS_OVER.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    role().expect("a process of a test's").1
+}
+
+#[persist_cache::cache(root = slow_root())]
+fn double(n: u64) -> u64 {
+    n * 2
+}
+
+#[persist_cache::cache(root = slow_root())]
+async fn triple(n: u64) -> u64 {
+    n * 3
+}
+
+#[test]
+fn a_child_forked_during_first_calls_makes_its_own() {
+    const TEST: &str = "a_child_forked_during_first_calls_makes_its_own";
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        return drop(finish(spawn(TEST, "parent", dir.path())));
+    };
+    let (cache, _) = table_at(&place);
+    SLOW.store(std::process::id(), Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| double(1));
+        scope.spawn(|| futures_lite::future::block_on(triple(1)));
+        while ENTERED.load(Relaxed) < 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fork(|| {
+            assert_eq!((double(4), futures_lite::future::block_on(triple(4))), (8, 12));
+            assert_eq!((double::stats().misses, triple::stats().misses), (1, 1));
+        });
+        // Whose a scope is the threads of a child find out at the same time. (The thread sanitizer allows no
+        // threads in a forked child.)
+        for child in 0..if cfg!(model = "tsan") { 0 } else { 50 } {
+            fork(|| {
+                std::thread::scope(|scope| {
+                    for thread in 0..4 {
+                        let table = format!("table {child} {thread}");
+                        let cache = &cache;
+                        scope.spawn(move || {
+                            let table = cache.table::<u64, u64>(&table);
+                            table.insert(&1, &thread).unwrap();
+                            assert_eq!(*table.get(&1).unwrap().unwrap(), thread);
+                        });
+                    }
+                });
+            });
+        }
+        IS_OVER.store(true, Relaxed);
+    });
+    assert_eq!((double(1), double::stats().hits), (2, 1));
 }
 
 #[test]

@@ -5,12 +5,12 @@ pub(crate) mod items;
 
 use crate::error::Result;
 use crate::schema::Schema;
-use crate::sys::fork::PerProcess;
+use crate::sys::list::List;
 use crate::table::Table;
 use crate::{CacheKey, CacheValue, Cached};
 use std::any::{Any, TypeId};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A function whose results are kept, from [`MmapCache::memoize`](crate::MmapCache::memoize). It can
 /// be named in a struct or a static:
@@ -135,44 +135,9 @@ where
     }
 }
 
-/// A function without captured state, by its type: there is but one value of it. They form a chain that
-/// only grows, and is read without waiting: a forked child makes its own of what it finds, whatever other
-/// threads of its parent were at.
-struct Function {
-    type_id: TypeId,
-    value: Arc<dyn Any + Send + Sync>,
-    next: Functions,
-}
-type Functions = OnceLock<Box<Function>>;
-static FUNCTIONS: PerProcess<Functions> = PerProcess::first(Functions::new());
-
-fn functions() -> &'static Functions {
-    FUNCTIONS.get_or_inherit(|parent| {
-        let own = Functions::new();
-        for function in chain(parent) {
-            add(&own, function.type_id, &function.value);
-        }
-        own
-    })
-}
-
-fn chain(functions: &Functions) -> impl Iterator<Item = &Function> {
-    std::iter::successors(functions.get(), |function| function.next.get()).map(|link| &**link)
-}
-
-/// Adds a function to a chain, unless it is there.
-fn add(functions: &Functions, type_id: TypeId, value: &Arc<dyn Any + Send + Sync>) {
-    let mut place = functions;
-    loop {
-        let new =
-            || Box::new(Function { type_id, value: Arc::clone(value), next: Functions::new() });
-        let found = place.get_or_init(new);
-        if found.type_id == type_id {
-            return;
-        }
-        place = &found.next;
-    }
-}
+/// A function without captured state, by its type: there is but one value of it.
+type Function = (TypeId, Arc<dyn Any + Send + Sync>);
+static FUNCTIONS: List<Function> = List::new();
 
 /// Refuses, when it is compiled, a function with captured state.
 pub(crate) const fn refuse_captures<F>() {
@@ -196,7 +161,8 @@ where
 {
     refuse_captures::<F>();
     let function: Arc<dyn Any + Send + Sync> = Arc::new(function);
-    add(functions(), TypeId::of::<F>(), &function);
+    let type_id = TypeId::of::<F>();
+    FUNCTIONS.find_or_add(|own| own.0 == type_id, || (type_id, Arc::clone(&function)));
     call_by_type::<K, T, F>
 }
 
@@ -205,7 +171,7 @@ where
     K: ?Sized,
     F: Fn(&K) -> T + Send + Sync + 'static,
 {
-    let function = chain(functions()).find_map(|function| function.value.downcast_ref::<F>());
+    let function = FUNCTIONS.iter().find_map(|function| function.1.downcast_ref::<F>());
     function.expect("`as_pointer` put it there")(key)
 }
 

@@ -30,13 +30,18 @@ fn take<T>(once: &mut Option<T>) -> T {
 }
 
 impl<S: Split> Call<S> {
+    /// What the function would give; `None`, which is noted, if rkyv cannot bring it back: then it is
+    /// computed.
     #[inline]
-    fn hit(&self) -> Option<S::Output>
+    fn bring_back(&self, cached: Cached<S::Value>) -> Option<S::Output>
     where
         S::Value: CacheValue,
     {
-        let cached = self.section.hit(&self.identity)?;
-        Cached::try_into_owned(cached).ok().map(|value| S::join(Ok(value)))
+        let value = Cached::try_into_owned(cached);
+        value
+            .inspect_err(|error| self.section.handle.note(error))
+            .ok()
+            .map(|value| S::join(Ok(value)))
     }
 
     #[inline]
@@ -44,8 +49,8 @@ impl<S: Split> Call<S> {
     where
         S::Value: CacheValue,
     {
-        match self.hit() {
-            Some(output) => output,
+        match self.section.hit(&self.identity) {
+            Some(cached) => self.bring_back(cached).unwrap_or_else(compute),
             None => self.run_slowly(compute),
         }
     }
@@ -55,7 +60,6 @@ impl<S: Split> Call<S> {
     where
         S::Value: CacheValue,
     {
-        // A value that is there and cannot be brought back is computed.
         let mut compute = Some(compute);
         let outcome = self.section.obtain(&self.identity, || S::split(take(&mut compute)()));
         self.own(outcome).unwrap_or_else(|| take(&mut compute)())
@@ -67,8 +71,11 @@ impl<S: Split> Call<S> {
         S::Value: CacheValue,
         F: Future<Output = S::Output>,
     {
-        if let Some(output) = self.hit() {
-            return output;
+        if let Some(cached) = self.section.hit(&self.identity) {
+            return match self.bring_back(cached) {
+                Some(output) => output,
+                None => compute().await,
+            };
         }
         let mut compute = Some(compute);
         let outcome = {
@@ -81,22 +88,16 @@ impl<S: Split> Call<S> {
         }
     }
 
-    /// The outcome as the function would give it; `None` if rkyv cannot bring it back.
+    /// The outcome as the function would give it; `None` as [`bring_back`](Call::bring_back) says.
     fn own(&self, outcome: Result<Outcome<S::Value>, S::Error>) -> Option<S::Output>
     where
         S::Value: CacheValue,
     {
-        Some(S::join(match outcome {
-            Ok(Outcome::Made(value, _)) => Ok(value),
-            Ok(Outcome::Found(cached)) => match Cached::try_into_owned(cached) {
-                Ok(value) => Ok(value),
-                Err(error) => {
-                    self.section.handle.note(&error);
-                    return None;
-                }
-            },
-            Err(error) => Err(error),
-        }))
+        match outcome {
+            Ok(Outcome::Made(value, _)) => Some(S::join(Ok(value))),
+            Ok(Outcome::Found(cached)) => self.bring_back(cached),
+            Err(error) => Some(S::join(Err(error))),
+        }
     }
 
     pub fn archived<T>(self, compute: impl FnOnce() -> S::Output) -> Result<Cached<T>, S::Error>

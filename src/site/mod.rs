@@ -18,6 +18,8 @@ use crate::section::Section;
 use crate::store::compact::Compaction;
 use crate::store::stats::Stats;
 use crate::store::versions;
+use crate::sys::fork::PerProcess;
+use crate::sys::list::List;
 use crate::sys::task::{offload, sleep};
 use crate::warrant::{Sequence, Shape};
 use call::{Call, ItemsCall};
@@ -53,22 +55,22 @@ pub struct Declaration {
 /// A function's cache.
 pub struct Site {
     declaration: Declaration,
-    cache: OnceLock<MmapCache>,
+    /// A child has its parent's, and opens it if another thread of its parent's was just at it.
+    cache: PerProcess<OnceLock<MmapCache>>,
     /// A task has a thread open the cache.
-    is_opening: AtomicBool,
-    first: OnceLock<Box<Node>>,
+    is_opening: PerProcess<AtomicBool>,
+    instances: List<Made>,
 }
 
 /// How often a task looks whether another has opened the cache.
 const OPEN_PAUSE: Duration = Duration::from_millis(1);
 
-/// An instance of a function, in a list that only grows.
-struct Node {
+/// What was made for an instance of a function.
+struct Made {
     types: TypeId,
     consts: Box<[u128]>,
     /// An `Arc<Section<_>>`.
     section: Box<dyn Any + Send + Sync>,
-    next: OnceLock<Box<Node>>,
 }
 
 /// Which instance of a generic function it is: its types, lifetimes left out, and its constants.
@@ -147,8 +149,20 @@ pub fn type_of<T: ?Sized>(_value: &T) -> PhantomData<fn(&T)> {
 
 impl Site {
     pub const fn new(declaration: Declaration) -> Site {
-        let is_opening = AtomicBool::new(false);
-        Site { declaration, cache: OnceLock::new(), is_opening, first: OnceLock::new() }
+        Site {
+            declaration,
+            cache: PerProcess::first(OnceLock::new()),
+            is_opening: PerProcess::first(AtomicBool::new(false)),
+            instances: List::new(),
+        }
+    }
+
+    fn own_cache(&self) -> &OnceLock<MmapCache> {
+        let inherit = |parents: &OnceLock<MmapCache>| match parents.get() {
+            Some(cache) => OnceLock::from(cache.clone()),
+            None => OnceLock::new(),
+        };
+        self.cache.get_or_inherit(inherit)
     }
 
     /// The function's path.
@@ -162,7 +176,7 @@ impl Site {
 
     /// The cache, opened when it is first asked for.
     pub fn cache(&self) -> &MmapCache {
-        self.cache.get_or_init(|| {
+        self.own_cache().get_or_init(|| {
             versions::enroll(&self.path(), &(self.declaration.version)());
             self.open()
         })
@@ -171,21 +185,22 @@ impl Site {
     /// Opens the cache without blocking the task's thread. One thread does, for all tasks that ask.
     #[inline]
     pub async fn ready(&'static self) {
-        if self.cache.get().is_none() {
+        if self.own_cache().get().is_none() {
             self.open_elsewhere().await;
         }
     }
 
     async fn open_elsewhere(&'static self) {
-        while self.cache.get().is_none() {
+        while self.own_cache().get().is_none() {
+            let is_opening = self.is_opening.get(AtomicBool::default);
             // Relaxed: the cache itself publishes what was done.
-            if self.is_opening.swap(true, Ordering::Relaxed) {
+            if is_opening.swap(true, Ordering::Relaxed) {
                 sleep(OPEN_PAUSE).await;
                 continue;
             }
             let open = || {
                 // Taken back even if an expression of the user's panics.
-                let _over = Over(&self.is_opening);
+                let _over = Over(is_opening);
                 self.cache();
             };
             offload(open).await;
@@ -251,23 +266,13 @@ impl Site {
         instance: &Instance<'_>,
         make: impl Fn(&Arc<Handle>, Name) -> Section<V>,
     ) -> &'static Arc<Section<V>> {
-        let mut link = &self.first;
-        loop {
-            let node = link.get_or_init(|| {
-                let section = make(&self.cache().handle, self.marked(instance));
-                Box::new(Node {
-                    types: instance.types,
-                    consts: instance.consts.into(),
-                    section: Box::new(Arc::new(section)),
-                    next: OnceLock::new(),
-                })
-            });
-            if node.types == instance.types && *node.consts == *instance.consts {
-                let section = node.section.downcast_ref();
-                return section.expect("an instance of a function has one type of result");
-            }
-            link = &node.next;
-        }
+        let is_it = |made: &Made| made.types == instance.types && *made.consts == *instance.consts;
+        let made = self.instances.find_or_add(is_it, || Made {
+            types: instance.types,
+            consts: instance.consts.into(),
+            section: Box::new(Arc::new(make(&self.cache().handle, self.marked(instance)))),
+        });
+        made.section.downcast_ref().expect("an instance of a function has one type of result")
     }
 
     /// A call of the function that gives a value. `schema` and `feed` are of its arguments.

@@ -79,10 +79,11 @@ pub(crate) struct Hit {
 /// What a look-up found, and the file it looked in.
 pub(crate) struct Found {
     pub(crate) region: Arc<Region>,
-    /// This thread's share of the region.
+    /// The share of the thread that looked.
     pub(crate) share: Arc<Share>,
     pub(crate) sight: Sight,
-    /// The nanoseconds that a hit saves, if it is one and not what was just stored.
+    /// The nanoseconds that a hit saves, for that thread to count. `None` if it is no look-up's, but what
+    /// was there or was stored when a result was to be.
     pub(crate) saved: Option<u64>,
     /// When the look began.
     pub(crate) token: Token,

@@ -48,7 +48,7 @@ impl Share {
     }
 }
 
-/// What one thread counted on one store. The thread adds by load and store: nobody else does.
+/// What one thread counted on one file of a store. The thread adds by load and store: nobody else does.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     hits: AtomicU64,
@@ -78,12 +78,12 @@ struct Tally {
     hits: Mutex<Hits>,
 }
 
-/// The counters of threads, and the sum of what those counted that nobody can count on any more.
+/// The counters of threads, and the sums of those on which nobody can count any more.
 #[derive(Default)]
 struct Hits {
     threads: Vec<Arc<Counts>>,
-    others: u64,
-    others_saved: u64,
+    ended: u64,
+    ended_saved: u64,
 }
 
 impl Totals {
@@ -110,25 +110,27 @@ impl Totals {
     /// Hits, and the nanoseconds they saved.
     pub(crate) fn hits(&self) -> (u64, u64) {
         let hits = lock(&self.own().hits);
-        hits.threads.iter().fold((hits.others, hits.others_saved), |(sum, saved), counts| {
-            let Counts { hits, saved: more } = &**counts;
-            let more = more.load(Ordering::Relaxed);
-            (sum.saturating_add(hits.load(Ordering::Relaxed)), saved.saturating_add(more))
-        })
+        let (mut sum, mut sum_saved) = (hits.ended, hits.ended_saved);
+        for Counts { hits, saved } in hits.threads.iter().map(|counts| &**counts) {
+            sum = sum.saturating_add(hits.load(Ordering::Relaxed));
+            sum_saved = sum_saved.saturating_add(saved.load(Ordering::Relaxed));
+        }
+        (sum, sum_saved)
     }
 
     /// Counters for a thread.
     fn new_counts(&self) -> Arc<Counts> {
         let mut hits = lock(&self.own().hits);
-        let Hits { threads, others, others_saved } = &mut *hits;
-        // Who has the only one left finds all that was counted on it.
-        threads.retain_mut(|counts| match Arc::get_mut(counts) {
-            None => true,
-            Some(Counts { hits, saved }) => {
-                *others = others.saturating_add(*hits.get_mut());
-                *others_saved = others_saved.saturating_add(*saved.get_mut());
-                false
+        let Hits { threads, ended, ended_saved } = &mut *hits;
+        threads.retain_mut(|counts| {
+            // A glance first: `get_mut` writes to the line that the thread counts in.
+            if Arc::strong_count(counts) > 1 {
+                return true;
             }
+            let Some(Counts { hits, saved }) = Arc::get_mut(counts) else { return true };
+            *ended = ended.saturating_add(*hits.get_mut());
+            *ended_saved = ended_saved.saturating_add(*saved.get_mut());
+            false
         });
         let counts = Arc::default();
         threads.push(Arc::clone(&counts));

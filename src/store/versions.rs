@@ -3,33 +3,24 @@
 //! So compaction takes a census of the scopes in a file, and retires the versions of a function beyond
 //! the newest two, by when something was last stored in them. What this process uses it keeps.
 
-use super::share::lock;
-use crate::sys::fork::PerProcess;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard};
+use crate::sys::list::List;
+use std::collections::{HashMap, HashSet};
 
 /// The beginning of a scope's hash, which all of its records have.
 pub(crate) type Prefix = [u8; 8];
 
 /// The versions that this process uses: the start of the function's name as a scope has it, and the
 /// version. Whatever handle compacts, it keeps them.
-static IN_USE: PerProcess<Mutex<InUse>> = PerProcess::first(Mutex::new(BTreeSet::new()));
-type InUse = BTreeSet<(String, String)>;
-
-/// A forked child uses what its parent did, as far as that can be seen.
-fn in_use() -> MutexGuard<'static, InUse> {
-    let inherit = |parents: &Mutex<InUse>| parents.try_lock().ok().map(|own| own.clone());
-    lock(IN_USE.get_or_inherit(|parents| Mutex::new(inherit(parents).unwrap_or_default())))
-}
+static IN_USE: List<(String, String)> = List::new();
 
 /// Notes that this process uses a version of the function at `path`.
 pub(crate) fn enroll(path: &str, version: &str) {
-    in_use().insert((marked(path), version.to_owned()));
+    let own = (marked(path), version.to_owned());
+    IN_USE.find_or_add(|other| *other == own, || own.clone());
 }
 
 fn is_in_use(name: &[u8], version: &[u8]) -> bool {
-    let in_use = in_use();
-    in_use
+    IN_USE
         .iter()
         .any(|(start, own)| own.as_bytes() == version && name.starts_with(start.as_bytes()))
 }

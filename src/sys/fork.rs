@@ -6,7 +6,7 @@
 use once_cell::race::OnceBox;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How many forks lie between the first process that used this library and this one.
+/// Higher by one, or two, with each fork between the first process that used this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn in_child() {
@@ -91,8 +91,7 @@ impl<T> PerProcess<T> {
 #[cfg(all(test, not(model = "tsan")))] // The thread sanitizer allows no threads in a forked child.
 mod tests {
     use super::*;
-    use std::sync::mpsc;
-    use std::time::Duration;
+    use std::sync::{Mutex, mpsc};
 
     /// The exit code of a forked child that runs `run`; -1 if it takes half a minute.
     fn code_of_child(run: impl FnOnce() -> i32) -> i32 {
@@ -115,18 +114,22 @@ mod tests {
     fn each_process_has_its_own_and_waits_for_no_thread_that_is_gone() {
         let value = PerProcess::new(1);
         let (entered, is_in) = mpsc::channel();
+        let (release, is_released) = mpsc::channel::<()>();
+        let is_released = Mutex::new(is_released);
         let code = code_of_child(|| {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     value.get(|| {
                         entered.send(()).expect("the receiver waits");
-                        std::thread::sleep(Duration::from_secs(2));
+                        let _ = is_released.lock().expect("nobody panics").recv();
                         2
                     })
                 });
                 is_in.recv().expect("the thread comes here");
                 let inner = code_of_child(|| *value.get(|| 3));
-                inner * 10 + *value.get(|| 4)
+                let own = *value.get(|| 4);
+                drop(release);
+                inner * 10 + own
             })
         });
         assert_eq!((*value.get(|| 5), code), (1, 34));

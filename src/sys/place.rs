@@ -5,13 +5,13 @@
 use super::effect::{Effect, precede};
 use super::file::{CacheFile, Medium as _};
 use crate::error::{Error, Exposure, Result};
+use once_cell::race::OnceBox;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a file is read and written, and hence how much is asked of its place.
@@ -280,7 +280,7 @@ pub(crate) fn make_root(root: &Path) -> Result<()> {
 /// Names the running kernel; `None` where the system does not tell. A failure for want of descriptors or
 /// memory is not that: it must not make a file that others use look like one from before a reboot.
 pub(crate) fn boot_id() -> io::Result<Option<[u8; 16]>> {
-    static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
+    static BOOT_ID: OnceBox<[u8; 16]> = OnceBox::new();
     if let Some(boot_id) = BOOT_ID.get() {
         return Ok(Some(*boot_id));
     }
@@ -293,7 +293,7 @@ pub(crate) fn boot_id() -> io::Result<Option<[u8; 16]>> {
     };
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let boot_id = u128::from_str_radix(&digits, 16).ok().map(u128::to_le_bytes);
-    Ok(boot_id.map(|boot_id| *BOOT_ID.get_or_init(|| boot_id)))
+    Ok(boot_id.map(|boot_id| *BOOT_ID.get_or_init(|| Box::new(boot_id))))
 }
 
 #[cfg(target_os = "linux")]

@@ -600,6 +600,8 @@ fn writers_of_one_process_wait_to_their_deadline() {
         assert!(matches!(waiting.join().unwrap(), Err(Error::Locked { .. })));
     });
     drop(writer);
+    let patient = Location { lock_timeout: Duration::from_secs(60), ..store.location.clone() };
+    let store = Store::open(patient).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let store = &store;
