@@ -5,6 +5,7 @@ mod common;
 
 use futures_lite::StreamExt as _;
 use futures_lite::future::block_on;
+use persist_cache::rkyv::rancor::{Fallible, Source};
 use persist_cache::rkyv::{Archive, Deserialize, Serialize};
 use persist_cache::{CacheKey, Cached, FileKey, MmapCache, Schema, cache, tracked};
 use std::cell::Cell;
@@ -95,6 +96,38 @@ fn upkeep_acts_on_the_cache() {
     assert!(!path.exists());
     assert_eq!(runs(|| all((kept(1), kept(1)))), 1);
     assert!(path.exists());
+}
+
+#[derive(Archive, Serialize)]
+struct OneWay(u64);
+
+impl<D: Fallible<Error: Source> + ?Sized> Deserialize<OneWay, D> for ArchivedOneWay {
+    fn deserialize(&self, _: &mut D) -> Result<OneWay, D::Error> {
+        Err(D::Error::new(std::fmt::Error))
+    }
+}
+
+#[cache(root = root())]
+fn one_way(n: u64) -> OneWay {
+    ran();
+    OneWay(n)
+}
+
+#[cache(root = root())]
+async fn one_way_async(n: u64) -> OneWay {
+    ran();
+    OneWay(n)
+}
+
+#[test]
+fn what_cannot_be_brought_back_is_computed_and_counted_once() {
+    let calls = 1..=3;
+    assert_eq!(runs(|| calls.clone().for_each(|_| assert_eq!(one_way(7).0, 7))), 3);
+    let run_async = || calls.clone().for_each(|_| assert_eq!(block_on(one_way_async(7)).0, 7));
+    assert_eq!(runs(run_async), 3);
+    for stats in [one_way::stats(), one_way_async::stats()] {
+        assert_eq!((stats.misses, stats.hits, stats.store_errors, stats.entries), (1, 2, 2, 1));
+    }
 }
 
 #[cache(name = "shared", root = root())]
