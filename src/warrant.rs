@@ -52,11 +52,12 @@ impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
 /// Whose scopes are in this process: archived type and instance.
 type Owner = (TypeId, (TypeId, TypeId));
 
-/// By the first byte of the scope, so that there are few in a list.
-static OWNERS: [List<([u8; 8], Owner)>; 256] = [const { List::new() }; 256];
+/// By the scope's first 12 bits, so that there are few in a list: a dozen are passed on the way if a program
+/// has a hundred thousand tables.
+static OWNERS: [List<([u8; 8], Owner)>; 4096] = [const { List::new() }; 4096];
 
 fn take(scope: &[u8; 32], owner: Owner) -> bool {
     let prefix: [u8; 8] = scope[..8].try_into().expect("sized");
-    let owners = &OWNERS[usize::from(prefix[0])];
+    let owners = &OWNERS[usize::from(u16::from_le_bytes([prefix[0], prefix[1]])) % OWNERS.len()];
     owners.find_or_add(|own| own.0 == prefix, || (prefix, owner)).1 == owner
 }

@@ -10,6 +10,7 @@ use persist_cache::{MmapCache, cache, rkyv};
 use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -593,6 +594,46 @@ async fn unshared(n: u64) -> Unshared {
     Unshared { n, cell: std::cell::Cell::new(n) }
 }
 
+/// A value whose archive no two threads may share.
+struct Apart(u64);
+
+#[derive(rkyv::Portable, rkyv::bytecheck::CheckBytes)]
+#[rkyv(crate = persist_cache::rkyv)]
+#[bytecheck(crate = persist_cache::rkyv::bytecheck)]
+#[repr(C)]
+struct ArchivedApart {
+    n: rkyv::rend::u64_le,
+    cell: PhantomData<Cell<u64>>,
+}
+
+impl rkyv::Archive for Apart {
+    type Archived = ArchivedApart;
+    type Resolver = ();
+    #[expect(unsafe_code, reason = "within munge")]
+    fn resolve(&self, (): (), out: rkyv::Place<ArchivedApart>) {
+        rkyv::munge::munge!(let ArchivedApart { n, .. } = out);
+        n.write(self.0.into());
+    }
+}
+
+impl<S: rkyv::rancor::Fallible + ?Sized> rkyv::Serialize<S> for Apart {
+    fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+        Ok(())
+    }
+}
+
+impl<D: rkyv::rancor::Fallible + ?Sized> rkyv::Deserialize<Apart, D> for ArchivedApart {
+    fn deserialize(&self, _: &mut D) -> Result<Apart, D::Error> {
+        Ok(Apart(self.n.to_native()))
+    }
+}
+
+#[cache(root = root(), claim_timeout = "1h")]
+async fn apart(n: u64) -> Apart {
+    yield_now().await;
+    Apart(n)
+}
+
 /// What is `Send` without a cache is with one: arguments that are borrowed, values that cannot be shared.
 #[test]
 fn futures_can_be_sent() {
@@ -600,6 +641,7 @@ fn futures_can_be_sent() {
         future
     }
     let dir = Dir::new();
+    assert_eq!((block_on(sent(apart(1))).0, block_on(sent(apart(1))).0), (1, 1));
     let closure = open(dir.path()).memoize_async(async |n: &u64| unshared::uncached(*n).await);
     let text = String::from("40");
     let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();

@@ -243,6 +243,15 @@ fn a_forked_child_counts_for_itself() {
     assert_eq!(counted(), (8, 4));
 }
 
+/// Ends what waits for it, however the test ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// The process whose first calls take as long as it takes until others are done.
 static SLOW: AtomicU32 = AtomicU32::new(0);
 static ENTERED: AtomicU32 = AtomicU32::new(0);
@@ -278,6 +287,7 @@ fn a_child_forked_during_first_calls_makes_its_own() {
     let (cache, _) = table_at(&place);
     SLOW.store(std::process::id(), Relaxed);
     std::thread::scope(|scope| {
+        let _over = Over(&IS_OVER);
         scope.spawn(|| double(1));
         scope.spawn(|| futures_lite::future::block_on(triple(1)));
         while ENTERED.load(Relaxed) < 2 {
@@ -304,7 +314,6 @@ fn a_child_forked_during_first_calls_makes_its_own() {
                 });
             });
         }
-        IS_OVER.store(true, Relaxed);
     });
     assert_eq!((double(1), double::stats().hits), (2, 1));
 }
@@ -324,6 +333,7 @@ fn a_forked_child_goes_on() {
     let (_cache, table) = table_at(&place);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _over = Over(&stop);
         // Another thread holds gate and lock nearly always, so most forks happen while it does.
         scope.spawn(|| {
             for n in 0.. {
@@ -342,6 +352,5 @@ fn a_forked_child_goes_on() {
                 })
             });
         }
-        stop.store(true, Relaxed);
     });
 }

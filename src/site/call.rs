@@ -71,11 +71,12 @@ impl<S: Split> Call<S> {
         S::Value: CacheValue,
         F: Future<Output = S::Output>,
     {
-        if let Some(cached) = self.section.hit(&self.identity) {
-            return match self.bring_back(cached) {
-                Some(output) => output,
-                None => compute().await,
-            };
+        // Not held while others run: an archived value need not be one that threads may share.
+        let hit = self.section.hit(&self.identity).map(|cached| self.bring_back(cached));
+        match hit {
+            Some(Some(output)) => return output,
+            Some(None) => return compute().await,
+            None => {}
         }
         let mut compute = Some(compute);
         let outcome = {

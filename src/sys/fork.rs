@@ -6,7 +6,7 @@
 use once_cell::race::OnceBox;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Higher by one, or two, with each fork between the first process that used this library and this one.
+/// Rises with each fork between the first process that used this library and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn in_child() {
@@ -23,8 +23,8 @@ pub(crate) fn is_this_process(forks: u64) -> bool {
 /// The same number in a process for as long as it lives, another in its children.
 #[inline]
 pub(crate) fn forks() -> u64 {
-    // No `Once`: a child forked while another thread is at it would wait for ever. Two threads may each
-    // install the hook, which then counts two for a fork.
+    // No `Once`: a child forked while another thread is at it would wait for ever. Several threads may each
+    // install the hook; then a fork counts for as many.
     static IS_HOOKED: AtomicBool = AtomicBool::new(false);
     // Acquire; pairs with the release in `hook`: it is installed before there is anything not to share.
     if !IS_HOOKED.load(Ordering::Acquire) {
