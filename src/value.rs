@@ -245,8 +245,7 @@ fn bring_back<V: CacheValue>(archived: &V::Archived) -> Result<V> {
         .map_err(|source| Error::Convert { source })
 }
 
-/// The bytes that a look-up found, which are checked unless this process has seen them.
-/// Counts the hit.
+/// The bytes that a look-up found, which are checked unless this process has seen them. Counts the hit.
 fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, Record)> {
     let Found { region, share, sight, saved, .. } = found;
     let admitted = match sight {

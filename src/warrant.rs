@@ -52,8 +52,8 @@ impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
 /// Whose scopes are in this process: archived type and instance.
 type Owner = (TypeId, (TypeId, TypeId));
 
-/// By the scope's first 12 bits, so that there are few in a list: a dozen are passed on the way if a program
-/// has a hundred thousand tables.
+/// By twelve bits of the scope's hash, so that there are few in a list: a dozen are passed on the way if a
+/// program has a hundred thousand tables.
 static OWNERS: [List<([u8; 8], Owner)>; 4096] = [const { List::new() }; 4096];
 
 fn take(scope: &[u8; 32], owner: Owner) -> bool {

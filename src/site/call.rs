@@ -37,11 +37,13 @@ impl<S: Split> Call<S> {
     where
         S::Value: CacheValue,
     {
-        let value = Cached::try_into_owned(cached);
-        value
-            .inspect_err(|error| self.section.handle.note(error))
-            .ok()
-            .map(|value| S::join(Ok(value)))
+        match Cached::try_into_owned(cached) {
+            Ok(value) => Some(S::join(Ok(value))),
+            Err(error) => {
+                self.section.handle.note(&error);
+                None
+            }
+        }
     }
 
     #[inline]

@@ -66,8 +66,9 @@ impl<T> PerProcess<T> {
         PerProcess { born: forks(), value, child: OnceBox::new() }
     }
 
-    /// This process's value; in a child, what `inherit` makes of its parent's, which a thread may hold
-    /// locked that does not exist any more.
+    /// This process's value; in a child, what `inherit` makes of its parent's. Several threads may call it at
+    /// once, so it takes no lock of the parent's value: one of theirs, or one that does not exist any more,
+    /// could have it.
     #[inline]
     pub(crate) fn get_or_inherit(&self, inherit: impl Fn(&T) -> T) -> &T {
         let forks = forks();
@@ -91,6 +92,7 @@ impl<T> PerProcess<T> {
 #[cfg(all(test, not(model = "tsan")))] // The thread sanitizer allows no threads in a forked child.
 mod tests {
     use super::*;
+    use std::process::Command;
     use std::sync::{Mutex, mpsc};
 
     /// The exit code of a forked child that runs `run`; -1 if it takes half a minute.
@@ -110,8 +112,18 @@ mod tests {
         if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 }
     }
 
+    /// In a process of its own: a forked child would keep the descriptors of other tests open.
     #[test]
     fn each_process_has_its_own_and_waits_for_no_thread_that_is_gone() {
+        const NAME: &str =
+            "sys::fork::tests::each_process_has_its_own_and_waits_for_no_thread_that_is_gone";
+        const IS_ALONE: &str = "PERSIST_CACHE_TEST_FORK";
+        if std::env::var_os(IS_ALONE).is_none() {
+            let mut alone = Command::new(std::env::current_exe().expect("this program"));
+            let output = alone.args([NAME, "--exact"]).env(IS_ALONE, "").output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            return assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+        }
         let value = PerProcess::new(1);
         let (entered, is_in) = mpsc::channel();
         let (release, is_released) = mpsc::channel::<()>();

@@ -3,6 +3,7 @@
 
 use once_cell::race::OnceBox;
 
+/// Values in the order in which they were added.
 pub(crate) struct List<T> {
     first: OnceBox<Link<T>>,
 }
@@ -22,7 +23,8 @@ impl<T> List<T> {
         links.map(|link| &link.value)
     }
 
-    /// The first value that is the one; if there is none, that of `make`, which is from now on.
+    /// The first value that is the one; if there is none, that of `make`, which is added. `make` may be
+    /// called more than once, or for nothing.
     #[inline]
     pub(crate) fn find_or_add(&self, is_it: impl Fn(&T) -> bool, make: impl Fn() -> T) -> &T {
         let mut place = self;
