@@ -1,18 +1,20 @@
 //! The cache as its users hold it: a file and its upkeep.
 
 use crate::error::{Error, Result};
-use crate::handle::Handle;
-use crate::options::OpenOptions;
+use crate::handle::{Handle, Late, Opened, Patience};
+use crate::options::{OpenOptions, Place};
 use crate::scope::Name;
 use crate::store::Store;
 use crate::store::compact::Compaction;
 use crate::store::expiry::{SharedView, View};
+use crate::store::gate::Deadline;
+use crate::store::share::Totals;
 use crate::store::stats::Stats;
 use crate::store::verify::Verification;
 use crate::table::Table;
 use crate::{CacheKey, CacheValue};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,12 +77,12 @@ impl MmapCache {
     /// ```
     #[must_use]
     pub fn disabled() -> MmapCache {
-        let view = SharedView::new(View::AS_WRITTEN);
         MmapCache {
             handle: Arc::new(Handle {
                 store: None,
-                view,
-                totals: Arc::default(),
+                late: None,
+                view: SharedView::new(View::AS_WRITTEN),
+                storeless: Totals::default(),
                 name: None,
                 claim_timeout: Duration::ZERO,
                 fault: None,
@@ -175,16 +177,17 @@ impl MmapCache {
     /// Counts, of the file and of this process. Some system calls, no walk.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        match &self.handle.store {
-            Some(store) => store.stats(),
-            None => Stats::of_process(&self.handle.totals),
+        let storeless = Stats::of_process(&self.handle.storeless);
+        match self.handle.store() {
+            Some(store) => store.stats().with_calls_of(&storeless),
+            None => storeless,
         }
     }
 
     /// The file's path; empty for a disabled cache.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.handle.store.as_ref().map_or(Path::new(""), |store| &store.location.path)
+        self.handle.store().map_or(Path::new(""), |store| &store.location.path)
     }
 
     /// The name that the cache was opened by, if it was.
@@ -195,16 +198,42 @@ impl MmapCache {
 
     /// Why this is not the cache that was asked for: a `#[cache]` function whose file cannot be mapped
     /// safely reads it by copy, and one whose file cannot be opened goes without. `None` for all others.
+    ///
+    /// Where the error [is transient](Error::is_transient), calls that miss try again to open the file: after
+    /// a tenth of a second, then ever less often, up to once a minute. Once one of them has, this is `None`.
+    /// Any other error stays for the life of the process.
     #[must_use]
     pub fn fault(&self) -> Option<&Error> {
-        self.handle.fault.as_ref()
+        self.handle.fault()
     }
 
     fn with<T>(&self, disabled: T, work: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
-        match &self.handle.store {
+        match self.handle.demand()? {
             Some(store) => work(store),
             None => Ok(disabled),
         }
+    }
+
+    /// The cache, for a function that goes on whatever becomes of it: one that reads by copy, where the
+    /// trouble is whom the place belongs to; else one that is opened later, if the trouble passes.
+    pub(crate) fn open_or_later(options: OpenOptions, place: Place) -> MmapCache {
+        let first = options.open_or_copy(&place, Patience::Full);
+        let name = match &place {
+            Place::Named(name) => Some(name.clone()),
+            Place::At(_) => None,
+        };
+        let (view, claim_timeout) = (SharedView::new(options.view()), options.claim_timeout_set());
+        let (store, late, fault) = match first {
+            Ok(Opened { store, fault }) => (Some(store), None, fault),
+            Err(error) => {
+                let open = move |patience| options.open_or_copy(&place, patience);
+                (None, Some(Late::new(Box::new(open), error)), None)
+            }
+        };
+        let storeless = Totals::default();
+        let handle = Handle { store, late, view, storeless, name, claim_timeout, fault };
+        handle.fault().inspect(|fault| handle.note(fault));
+        MmapCache { handle: Arc::new(handle) }
     }
 }
 
@@ -215,9 +244,8 @@ impl OpenOptions {
     /// # Errors
     /// As [`MmapCache::open`].
     pub fn open(self, name: impl AsRef<str>) -> Result<MmapCache> {
-        let name = name.as_ref();
-        let path = self.locate(name)?;
-        self.finish(path, Some(name.to_owned()))
+        let name = name.as_ref().to_owned();
+        self.finish(&Place::Named(name.clone()), Some(name))
     }
 
     /// Opens the cache in this file, and creates it if there is none, in a directory that exists.
@@ -225,18 +253,36 @@ impl OpenOptions {
     /// # Errors
     /// As [`MmapCache::open`].
     pub fn open_at(self, path: impl AsRef<Path>) -> Result<MmapCache> {
-        let path = path.as_ref();
-        let path = std::path::absolute(path).map_err(Error::io("find", path))?;
-        self.finish(path, None)
+        self.finish(&Place::At(path.as_ref().to_path_buf()), None)
     }
 
-    fn finish(&self, path: PathBuf, name: Option<String>) -> Result<MmapCache> {
-        let store = Store::open(self.location(path))?;
-        let totals = Arc::clone(&store.totals);
+    fn finish(&self, place: &Place, name: Option<String>) -> Result<MmapCache> {
+        let store = Some(self.open_store(place, Patience::Full)?);
         let view = SharedView::new(self.view());
+        let (late, storeless, fault) = (None, Totals::default(), None);
         let claim_timeout = self.claim_timeout_set();
-        let handle = Handle { store: Some(store), view, totals, name, claim_timeout, fault: None };
+        let handle = Handle { store, late, view, storeless, name, claim_timeout, fault };
         Ok(MmapCache { handle: Arc::new(handle) })
+    }
+
+    fn open_store(&self, place: &Place, patience: Patience) -> Result<Arc<Store>> {
+        let location = self.location(self.locate(place)?);
+        match patience {
+            Patience::Full => Store::open(location),
+            Patience::None => Store::open_until(location, &Deadline::after(Duration::ZERO)),
+        }
+    }
+
+    /// The store; else one that reads by copy, where the trouble is whom the place belongs to.
+    fn open_or_copy(&self, place: &Place, patience: Patience) -> Result<Opened> {
+        match self.open_store(place, patience) {
+            Ok(store) => Ok(Opened { store, fault: None }),
+            Err(exposed @ Error::Exposed { .. }) => {
+                let store = self.clone().copy_reads().open_store(place, patience)?;
+                Ok(Opened { store, fault: Some(exposed) })
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

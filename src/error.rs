@@ -165,6 +165,34 @@ pub enum Exposure {
 }
 
 impl Error {
+    /// Whether the same operation may succeed later without anybody's doing something about this cache: a
+    /// lock is given back, a disk is emptied, descriptors are closed, a directory is made. A file that is
+    /// no cache, is of another format, damaged, or open to others stays so until somebody changes it.
+    ///
+    /// ```
+    /// let error = persist_cache::Error::Busy { path: "reports.pcache".into() };
+    /// assert!(error.is_transient());
+    /// ```
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Io { .. }
+            | Error::Locked { .. }
+            | Error::Busy { .. }
+            | Error::Unstable { .. }
+            | Error::ReadOnly { .. }
+            | Error::OutOfMemory { .. } => true,
+            Error::NotACache { .. }
+            | Error::Incompatible { .. }
+            | Error::Damaged { .. }
+            | Error::Exposed { .. }
+            | Error::Unsynced { .. }
+            | Error::Disabled
+            | Error::TooLarge { .. }
+            | Error::Convert { .. } => false,
+        }
+    }
+
     /// For `map_err`: an [`Error::Io`] with its action and path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { action, path: path.to_path_buf(), source }

@@ -30,6 +30,15 @@ pub struct OpenOptions {
     claim_timeout: Duration,
 }
 
+/// Which cache is opened.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// The one of this name, in the root.
+    Named(String),
+    /// The one in this file.
+    At(PathBuf),
+}
+
 /// How long a call waits for another that computes the same result: most computations are over by
 /// then, and a circle of waits that nobody could see ends.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,8 +115,12 @@ impl OpenOptions {
         self
     }
 
-    /// Where the cache of this name lies; makes the root.
-    pub(crate) fn locate(&self, name: &str) -> Result<PathBuf> {
+    /// Where a cache lies; makes the root of a named one.
+    pub(crate) fn locate(&self, place: &Place) -> Result<PathBuf> {
+        let name = match place {
+            Place::Named(name) => name,
+            Place::At(path) => return std::path::absolute(path).map_err(Error::io("find", path)),
+        };
         let root = match &self.root {
             Some(root) => std::path::absolute(root).map_err(Error::io("find", root))?,
             None => default_root()?,

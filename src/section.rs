@@ -71,7 +71,21 @@ impl<V> Section<V> {
     /// The store, and the right to use it.
     #[inline]
     pub(crate) fn parts(&self) -> Option<(&Store, Warrant<V>)> {
-        Some((self.handle.store.as_deref()?, self.warrant?))
+        Some((self.handle.store()?, self.warrant?))
+    }
+
+    /// Before a call without a store computes: a cache that could not be opened is tried again now and then.
+    fn retry(&self) {
+        if self.handle.store().is_none() {
+            self.handle.retry();
+        }
+    }
+
+    /// As [`retry`](Section::retry), on another thread than the task's.
+    async fn retry_async(&self) {
+        if self.handle.store().is_none() {
+            self.handle.retry_async().await;
+        }
     }
 
     #[inline]
@@ -82,14 +96,14 @@ impl<V> Section<V> {
 
     /// Counts a call that found nothing.
     fn count_miss(&self) {
-        self.handle.totals.count_miss();
+        self.handle.totals().count_miss();
     }
 
     /// Removes a key; `true` if it had a value.
     pub(crate) fn remove(&self, identity: &Identity) -> Result<bool> {
-        match self.parts() {
-            Some((store, _)) => store.remove(identity, self.view()),
-            None => Ok(false),
+        match (self.handle.demand()?, self.warrant) {
+            (Some(store), Some(_)) => store.remove(identity, self.view()),
+            _ => Ok(false),
         }
     }
 
@@ -234,6 +248,7 @@ impl<V: CacheValue> Section<V> {
         identity: &Identity,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<Outcome<V>, E> {
+        self.retry();
         let Some((store, warrant)) = self.parts() else {
             self.count_miss();
             return compute().map(|value| Outcome::Made(value, None));
@@ -266,6 +281,7 @@ impl<V: CacheValue> Section<V> {
     where
         F: Future<Output = Result<V, E>>,
     {
+        self.retry_async().await;
         let Some((store, warrant)) = self.parts() else {
             self.count_miss();
             return compute().await.map(|value| Outcome::Made(value, None));
@@ -295,6 +311,7 @@ impl<V: CacheValue> Section<V> {
         identity: &Identity,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, E> {
+        self.retry();
         let terms = self.refresh_terms();
         let (value, cost) = led(None, compute)?;
         let stored = terms.and_then(|terms| match terms {
@@ -314,6 +331,7 @@ impl<V: CacheValue> Section<V> {
     where
         F: Future<Output = Result<V, E>>,
     {
+        self.retry_async().await;
         let terms = self.refresh_terms();
         let (value, cost) = led_async(None, compute).await?;
         if let Some(terms) = terms.transpose() {
@@ -444,6 +462,7 @@ impl<V: CacheValue> Section<Sequence<V>> {
         if let Some((hit, warrant)) = self.find_seen(identity) {
             return Ok(Items::of(hit, warrant));
         }
+        self.retry();
         let Some((store, warrant)) = self.parts() else {
             self.count_miss();
             return Err(Ok(None));

@@ -8,10 +8,10 @@ pub(crate) mod call;
 
 use crate::CacheValue;
 use crate::cache::MmapCache;
-use crate::error::{Error, Result};
-use crate::handle::Handle;
+use crate::error::Result;
+use crate::handle::{Handle, Over};
 use crate::key::{KeySchema, KeyWriter, identify_fed};
-use crate::options::OpenOptions;
+use crate::options::Place;
 use crate::recording::Split;
 use crate::scope::{Marked, Name};
 use crate::section::Section;
@@ -207,26 +207,10 @@ impl Site {
         }
     }
 
-    /// The cache; else one that reads by copy, where the trouble is whom the place belongs to; else
-    /// none. A function that cannot be cached is still a function.
+    /// The cache, as far as it can be had. A function that cannot be cached is still a function.
     fn open(&self) -> MmapCache {
-        let fault = match self.open_with(|options| options) {
-            Ok(cache) => return cache,
-            Err(fault) => fault,
-        };
-        let second = match fault {
-            Error::Exposed { .. } => self.open_with(OpenOptions::copy_reads).ok(),
-            _ => None,
-        };
-        let MmapCache { handle } = second.unwrap_or_else(MmapCache::disabled);
-        handle.note(&fault);
-        let handle = Arc::into_inner(handle).expect("nobody else has it yet");
-        MmapCache { handle: Arc::new(Handle { fault: Some(fault), ..handle }) }
-    }
-
-    fn open_with(&self, care: impl FnOnce(OpenOptions) -> OpenOptions) -> Result<MmapCache> {
         let Declaration { cache, root, path, expiry, claim_timeout, .. } = &self.declaration;
-        let mut options = care(MmapCache::options());
+        let mut options = MmapCache::options();
         if let Some(expiry) = expiry {
             options = options.expiry(expiry());
         }
@@ -236,11 +220,12 @@ impl Site {
         if let Some(root) = root {
             options = options.root(root());
         }
-        match (path, cache) {
-            (Some(path), _) => options.open_at(path()),
-            (None, Some(name)) => options.open(name()),
-            (None, None) => options.open(self.path()),
-        }
+        let place = match (path, cache) {
+            (Some(path), _) => Place::At(path()),
+            (None, Some(name)) => Place::Named(name()),
+            (None, None) => Place::Named(self.path()),
+        };
+        MmapCache::open_or_later(options, place)
     }
 
     fn marked(&self, instance: &Instance<'_>) -> Name {
@@ -314,15 +299,6 @@ impl Site {
             Section::<Sequence<S::Value>>::of_items(handle, name, schema, &fingerprint)
         });
         ItemsCall { section, identity: identify_fed(&section.scope.hash, feed) }
-    }
-}
-
-/// Says that an opening is over.
-struct Over(&'static AtomicBool);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed); // Relaxed: see `open_elsewhere`.
     }
 }
 

@@ -107,9 +107,15 @@ fn stores() -> &'static Stores {
 impl Store {
     /// The store at a location: the one that other handles use, if there is one.
     pub(crate) fn open(location: Location) -> Result<Arc<Store>> {
+        let deadline = Deadline::after(location.lock_timeout);
+        Store::open_until(location, &deadline)
+    }
+
+    /// As [`open`](Store::open), with a deadline of its own for the lock of who verifies the file.
+    pub(crate) fn open_until(location: Location, deadline: &Deadline) -> Result<Arc<Store>> {
         let store = lock(stores()).get(&location).and_then(Weak::upgrade);
         if let Some(store) = store {
-            store.region()?;
+            store.region_until(deadline)?;
             return Ok(store);
         }
         // Opened without the map's lock: others may open other caches meanwhile. Two that open the
@@ -120,7 +126,7 @@ impl Store {
             state: PerProcess::new(State::default()),
             totals: Arc::default(),
         });
-        store.region()?;
+        store.region_until(deadline)?;
         let mut stores = lock(stores());
         stores.retain(|_, store| store.strong_count() > 0);
         if let Some(other) = stores.get(&location).and_then(Weak::upgrade) {
@@ -136,11 +142,15 @@ impl Store {
 
     /// The file that is the cache now, as far as is known.
     pub(crate) fn region(&self) -> Result<Arc<Region>> {
+        self.region_until(&self.deadline())
+    }
+
+    fn region_until(&self, deadline: &Deadline) -> Result<Arc<Region>> {
         if let Some(region) = &*lock(&self.state().current) {
             return Ok(Arc::clone(region));
         }
         // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
-        let region = open::open(&self.location)?;
+        let region = open::open(&self.location, deadline)?;
         Ok(Arc::clone(lock(&self.state().current).get_or_insert(region)))
     }
 

@@ -28,9 +28,9 @@ pub(crate) struct Location {
     pub(crate) lock_timeout: Duration,
 }
 
-/// Opens the cache at `location`, and creates it where there is none and it may be written.
-pub(crate) fn open(location: &Location) -> Result<Arc<Region>> {
-    let deadline = Deadline::after(location.lock_timeout);
+/// Opens the cache at `location`, and creates it where there is none and it may be written. Waits for the
+/// lock of who verifies it until the deadline.
+pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Region>> {
     for _ in 0..TRIES {
         let Some(file) = open_file(location)? else {
             create(location)?;
@@ -48,7 +48,7 @@ pub(crate) fn open(location: &Location) -> Result<Arc<Region>> {
         if !region.file().is_writable() {
             return Ok(Arc::new(recover::with_private_index(region)?));
         }
-        lock_file(region.file(), &deadline)?;
+        lock_file(region.file(), deadline)?;
         let is_sound = mend(&region);
         region.file().unlock();
         if is_sound? {

@@ -44,6 +44,17 @@ impl Stats {
             ..Stats::default()
         }
     }
+
+    /// These counts, with the calls that `other` counts.
+    pub(crate) fn with_calls_of(self, other: &Stats) -> Stats {
+        Stats {
+            hits: self.hits.saturating_add(other.hits),
+            misses: self.misses.saturating_add(other.misses),
+            store_errors: self.store_errors.saturating_add(other.store_errors),
+            time_saved: self.time_saved.saturating_add(other.time_saved),
+            ..self
+        }
+    }
 }
 
 impl Store {

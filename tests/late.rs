@@ -1,0 +1,132 @@
+//! `#[cache]` functions whose cache cannot be opened when they are first called: they go on, and use the
+//! cache as soon as the trouble has passed, through every handle and instance that was made before.
+#![allow(missing_docs)]
+
+use persist_cache::{Error, MmapCache, cache};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+static DIR: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+
+fn at(name: &str) -> PathBuf {
+    DIR.path().join(name)
+}
+
+/// Calls again and again until something is stored: pauses between attempts may not have passed yet.
+fn until_stored(cache: &MmapCache, mut call: impl FnMut()) {
+    let start = Instant::now();
+    while cache.stats().entries == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "never opened: {:?}", cache.fault());
+        call();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+static LOCKED: AtomicU32 = AtomicU32::new(0);
+#[cache(path = at("locked.pcache"))]
+fn locked(n: u64) -> u64 {
+    LOCKED.fetch_add(1, Ordering::Relaxed);
+    n + 1
+}
+
+/// As after a reboot: one process verifies the file, and the others are given up on after the deadline.
+#[test]
+fn a_lock_held_at_the_first_call_is_no_trouble_for_good() {
+    drop(MmapCache::open_at(at("other.pcache")).unwrap());
+    fs::copy(at("other.pcache"), at("locked.pcache")).unwrap(); // Not at home, so it must be verified.
+    let verifier = fs::OpenOptions::new().read(true).write(true).open(at("locked.pcache")).unwrap();
+    verifier.lock().unwrap();
+    assert_eq!(locked(1), 2);
+    let handle = locked::cache();
+    assert!(matches!(handle.fault(), Some(Error::Locked { .. })), "{:?}", handle.fault());
+    assert!(handle.fault().unwrap().is_transient());
+    assert_eq!(handle.stats().store_errors, 1);
+    drop(verifier);
+    until_stored(&handle, || assert_eq!(locked(1), 2));
+    assert!(handle.fault().is_none() && handle.path() == at("locked.pcache"));
+    let runs = LOCKED.load(Ordering::Relaxed);
+    assert_eq!((locked(1), locked(1)), (2, 2));
+    assert_eq!(LOCKED.load(Ordering::Relaxed), runs, "these were hits");
+    assert_eq!(handle.stats().misses, u64::from(runs), "what was counted before is counted still");
+    locked::delete().unwrap();
+}
+
+static GENERIC: AtomicU32 = AtomicU32::new(0);
+#[cache(path = at("later/generic.pcache"))]
+fn generic<T: persist_cache::CacheKey + Copy + Into<u64>>(n: T) -> u64 {
+    GENERIC.fetch_add(1, Ordering::Relaxed);
+    n.into()
+}
+#[cache(path = at("later/generic.pcache"))]
+async fn task(n: u64) -> u64 {
+    n * 3
+}
+#[cache(path = at("later/generic.pcache"))]
+fn items(n: u64) -> impl Iterator<Item = u64> {
+    0..n
+}
+
+#[test]
+fn functions_of_every_kind_use_a_cache_that_comes_later() {
+    let block_on = futures_lite::future::block_on;
+    assert_eq!((generic(7_u8), generic(7_u16), block_on(task(2))), (7, 7, 6));
+    assert_eq!(items(3).collect::<Vec<_>>(), [0, 1, 2]);
+    let error = generic::flush().unwrap_err();
+    assert!(
+        matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    );
+    fs::create_dir(at("later")).unwrap();
+    until_stored(&generic::cache(), || assert_eq!(generic(7_u8), 7));
+    // Each has a handle of its own, whose next attempt may be due at another time.
+    let start = Instant::now();
+    while generic::stats().entries < 4 {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", generic::stats());
+        assert_eq!((generic(7_u16), block_on(task(2)), items(3).sum::<u64>()), (7, 6, 3));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let runs = GENERIC.load(Ordering::Relaxed);
+    assert_eq!((generic(7_u8), generic(7_u16)), (7, 7));
+    assert_eq!(GENERIC.load(Ordering::Relaxed), runs);
+}
+
+#[cache(path = at("alien.pcache"))]
+fn alien(n: u64) -> u64 {
+    n
+}
+
+#[test]
+fn a_file_that_is_no_cache_is_left_alone_for_good() {
+    fs::write(at("alien.pcache"), "the letters of a friend").unwrap();
+    assert_eq!(alien(1), 1);
+    let handle = alien::cache();
+    assert!(
+        matches!(handle.fault(), Some(Error::NotACache { .. }))
+            && !handle.fault().unwrap().is_transient()
+    );
+    assert!(matches!(alien::clear(), Err(Error::NotACache { .. })));
+    fs::remove_file(at("alien.pcache")).unwrap();
+    std::thread::sleep(Duration::from_millis(300)); // A transient error would be tried again by now.
+    assert_eq!(alien(1), 1);
+    assert!(handle.fault().is_some() && !at("alien.pcache").exists());
+    alien::clear().unwrap(); // Somebody asks for it.
+    assert!(handle.fault().is_none() && at("alien.pcache").exists());
+}
+
+#[cache(path = at("asked/for.pcache"))]
+fn asked(n: u64) -> u64 {
+    n
+}
+
+#[test]
+fn an_operation_that_is_asked_for_opens_the_cache_at_once() {
+    assert_eq!(asked(1), 1);
+    assert!(asked::clear().is_err() && asked::forget(1).is_err());
+    fs::create_dir(at("asked")).unwrap();
+    asked::clear().unwrap();
+    assert!(asked::cache().fault().is_none());
+    assert_eq!((asked(1), asked::stats().entries), (1, 1));
+}
