@@ -77,17 +77,7 @@ impl MmapCache {
     /// ```
     #[must_use]
     pub fn disabled() -> MmapCache {
-        MmapCache {
-            handle: Arc::new(Handle {
-                store: None,
-                late: None,
-                view: SharedView::new(View::AS_WRITTEN),
-                storeless: Totals::default(),
-                name: None,
-                claim_timeout: Duration::ZERO,
-                fault: None,
-            }),
-        }
+        MmapCache { handle: Arc::new(OpenOptions::new().handle()) }
     }
 
     /// A typed, named part of the cache, for entries by hand. It shares its entries with what is
@@ -222,7 +212,7 @@ impl MmapCache {
             Place::Named(name) => Some(name.clone()),
             Place::At(_) => None,
         };
-        let (view, claim_timeout) = (SharedView::new(options.view()), options.claim_timeout_set());
+        let unopened = Handle { name, ..options.handle() };
         let (store, late, fault) = match first {
             Ok(Opened { store, fault }) => (Some(store), None, fault),
             Err(error) => {
@@ -230,8 +220,7 @@ impl MmapCache {
                 (None, Some(Late::new(Box::new(open), error)), None)
             }
         };
-        let storeless = Totals::default();
-        let handle = Handle { store, late, view, storeless, name, claim_timeout, fault };
+        let handle = Handle { store, late, fault, ..unopened };
         handle.fault().inspect(|fault| handle.note(fault));
         MmapCache { handle: Arc::new(handle) }
     }
@@ -258,11 +247,21 @@ impl OpenOptions {
 
     fn finish(&self, place: &Place, name: Option<String>) -> Result<MmapCache> {
         let store = Some(self.open_store(place, Patience::Full)?);
-        let view = SharedView::new(self.view());
-        let (late, storeless, fault) = (None, Totals::default(), None);
-        let claim_timeout = self.claim_timeout_set();
-        let handle = Handle { store, late, view, storeless, name, claim_timeout, fault };
-        Ok(MmapCache { handle: Arc::new(handle) })
+        Ok(MmapCache { handle: Arc::new(Handle { store, name, ..self.handle() }) })
+    }
+
+    /// A handle as these options say, on nothing.
+    fn handle(&self) -> Handle {
+        Handle {
+            store: None,
+            late: None,
+            view: SharedView::new(self.view()),
+            storeless: Totals::default(),
+            name: None,
+            claim_timeout: self.claim_timeout_set(),
+            record_limit: self.record_limit_set(),
+            fault: None,
+        }
     }
 
     fn open_store(&self, place: &Place, patience: Patience) -> Result<Arc<Store>> {

@@ -121,6 +121,16 @@ pub enum Error {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// A result is larger than this cache is to hold.
+    #[error(
+        "a result of {size} bytes or more is over the limit of {limit}; OpenOptions::record_limit sets it"
+    )]
+    OverLimit {
+        /// Its size in bytes; of items, of as many as had come.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// There was no memory to encode a value in.
     #[error("no memory to encode a value beyond {size} bytes; store it in parts")]
     OutOfMemory {
@@ -189,6 +199,7 @@ impl Error {
             | Error::Unsynced { .. }
             | Error::Disabled
             | Error::TooLarge { .. }
+            | Error::OverLimit { .. }
             | Error::Convert { .. } => false,
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Handle {
     pub(crate) name: Option<String>,
     /// How long a call waits for another that computes the same.
     pub(crate) claim_timeout: Duration,
+    /// How many bytes a result may take.
+    pub(crate) record_limit: u64,
     /// Why the store is not quite what was asked for, if it is not.
     pub(crate) fault: Option<Error>,
 }
@@ -84,6 +86,12 @@ impl Handle {
     /// Where this handle's counts go.
     pub(crate) fn totals(&self) -> &Totals {
         self.store().map_or(&self.storeless, |store| &store.totals)
+    }
+
+    /// Fails for a result of so many bytes, or more, if that is over the limit.
+    pub(crate) fn check_size(&self, size: u64) -> Result<()> {
+        let limit = self.record_limit;
+        if size > limit { Err(Error::OverLimit { size, limit }) } else { Ok(()) }
     }
 
     /// Counts, and logs, what went wrong with the cache in a memoised call.

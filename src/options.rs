@@ -28,6 +28,7 @@ pub struct OpenOptions {
     care: Care,
     lock_timeout: Duration,
     claim_timeout: Duration,
+    record_limit: u64,
 }
 
 /// Which cache is opened.
@@ -43,6 +44,10 @@ pub(crate) enum Place {
 /// then, and a circle of waits that nobody could see ends.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How large a result may be: far larger than what is worth caching, and small enough that an iterator
+/// without an end fills no disk.
+pub(crate) const RECORD_LIMIT: u64 = 1 << 30;
+
 /// How long a writer waits for others: far longer than any of them holds the lock, short enough for a
 /// call that would rather compute.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,6 +61,7 @@ impl OpenOptions {
             care: Care::Checked,
             lock_timeout: LOCK_TIMEOUT,
             claim_timeout: CLAIM_TIMEOUT,
+            record_limit: RECORD_LIMIT,
         }
     }
 
@@ -115,6 +121,25 @@ impl OpenOptions {
         self
     }
 
+    /// How many bytes one result may take in the file: 1 GiB by default. A larger one is returned and not
+    /// stored, which [`Stats::store_errors`](crate::Stats::store_errors) counts; of an iterator or a stream,
+    /// whose items are spooled as they pass, recording ends there, and the items go on. Entries by hand give
+    /// [`Error::OverLimit`]. It is the handle's: what others have stored is read whatever its size.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use persist_cache::{Error, MmapCache};
+    /// let cache = MmapCache::options().root(dir.path()).record_limit(1 << 20).open("small")?;
+    /// let table = cache.table::<str, Vec<u8>>("bytes");
+    /// let refused = table.insert("large", &vec![0; 2 << 20]);
+    /// assert!(matches!(refused, Err(Error::OverLimit { limit: 1_048_576, .. })));
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    pub fn record_limit(mut self, bytes: u64) -> OpenOptions {
+        self.record_limit = bytes;
+        self
+    }
+
     /// Where a cache lies; makes the root of a named one.
     pub(crate) fn locate(&self, place: &Place) -> Result<PathBuf> {
         let name = match place {
@@ -143,6 +168,9 @@ impl OpenOptions {
 
     pub(crate) fn claim_timeout_set(&self) -> Duration {
         self.claim_timeout
+    }
+    pub(crate) fn record_limit_set(&self) -> u64 {
+        self.record_limit
     }
 
     /// How the handle judges expiry.

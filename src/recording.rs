@@ -4,8 +4,8 @@
 //! MiB to a file without a name beside the cache.
 
 use crate::error::{Error, Result};
-use crate::format::PAYLOAD_LIMIT;
 use crate::format::record::Identity;
+use crate::handle::Handle;
 use crate::section::Section;
 use crate::store::write::Terms;
 use crate::sys::file::{CacheFile, Medium as _};
@@ -91,6 +91,8 @@ const SPOOL_MEMORY: usize = 1 << 20;
 
 /// Bytes that grow: in memory, then in a file without a name.
 struct Spool {
+    /// Whose limit it keeps.
+    handle: Arc<Handle>,
     /// The cache, beside which the file is made.
     path: PathBuf,
     memory: Vec<u8>,
@@ -101,11 +103,8 @@ struct Spool {
 impl Spool {
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let spilled = self.file.as_ref().map_or(0, |(_, len)| *len);
-        let size = spilled + (self.memory.len() + bytes.len()) as u64;
-        if size > PAYLOAD_LIMIT {
-            // It could not be stored: an iterator without an end should not fill the disk up to there.
-            return Err(Error::TooLarge { what: "all items", size, limit: PAYLOAD_LIMIT });
-        }
+        // An iterator without an end should fill no disk.
+        self.handle.check_size(spilled + (self.memory.len() + bytes.len()) as u64)?;
         if !self.memory.is_empty() && self.memory.len() + bytes.len() > SPOOL_MEMORY {
             self.spill()?;
         }
@@ -160,7 +159,8 @@ impl<V: CacheValue> Recording<V> {
         terms: Terms,
     ) -> Option<Recording<V>> {
         let path = section.parts()?.0.location.path.clone();
-        let spool = Spool { path, memory: Vec::new(), file: None };
+        let handle = Arc::clone(&section.handle);
+        let spool = Spool { handle, path, memory: Vec::new(), file: None };
         let (section, chunk) = (Arc::clone(section), Chunk::new());
         Some(Recording { section, identity, terms, chunk, spool, count: 0, cost: Duration::ZERO })
     }
@@ -289,7 +289,8 @@ fn pass<K: Kind, T>(
 ///
 /// On a miss an item is recorded before it is handed on, and all of them are stored when the iterator
 /// has said `None`. One that is dropped before, that panics, or gives an `Err` where those are not
-/// stored, stores nothing. If recording fails (a full disk, say), every item still comes, once.
+/// stored, stores nothing. If recording fails (a full disk, say, or more bytes than
+/// [`OpenOptions::record_limit`](crate::OpenOptions::record_limit)), every item still comes, once.
 ///
 /// # Panics
 /// `next` panics if the function's iterator does, or if the items' own rkyv implementation cannot bring

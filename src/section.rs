@@ -122,13 +122,15 @@ impl<V> Section<V> {
         Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
     }
 
+    /// What is stored of a result, if it is not over the handle's limit.
     pub(crate) fn entry<'a>(
         &self,
         identity: Identity,
         payload: &'a [u8],
         cost: Duration,
-    ) -> Entry<'a> {
-        Entry { identity, payload, ttl: self.view().ttl(), cost }
+    ) -> Result<Entry<'a>> {
+        self.handle.check_size(payload.len() as u64)?;
+        Ok(Entry { identity, payload, ttl: self.view().ttl(), cost })
     }
 
     pub(crate) fn scope_record(&self) -> ScopeRecord<'_> {
@@ -157,7 +159,7 @@ impl<V> Section<V> {
         terms: Terms,
     ) -> Result<Option<Found>> {
         let Some((store, _)) = self.parts() else { return Ok(None) };
-        let entry = self.entry(identity, payload, cost);
+        let entry = self.entry(identity, payload, cost)?;
         store.put(&entry, &self.scope_record(), terms, deadline)
     }
 }

@@ -175,7 +175,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             let entry = |(identity, place): &(Identity, Range<usize>)| {
                 self.section.entry(*identity, &archives[place.clone()], Duration::ZERO)
             };
-            let batch: Vec<_> = places.iter().map(entry).collect();
+            let batch = places.iter().map(entry).collect::<Result<Vec<_>>>()?;
             store.put_many(&batch, &self.section.scope_record())?;
             count += batch.len() as u64;
         }

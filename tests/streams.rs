@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Dir, finish, mix, role, spawn};
-use futures_lite::StreamExt as _;
+use futures_lite::{Stream, StreamExt as _, stream};
 use futures_lite::future::block_on;
 use persist_cache::{MmapCache, cache};
 use std::cell::Cell;
@@ -260,4 +260,36 @@ fn anonymous_memory() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+#[cache(root = root(), record_limit = "1MiB")]
+fn endless(step: u64) -> impl Iterator<Item = u64> {
+    (0..).map(move |n| n * step)
+}
+
+#[cache(root = root(), record_limit = 1 << 20)]
+fn endless_stream(step: u64) -> impl Stream<Item = u64> {
+    stream::iter((0..).map(move |n| n * step))
+}
+
+#[cache(root = root(), record_limit = "1 kB")]
+fn bytes(length: usize) -> Vec<u8> {
+    vec![7; length]
+}
+
+/// Beyond the limit the items go on, unrecorded; a plain result is returned, and not stored.
+#[test]
+fn what_is_over_the_limit_is_given_and_not_stored() {
+    const MANY: usize = 1 << 20;
+    assert_eq!(endless(3).take(MANY).last(), Some(3 * (MANY as u64 - 1)));
+    assert_eq!(endless::stats().store_errors, 1);
+    let last = block_on(endless_stream(3).take(MANY).last());
+    assert_eq!((last, endless_stream::stats().store_errors), (Some(3 * (MANY as u64 - 1)), 1));
+    let allocated = std::fs::metadata(endless::cache().path()).unwrap().len();
+    assert!(allocated < 1 << 20, "nothing of it was stored: {allocated}");
+
+    assert_eq!((bytes(900).len(), bytes(900).len()), (900, 900));
+    assert_eq!((bytes(1001).len(), bytes(1001).len()), (1001, 1001));
+    let stats = bytes::stats();
+    assert_eq!((stats.entries, stats.hits, stats.store_errors), (1, 1, 2));
 }

@@ -309,7 +309,9 @@ impl Expansion<'_> {
         let function = self.function.name().unraw().to_string();
         let parent = parent.map_or_else(String::new, |parent| format!("::{}", parent.unraw()));
         let tail = format!("{parent}::{name}::__Here");
-        let Options { version, name: cache, root, path, expiry, claim_timeout, .. } = self.options;
+        let Options {
+            version, name: cache, root, path, expiry, claim_timeout, record_limit, ..
+        } = self.options;
         let option = |value: Option<TokenStream>| match value {
             Some(value) => quote!(::core::option::Option::Some(|| #value)),
             None => quote!(::core::option::Option::None),
@@ -318,7 +320,8 @@ impl Expansion<'_> {
         let file = |value: &syn::Expr| quote!(::std::path::PathBuf::from(#value));
         let (cache, root) = (option(cache.as_ref().map(text)), option(root.as_ref().map(file)));
         let path = option(path.as_ref().map(file));
-        let (expiry, claim_timeout) = (option(expiry.clone()), option(claim_timeout.clone()));
+        let (expiry, claim_timeout, record_limit) =
+            (option(expiry.clone()), option(claim_timeout.clone()), option(record_limit.clone()));
         let version = match version {
             Some(version) => {
                 quote!(::std::format!("version {}", #version))
@@ -349,6 +352,7 @@ impl Expansion<'_> {
                     path: #path,
                     expiry: #expiry,
                     claim_timeout: #claim_timeout,
+                    record_limit: #record_limit,
                 });
                 &SITE
             }

@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) expiry: Option<TokenStream>,
     /// An expression for a `Duration`.
     pub(crate) claim_timeout: Option<TokenStream>,
+    /// An expression for a `u64`.
+    pub(crate) record_limit: Option<TokenStream>,
     pub(crate) version: Option<Expr>,
     pub(crate) ignore: Vec<Ident>,
     pub(crate) key: Option<Expr>,
@@ -40,7 +42,7 @@ pub(crate) struct Options {
 }
 
 /// The options of `#[cache]`...
-pub(crate) const OF_CACHE: [&str; 13] = [
+pub(crate) const OF_CACHE: [&str; 14] = [
     "name",
     "root",
     "path",
@@ -53,6 +55,7 @@ pub(crate) const OF_CACHE: [&str; 13] = [
     "method",
     "companion",
     "claim_timeout",
+    "record_limit",
     "crate",
 ];
 /// ...and of `#[tracked]`.
@@ -68,6 +71,7 @@ impl Options {
             path: None,
             expiry: None,
             claim_timeout: None,
+            record_limit: None,
             version: None,
             ignore: Vec::new(),
             key: None,
@@ -106,6 +110,7 @@ impl Options {
                     Some(quote!(::core::convert::Into::<::core::option::Option<_>>::into(#expiry)));
             }
             "claim_timeout" => self.claim_timeout = Some(duration(&value()?)?),
+            "record_limit" => self.record_limit = Some(bytes(&value()?)?),
             "version" => self.version = Some(value()?),
             "key" => self.key = Some(value()?),
             "ignore" => self.ignore = list(meta, Ident::parse_any)?,
@@ -172,4 +177,53 @@ fn duration(value: &Expr) -> Result<TokenStream> {
     })?;
     let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
     Ok(quote!(::core::time::Duration::new(#seconds, #nanos)))
+}
+
+/// An expression for a number of bytes: any, or a literal like `"64MiB"`, which is read now.
+fn bytes(value: &Expr) -> Result<TokenStream> {
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value else {
+        return Ok(value.to_token_stream());
+    };
+    let bytes = read_bytes(&text.value()).ok_or_else(|| {
+        let help = "a size is a text like \"64MiB\" or \"500 kB\", or a number of bytes";
+        Error::new(text.span(), help)
+    })?;
+    Ok(quote!(#bytes))
+}
+
+/// The units of a size, in bytes.
+const UNITS: [(&str, u64); 10] = [
+    ("", 1),
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+fn read_bytes(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit.trim())?;
+    number.parse::<u64>().ok()?.checked_mul(*unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_bytes;
+
+    #[test]
+    fn sizes_are_read() {
+        let sizes = [("0", 0), ("512", 512), ("512 B", 512), ("3kB", 3000), ("64MiB", 64 << 20)];
+        for (text, size) in sizes {
+            assert_eq!(read_bytes(text), Some(size), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5GB", "1 mb", "64 MiB or so", "99999999999 TiB"] {
+            assert_eq!(read_bytes(text), None, "{text}");
+        }
+    }
 }

@@ -50,6 +50,7 @@ pub struct Declaration {
     pub path: Option<fn() -> PathBuf>,
     pub expiry: Option<fn() -> Option<Duration>>,
     pub claim_timeout: Option<fn() -> Duration>,
+    pub record_limit: Option<fn() -> u64>,
 }
 
 /// A function's cache.
@@ -209,13 +210,17 @@ impl Site {
 
     /// The cache, as far as it can be had. A function that cannot be cached is still a function.
     fn open(&self) -> MmapCache {
-        let Declaration { cache, root, path, expiry, claim_timeout, .. } = &self.declaration;
+        let Declaration { cache, root, path, expiry, claim_timeout, record_limit, .. } =
+            &self.declaration;
         let mut options = MmapCache::options();
         if let Some(expiry) = expiry {
             options = options.expiry(expiry());
         }
         if let Some(timeout) = claim_timeout {
             options = options.claim_timeout(timeout());
+        }
+        if let Some(limit) = record_limit {
+            options = options.record_limit(limit());
         }
         if let Some(root) = root {
             options = options.root(root());

@@ -16,6 +16,11 @@ fn no_unit(n: u32) -> u32 {
     n
 }
 
+#[cache(record_limit = "64 mebibytes")]
+fn no_size(n: u32) -> u32 {
+    n
+}
+
 #[cache(name = "a", name = "b")]
 fn twice(n: u32) -> u32 {
     n
