@@ -122,15 +122,14 @@ impl<V> Section<V> {
         Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
     }
 
-    /// What is stored of a result, if it is not over the handle's limit.
+    /// What is stored of a result, whose size has been checked.
     pub(crate) fn entry<'a>(
         &self,
         identity: Identity,
         payload: &'a [u8],
         cost: Duration,
-    ) -> Result<Entry<'a>> {
-        self.handle.check_size(payload.len() as u64)?;
-        Ok(Entry { identity, payload, ttl: self.view().ttl(), cost })
+    ) -> Entry<'a> {
+        Entry { identity, payload, ttl: self.view().ttl(), cost }
     }
 
     pub(crate) fn scope_record(&self) -> ScopeRecord<'_> {
@@ -159,7 +158,8 @@ impl<V> Section<V> {
         terms: Terms,
     ) -> Result<Option<Found>> {
         let Some((store, _)) = self.parts() else { return Ok(None) };
-        let entry = self.entry(identity, payload, cost)?;
+        self.handle.check_size(payload.len() as u64)?;
+        let entry = self.entry(identity, payload, cost);
         store.put(&entry, &self.scope_record(), terms, deadline)
     }
 }
@@ -239,6 +239,14 @@ impl<V: CacheValue> Section<V> {
     /// The value, if this process has met its record.
     #[inline(always)]
     pub(crate) fn hit(&self, identity: &Identity) -> Option<Cached<V>> {
+        let Some(store) = &self.handle.store else { return self.hit_late(identity) };
+        let warrant = self.warrant?;
+        Some(Cached::of(store.find_seen(identity, self.view())?, warrant))
+    }
+
+    /// As [`hit`](Section::hit), where the store came late. Apart, so that no other hit pays for it.
+    #[cold]
+    fn hit_late(&self, identity: &Identity) -> Option<Cached<V>> {
         let (hit, warrant) = self.find_seen(identity)?;
         Some(Cached::of(hit, warrant))
     }

@@ -166,6 +166,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             while places.len() < BATCH_ENTRIES && archives.len() < BATCH_BYTES {
                 let Some((key, value)) = entries.next() else { break };
                 let place = encode_behind(&value, &mut archives)?;
+                self.section.handle.check_size(place.len() as u64)?;
                 places.push((self.section.identify(key.borrow()), place));
             }
             if places.is_empty() {
@@ -175,7 +176,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             let entry = |(identity, place): &(Identity, Range<usize>)| {
                 self.section.entry(*identity, &archives[place.clone()], Duration::ZERO)
             };
-            let batch = places.iter().map(entry).collect::<Result<Vec<_>>>()?;
+            let batch: Vec<_> = places.iter().map(entry).collect();
             store.put_many(&batch, &self.section.scope_record())?;
             count += batch.len() as u64;
         }

@@ -5,8 +5,8 @@
 mod common;
 
 use common::{Dir, finish, mix, role, spawn};
-use futures_lite::{Stream, StreamExt as _, stream};
 use futures_lite::future::block_on;
+use futures_lite::{Stream, StreamExt as _, stream};
 use persist_cache::{MmapCache, cache};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,7 +5,7 @@ pub(crate) mod items;
 
 use crate::error::Result;
 use crate::schema::Schema;
-use crate::sys::list::List;
+use crate::sys::trie::{Trie, hash_of};
 use crate::table::Table;
 use crate::{CacheKey, CacheValue, Cached};
 use std::any::{Any, TypeId};
@@ -137,7 +137,7 @@ where
 
 /// A function without captured state, by its type: there is but one value of it.
 type Function = (TypeId, Arc<dyn Any + Send + Sync>);
-static FUNCTIONS: List<Function> = List::new();
+static FUNCTIONS: Trie<Function> = Trie::new();
 
 /// Refuses, when it is compiled, a function with captured state.
 pub(crate) const fn refuse_captures<F>() {
@@ -162,7 +162,8 @@ where
     refuse_captures::<F>();
     let function: Arc<dyn Any + Send + Sync> = Arc::new(function);
     let type_id = TypeId::of::<F>();
-    FUNCTIONS.find_or_add(|own| own.0 == type_id, || (type_id, Arc::clone(&function)));
+    let entry = || (type_id, Arc::clone(&function));
+    FUNCTIONS.find_or_add(|| hash_of(type_id), |own| own.0 == type_id, entry);
     call_by_type::<K, T, F>
 }
 
@@ -171,7 +172,9 @@ where
     K: ?Sized,
     F: Fn(&K) -> T + Send + Sync + 'static,
 {
-    let function = FUNCTIONS.iter().find_map(|function| function.1.downcast_ref::<F>());
+    let type_id = TypeId::of::<F>();
+    let entry = FUNCTIONS.find(|| hash_of(type_id), |own| own.0 == type_id);
+    let function = entry.and_then(|own| own.1.downcast_ref::<F>());
     function.expect("`as_pointer` put it there")(key)
 }
 

@@ -19,8 +19,8 @@ use crate::store::compact::Compaction;
 use crate::store::stats::Stats;
 use crate::store::versions;
 use crate::sys::fork::PerProcess;
-use crate::sys::list::List;
 use crate::sys::task::{offload, sleep};
+use crate::sys::trie::{Trie, hash_of};
 use crate::warrant::{Sequence, Shape};
 use call::{Call, ItemsCall};
 use probe::{Describes, Form};
@@ -60,7 +60,7 @@ pub struct Site {
     cache: PerProcess<OnceLock<MmapCache>>,
     /// A task has a thread open the cache.
     is_opening: PerProcess<AtomicBool>,
-    instances: List<Made>,
+    instances: Trie<Made>,
 }
 
 /// How often a task looks whether another has opened the cache.
@@ -154,7 +154,7 @@ impl Site {
             declaration,
             cache: PerProcess::first(OnceLock::new()),
             is_opening: PerProcess::first(AtomicBool::new(false)),
-            instances: List::new(),
+            instances: Trie::new(),
         }
     }
 
@@ -257,7 +257,8 @@ impl Site {
         make: impl Fn(&Arc<Handle>, Name) -> Section<V>,
     ) -> &'static Arc<Section<V>> {
         let is_it = |made: &Made| made.types == instance.types && *made.consts == *instance.consts;
-        let made = self.instances.find_or_add(is_it, || Made {
+        let hash = || hash_of((instance.types, instance.consts));
+        let made = self.instances.find_or_add(hash, is_it, || Made {
             types: instance.types,
             consts: instance.consts.into(),
             section: Box::new(Arc::new(make(&self.cache().handle, self.marked(instance)))),

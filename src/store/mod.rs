@@ -142,9 +142,13 @@ impl Store {
 
     /// The file that is the cache now, as far as is known.
     pub(crate) fn region(&self) -> Result<Arc<Region>> {
+        if let Some(region) = &*lock(&self.state().current) {
+            return Ok(Arc::clone(region));
+        }
         self.region_until(&self.deadline())
     }
 
+    #[cold]
     fn region_until(&self, deadline: &Deadline) -> Result<Arc<Region>> {
         if let Some(region) = &*lock(&self.state().current) {
             return Ok(Arc::clone(region));

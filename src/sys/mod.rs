@@ -6,6 +6,7 @@
 pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod list;
+pub(crate) mod trie;
 pub(crate) mod effect;
 pub(crate) mod file;
 pub(crate) mod map;
