@@ -349,6 +349,19 @@ mod tests {
     }
 
     #[test]
+    fn a_record_belongs_to_its_own_identity_and_to_no_other() {
+        let bytes = head().encode(8192, 99);
+        let own = head().identity;
+        assert!(belongs_to(&bytes, &own));
+        for bit in 0..256 {
+            let mut other = own;
+            other.bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(!belongs_to(&bytes, &other), "bit {bit}");
+        }
+        assert!(!belongs_to(&bytes, &Identity { form: own.form ^ 1, ..own }));
+    }
+
+    #[test]
     fn a_flipped_kind_fails_the_payload_check() {
         let kinds = [Kind::VALUE, Kind::TOMBSTONE, Kind::CLEAR, Kind::INDEX, Kind::PAD];
         for (a, b) in kinds.iter().flat_map(|a| kinds.iter().map(move |b| (a, b))) {

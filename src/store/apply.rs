@@ -170,17 +170,24 @@ impl Journal<'_> {
         Ok(payload.unwrap_or_default().chunks_exact(8).map(word).collect())
     }
 
-    /// The newest record of `identity`, whatever its kind.
+    /// The newest record of `identity`, whatever its kind. Without the lock, one that was the newest during
+    /// the search.
     pub(crate) fn locate(&self, identity: &Identity) -> Option<(u64, Head)> {
-        let table = self.ledger.table(word::INDEX);
         let tag = Tag::of(identity.hash(self.facts.seed));
         let same = |slot: Slot| {
             let head = self.head_at(slot.offset())?;
             (head.identity == *identity).then_some((slot.offset(), head))
         };
-        match index::seat(self.medium(), table, tag, same) {
-            Seat::Taken(_, _, found) => Some(found),
-            Seat::Free(..) | Seat::Full => None,
+        loop {
+            // Acquire, in `load`; pairs with the store that switches tables.
+            let table = self.ledger.table(word::INDEX);
+            if let Seat::Taken(_, _, found) = index::seat(self.medium(), table, tag, same) {
+                return Some(found);
+            }
+            // A table that was left during the search is given back, and reads as zeros.
+            if self.ledger.table(word::INDEX) == table {
+                return None;
+            }
         }
     }
 

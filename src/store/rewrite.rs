@@ -300,8 +300,11 @@ impl<'a> Replay<'a> {
         let Some(head) = old.head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
             return Ok(());
         };
-        // Superseded meanwhile: its successor is replayed as well. Nothing there may mean that it was
-        // removed since, which is replayed too, or that the index moved under the search.
+        if head.seq <= old.ledger.get(word::CLEARED)? {
+            return Ok(()); // The cache was cleared while it was being filled, before the copying began.
+        }
+        // Superseded meanwhile: its successor was copied or is replayed. Nothing there means that it was
+        // flushed since, which is replayed too.
         if old.locate(&head.identity).is_some_and(|(place, _)| place != offset) {
             return Ok(());
         }

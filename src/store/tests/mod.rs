@@ -3,6 +3,7 @@
 
 mod cuts;
 mod hostile;
+mod records;
 
 use crate::error::Error;
 use crate::format::header::{HOME, Home, state, word};

@@ -1,0 +1,207 @@
+//! What a record means, rule by rule: what it supersedes, from where on it counts, and what becomes of one
+//! whose writer died.
+
+use super::{SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot};
+use crate::format::header::word;
+use crate::format::record::{HEAD_SIZE, Identity, Kind};
+use crate::store::Store;
+use crate::store::compact::copy_to;
+use crate::store::expiry::View;
+use crate::store::journal::{Draft, LARGE};
+use crate::store::rewrite::{Outcome, Replay};
+use crate::store::write::Terms;
+use crate::sys::effect::{Effect, watch};
+use crate::sys::file::Medium as _;
+use crate::sys::place::Replacement;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Space for a large value of `key`, reserved and written, and not filled yet.
+fn reserve(store: &Store, key: u64, payload: &[u8]) -> u64 {
+    let writer = store.lock().unwrap();
+    let journal = writer.journal();
+    let offset = journal.reserve(&mut draft(&journal, key, payload).head).unwrap();
+    writer.region().file().write(offset + HEAD_SIZE, payload).unwrap();
+    offset
+}
+
+/// What `key` has after a compaction that has copied all there is when the large value at `offset` is filled.
+fn compacted_around(store: &Store, offset: u64, key: u64) -> Option<Kind> {
+    let region = store.region().unwrap();
+    let new = Replacement::begin(&store.location.path).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap().unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
+    let mut replay = Replay::new(region.journal(), next.journal(), at);
+    assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
+    let found = next.journal().locate(&identity(key));
+    found.inspect(|(_, head)| assert!(head.len < LARGE as u64)).map(|(_, head)| head.kind)
+}
+
+#[test]
+fn a_large_value_cleared_before_it_was_filled_does_not_come_back_in_a_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let payload = vec![7; LARGE + 1];
+    let offset = reserve(&store, 1, &payload);
+    store.clear().unwrap();
+    put(&store, 2, b"x");
+    assert_eq!(compacted_around(&store, offset, 1), None);
+    assert_eq!(get(&store, 1), None);
+}
+
+#[test]
+fn a_large_value_superseded_before_it_was_filled_does_not_come_back_in_a_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let payload = vec![7; LARGE + 1];
+    let offset = reserve(&store, 1, &payload);
+    put(&store, 1, b"newer");
+    assert_eq!(compacted_around(&store, offset, 1), Some(Kind::VALUE));
+    let offset = reserve(&store, 2, &payload);
+    store.remove(&identity(2), View::AS_WRITTEN).unwrap();
+    assert_eq!(compacted_around(&store, offset, 2), None);
+    assert_eq!((get(&store, 1).unwrap(), get(&store, 2)), (b"newer".into(), None));
+}
+
+#[test]
+fn a_refresh_replaces_what_was_stored_meanwhile_and_brings_back_nothing_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"before");
+    let refresh = |meanwhile: &dyn Fn()| {
+        let token = Store::token(&store.region().unwrap());
+        meanwhile();
+        let terms = Terms::Refresh(token);
+        store.put(&entry(1, b"refreshed"), &SCOPE, terms, &store.deadline()).unwrap().is_some()
+    };
+    assert!(refresh(&|| put(&store, 1, b"meanwhile")));
+    assert_eq!(get(&store, 1).unwrap(), b"refreshed");
+    let remove = || drop(store.remove(&identity(1), View::AS_WRITTEN).unwrap());
+    assert!(!refresh(&remove));
+    assert_eq!(get(&store, 1), None);
+    // A removal from before it began is none of its business.
+    assert!(refresh(&|| {}));
+    assert_eq!(get(&store, 1).unwrap(), b"refreshed");
+}
+
+/// Whether anything but zeros lies behind the tail, and whether the header says that it may.
+fn debris(store: &Store) -> (bool, bool) {
+    let region = store.region().unwrap();
+    let ledger = region.journal().ledger;
+    let image = std::fs::read(&store.location.path).unwrap();
+    let behind = &image[ledger.get(word::TAIL).unwrap() as usize..];
+    let is_shown = ledger.get(word::PUBLISHED).unwrap() < ledger.get(word::SEQ).unwrap();
+    (behind.iter().any(|byte| *byte != 0), is_shown)
+}
+
+#[test]
+fn what_a_killed_writer_left_behind_the_tail_is_known_and_erased() {
+    let full = View::new(Some(Duration::ZERO));
+    let large = vec![7; LARGE + 1];
+    let batch = |store: &Store| {
+        let entries: Vec<_> = (5..9).map(|key| entry(key, b"batch")).collect();
+        store.put_many(&entries, &SCOPE)
+    };
+    let try_put = |store: &Store, key, payload: &[u8]| {
+        store.put(&entry(key, payload), &SCOPE, Terms::Replace, &store.deadline()).map(drop)
+    };
+    let operations: [&dyn Fn(&Store) -> crate::Result<()>; 6] = [
+        &|store| try_put(store, 1, b"x"),
+        &|store| try_put(store, 2, &large),
+        &batch,
+        &|store| store.remove(&identity(1), View::AS_WRITTEN).map(drop),
+        &|store| store.flush(full).map(drop),
+        &|store| store.clear(),
+    ];
+    let mut found = 0;
+    for operation in operations {
+        for step in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let store = open(&dir);
+            put(&store, 1, b"before");
+            let left = Rc::new(Cell::new(step));
+            let steps = Rc::clone(&left);
+            let dying = move |effect: Effect<'_>| match (effect, steps.get()) {
+                (_, 0) => Err(io::Error::other("dead")),
+                (Effect::Read, _) => Ok(()),
+                (_, left) => {
+                    steps.set(left - 1);
+                    Ok(())
+                }
+            };
+            drop(watch(dying, || operation(&store)));
+            let (is_there, is_shown) = debris(&store);
+            assert!(is_shown || !is_there, "dead at {step}");
+            found += u32::from(is_there);
+            drop(store.lock().unwrap());
+            assert_eq!(debris(&store), (false, false), "dead at {step}");
+            if left.get() > 0 {
+                break;
+            }
+        }
+    }
+    assert!(found > 6);
+}
+
+#[test]
+fn a_flush_killed_before_the_index_was_brought_up_to_it_is_redone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    put(&store, 2, b"y");
+    {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let dead = journal.locate(&identity(1)).unwrap().0.to_le_bytes();
+        let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, journal.facts.seed);
+        journal.write(&mut [list]).unwrap();
+    }
+    assert!(get(&store, 1).is_some(), "published, and not yet in the index");
+    drop(store.lock().unwrap());
+    assert_eq!((get(&store, 1), get(&store, 2).unwrap()), (None, b"y".into()));
+    assert_eq!(store.stats().entries, 1);
+    assert_eq!(get(&reboot(&dir, &store), 1), None);
+    assert_sound(&store);
+}
+
+#[test]
+fn a_file_whose_last_payload_was_torn_is_not_believed_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, last) = {
+        let store = open(&dir);
+        put(&store, 1, b"whole");
+        put(&store, 1, b"a lost write");
+        let last = store.region().unwrap().journal().locate(&identity(1)).unwrap().0;
+        (store.location.path.clone(), last)
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 12], last + HEAD_SIZE).unwrap();
+    assert_eq!(get(&open(&dir), 1).unwrap(), b"whole");
+}
+
+/// Else a power cut might bring the superseded file back, with all that came after the last sync lost.
+#[test]
+fn the_names_of_a_compaction_are_on_the_device_when_it_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let order = Rc::clone(&seen);
+    let probe = move |effect: Effect<'_>| {
+        match effect {
+            Effect::Write { .. } => order.borrow_mut().push("write"),
+            Effect::Sync { .. } => order.borrow_mut().push("sync"),
+            Effect::Rename { .. } => order.borrow_mut().push("rename"),
+            Effect::SyncDirectory => order.borrow_mut().push("sync of names"),
+            _ => {}
+        }
+        Ok(())
+    };
+    watch(probe, || store.compact(View::AS_WRITTEN)).unwrap();
+    let seen = seen.borrow();
+    let at = |what| seen.iter().rposition(|seen| *seen == what).unwrap();
+    assert!(at("sync") < at("rename") && at("rename") < at("sync of names"), "{seen:?}");
+}
