@@ -13,8 +13,6 @@ use super::rewrite::{Bulk, Outcome, Replay, copy, take_place};
 use super::{Store, Writer};
 use crate::error::{Error, Result};
 use crate::format::header::word;
-use crate::format::slot::Slot;
-use crate::index;
 use crate::sys::file::Medium as _;
 use crate::sys::place::{self, Care, Replacement};
 use std::collections::HashSet;
@@ -81,9 +79,7 @@ impl Store {
         view: View,
     ) -> Result<Option<(Region, Bulk, Writer<'s>)>> {
         let old = region.journal();
-        let Some((next, bulk, at)) = copy_to(region, new, view)? else {
-            return Ok(None);
-        };
+        let (next, bulk, at) = copy_to(region, new, view)?;
         let mut replay = Replay::new(region.journal(), next.journal(), at);
         for round in 0..ROUNDS_MAX {
             // At first beside the writers. If they are faster, under the lock every other moment, which
@@ -115,17 +111,18 @@ impl Store {
 }
 
 /// Copies what is live in `region` now into a new file, and says how far in the log that is. Old
-/// versions of functions are not copied. `None` if the index kept moving.
+/// versions of functions are not copied.
 pub(super) fn copy_to(
     region: &Region,
     new: &Replacement,
     view: View,
-) -> Result<Option<(Region, Bulk, u64)>> {
+) -> Result<(Region, Bulk, u64)> {
     let ledger = region.journal().ledger;
     // What is applied is in the index; what is published beyond may not be yet.
     let at = ledger.get(word::APPLIED)?;
     let seq = region.journal().seq()?;
-    let Some(slots) = slots_of(region, at) else { return Ok(None) };
+    let mut slots = region.slots();
+    slots.retain(|slot| slot.offset() < at);
     let mut bulk = copy(region, slots.clone(), &new.file, view, &HashSet::new())?;
     let census = std::mem::take(&mut bulk.census);
     let retired = census.retired();
@@ -138,7 +135,7 @@ pub(super) fn copy_to(
     let words = bulk.words(seq, barrier);
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
     let next = Region::attach(new.share()?, bulk.facts, Care::Trusted)?;
-    Ok(Some((next, bulk, at)))
+    Ok((next, bulk, at))
 }
 
 /// Carries over what the old file knows beside its records, and closes the new one with a checkpoint.
@@ -149,16 +146,4 @@ fn seal(old: &Journal<'_>, new: &Journal<'_>) -> Result<()> {
     new.ledger.set(word::SYNCED, new.tail()?)?;
     new.checkpoint()?;
     new.trim()
-}
-
-/// The slots of records below `tail`. `None` if the index kept moving under the reading.
-fn slots_of(region: &Region, tail: u64) -> Option<Vec<Slot>> {
-    for _ in 0..TRIES {
-        let (words, table) = region.index();
-        let slots = index::slots(words, table).filter(|slot| slot.offset() < tail).collect();
-        if region.index().1 == table {
-            return Some(slots);
-        }
-    }
-    None
 }

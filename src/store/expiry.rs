@@ -46,15 +46,40 @@ impl View {
     /// Whether a record with this head counts no more. Looks at the clock only if it must.
     #[inline(always)]
     pub(crate) fn is_expired(self, head: &HeadBytes) -> bool {
-        let ttl = match self {
-            View::AS_WRITTEN => match record::ttl(head).get() {
-                None => return false,
-                Some(ttl) => u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
-            },
-            View::NEVER => return false,
-            View(ttl) => ttl,
-        };
-        is_past(record::created(head), ttl, clock::now())
+        self.ttl_of(head).is_some_and(|ttl| is_past(record::created(head), ttl, clock::now()))
+    }
+
+    /// For how many nanoseconds a record with this head counts; `None` if for ever.
+    #[inline(always)]
+    fn ttl_of(self, head: &HeadBytes) -> Option<u64> {
+        match self {
+            View::AS_WRITTEN => {
+                let ttl = record::ttl(head).get()?;
+                Some(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX))
+            }
+            View::NEVER => None,
+            View(ttl) => Some(ttl),
+        }
+    }
+
+    /// What this view judges now, for good.
+    pub(crate) fn now(self) -> Moment {
+        Moment { view: self, now: clock::now() }
+    }
+}
+
+/// A [`View`] at one point in time: however long a walk takes, it judges all records alike.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    view: View,
+    now: Duration,
+}
+
+impl Moment {
+    /// Whether a record with this head counted no more at that time.
+    pub(crate) fn is_expired(self, head: &HeadBytes) -> bool {
+        let ttl = self.view.ttl_of(head);
+        ttl.is_some_and(|ttl| is_past(record::created(head), ttl, self.now))
     }
 }
 

@@ -7,7 +7,7 @@ use super::journal::Journal;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, state, word};
 use crate::format::record::{self, Cost, HEAD_SIZE, Head, HeadBytes, Identity};
-use crate::format::slot::{Table, Tag};
+use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
 use crate::sys::Words;
@@ -312,7 +312,22 @@ impl Region {
         self.medium().load(word::SEQ) & WORD_MASK
     }
 
-    /// The table that a walk over all entries goes through, with the words it lies in.
+    /// Every slot of the index that names a record: what was in the index when this began is there, or what
+    /// came in its place since. All walks over the index begin here. Needs no lock.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        loop {
+            let (words, table) = self.index();
+            let slots = index::slots(words, table).collect();
+            // A table is given back only after it was left, and none is taken up again: this one was the
+            // index to the end, and no piece of it was read as zeros. It is left when it has grown to twice
+            // the size, or when all is cleared: there is an end to going on in the next one.
+            if self.index().1 == table {
+                return slots;
+            }
+        }
+    }
+
+    /// The table that is the index now, with the words it lies in.
     pub(crate) fn index(&self) -> (&dyn Words, Table) {
         match (&self.private, &self.backing) {
             (Some(private), _) => (&private.index, private.index.table()),

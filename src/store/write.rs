@@ -1,7 +1,7 @@
 //! The store's changes: insert, remove, flush, clear, delete, sync. Each holds the lock for no longer
 //! than its bytes take to be copied; nothing of the user's runs meanwhile.
 
-use super::expiry::View;
+use super::expiry::{Moment, View};
 use super::gate::Deadline;
 use super::journal::{Draft, Journal, LARGE, LIST_MAX};
 use super::open;
@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::word;
 use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
-use crate::index;
 use crate::sys::file::Medium as _;
 use crate::sys::place;
 use rkyv::util::AlignedVec;
@@ -153,19 +152,29 @@ impl Store {
         Ok(was_there)
     }
 
-    /// Removes what `view` judges expired, and returns how much that was.
+    /// Removes what `view` judges expired now, and returns how much that was. What expires or is stored
+    /// while it is at work may stay.
     pub(crate) fn flush(&self, view: View) -> Result<u64> {
-        let region = self.lock()?.region().clone();
-        let (words, table) = region.index();
-        let expired: Vec<u64> = index::slots(words, table)
-            .map(|slot| slot.offset())
-            .filter(|offset| is_expired_at(&region, *offset, view))
-            .collect();
+        let moment = view.now();
         let mut removed = 0;
+        for _ in 0..open::TRIES {
+            let region = self.lock()?.region().clone();
+            if self.flush_in(&region, moment, &mut removed)? {
+                return Ok(removed);
+            }
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// Removes what has expired in `region`, and counts it. `false` if the cache is in another file by now,
+    /// where some of it may be: a compaction judges by a view of its own.
+    fn flush_in(&self, region: &Arc<Region>, moment: Moment, removed: &mut u64) -> Result<bool> {
+        let mut expired: Vec<u64> = region.slots().iter().map(|slot| slot.offset()).collect();
+        expired.retain(|offset| is_expired_at(region, *offset, moment));
         for dead in expired.chunks(LIST_MAX as usize) {
             let writer = self.lock()?;
-            if !Arc::ptr_eq(writer.region(), &region) {
-                break; // Compaction dropped them.
+            if !Arc::ptr_eq(writer.region(), region) {
+                return Ok(false);
             }
             let journal = writer.journal();
             let is_newest = |offset: &&u64| {
@@ -174,12 +183,15 @@ impl Store {
                 newest.is_some_and(|(place, _)| place == **offset)
             };
             let dead: HashSet<u64> = dead.iter().filter(is_newest).copied().collect();
+            if dead.is_empty() {
+                continue;
+            }
             let payload: Vec<u8> = dead.iter().flat_map(|offset| offset.to_le_bytes()).collect();
             let seed = journal.facts.seed;
             writer.append(&mut [Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, seed)])?;
-            removed += dead.len() as u64;
+            *removed += dead.len() as u64;
         }
-        Ok(removed)
+        Ok(true)
     }
 
     /// Removes everything. On a disk too full for the record that says so, the file itself goes: the
@@ -237,11 +249,11 @@ fn announce(writer: &Writer<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the record at `offset` is a value that `view` judges expired.
-fn is_expired_at(region: &Region, offset: u64, view: View) -> bool {
+/// Whether the record at `offset` is a value that had expired at `moment`.
+fn is_expired_at(region: &Region, offset: u64, moment: Moment) -> bool {
     let Some(bytes) = region.medium().head(offset) else { return false };
     let head = Head::decode(&bytes, offset, region.facts.seed);
-    head.is_some_and(|head| head.kind == Kind::VALUE) && view.is_expired(&bytes)
+    head.is_some_and(|head| head.kind == Kind::VALUE) && moment.is_expired(&bytes)
 }
 
 impl Writer<'_> {

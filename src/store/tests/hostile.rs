@@ -105,7 +105,7 @@ fn an_overwritten_value_does_not_come_back_in_a_compaction() {
         head.ttl = Ttl::new(Duration::from_millis(1));
         journal.reserve(&mut head).unwrap()
     };
-    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
     // Meanwhile: refreshed by a large value with a short life, which expires and is flushed.
     region.file().write(offset + HEAD_SIZE, &large).unwrap();
     store.lock().unwrap().fulfil(offset).unwrap();

@@ -1,6 +1,7 @@
 //! The interleavings that broke earlier designs, step by step: a process is killed where a step is
 //! left out here.
 
+mod beside;
 mod cuts;
 mod hostile;
 mod records;
@@ -368,7 +369,7 @@ fn what_happens_during_a_compaction_is_in_the_new_file() {
             .unwrap();
     }
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
     // Numbers that the new file has no records for.
     for _ in 0..20 {
         let writer = store.lock().unwrap();

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Space for a large value of `key`, reserved and written, and not filled yet.
-fn reserve(store: &Store, key: u64, payload: &[u8]) -> u64 {
+pub(super) fn reserve(store: &Store, key: u64, payload: &[u8]) -> u64 {
     let writer = store.lock().unwrap();
     let journal = writer.journal();
     let offset = journal.reserve(&mut draft(&journal, key, payload).head).unwrap();
@@ -32,7 +32,7 @@ fn reserve(store: &Store, key: u64, payload: &[u8]) -> u64 {
 fn compacted_around(store: &Store, offset: u64, key: u64) -> Option<Kind> {
     let region = store.region().unwrap();
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
     store.lock().unwrap().fulfil(offset).unwrap();
     let mut replay = Replay::new(region.journal(), next.journal(), at);
     assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
@@ -79,7 +79,7 @@ fn a_refresh_replaces_what_was_stored_meanwhile_and_brings_back_nothing_removed(
     };
     assert!(refresh(&|| put(&store, 1, b"meanwhile")));
     assert_eq!(get(&store, 1).unwrap(), b"refreshed");
-    let remove = || drop(store.remove(&identity(1), View::AS_WRITTEN).unwrap());
+    let remove = || assert!(store.remove(&identity(1), View::AS_WRITTEN).unwrap());
     assert!(!refresh(&remove));
     assert_eq!(get(&store, 1), None);
     // A removal from before it began is none of its business.
