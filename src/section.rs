@@ -12,6 +12,7 @@ use crate::store::approach::{Approach, Lead, Step};
 use crate::store::expiry::View;
 use crate::store::flight::Leading;
 use crate::store::gate::Deadline;
+use crate::store::journal::LARGE;
 use crate::store::region::Region;
 use crate::store::write::{Entry, ScopeRecord, Terms};
 use crate::store::{Found, Hit, Store, Token};
@@ -54,6 +55,8 @@ impl<V: CacheValue> Outcome<V> {
 
 /// Payloads up to this are stored by the task itself; copying more would keep its thread too long.
 const BRIEF: usize = 64 << 10;
+// One who tries again and again must not reserve space each time, and leave it.
+const _: () = assert!(BRIEF <= LARGE);
 /// How often a task tries the lock that others hold.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 

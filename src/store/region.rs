@@ -307,6 +307,11 @@ impl Region {
         self.private.is_some()
     }
 
+    /// Where the records end that are in such an index.
+    pub(crate) fn private_end(&self) -> Option<u64> {
+        self.private.as_ref().map(|private| private.end)
+    }
+
     /// The sequence number of the newest record.
     pub(crate) fn seq(&self) -> u64 {
         self.medium().load(word::SEQ) & WORD_MASK

@@ -1,17 +1,17 @@
-//! Verification: reads the whole file and names what is wrong with it. It writes nothing and takes
-//! no lock; records appended meanwhile are not looked at.
+//! Verification: reads the whole file and names what is wrong with it, and nothing else, whatever others do to
+//! the file meanwhile. It writes nothing and takes no lock; records appended meanwhile are not looked at.
 
 use super::Store;
 use super::region::Region;
 use super::trust::is_table;
 use crate::error::{Error, Result};
 use crate::format::header::word;
-use crate::format::record::{HEAD_SIZE, Head, Kind};
+use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index;
 use crate::scan::{Step, Walk};
 use crate::sys::file::Medium as _;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 /// What a verification found.
@@ -99,8 +99,8 @@ impl Store {
             }
         }
         // The index before the tail: whatever it leads to below this tail must be there.
-        let (words, table) = region.index();
-        let slots: Vec<Slot> = index::slots(words, table).collect();
+        let table = region.index().1;
+        let slots = region.slots();
         // The size after the tail: a file grows before its tail does.
         let tail = region.journal().tail();
         let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
@@ -108,17 +108,14 @@ impl Store {
         if tail > size {
             report.find(Finding::Truncated { offset: tail });
         }
-        if !region.is_private()
-            && !is_table(&region.journal(), table, tail)
-            && region.index().1 == table
-        {
+        if !region.is_private() && !is_table(&region.journal(), table, tail) {
             report.find(Finding::Corrupt { offset: table.offset().saturating_sub(HEAD_SIZE) });
         }
-        // What a writer has published and not yet put into the index, living or killed, is no finding:
-        // the next one does.
+        // What a writer has published and not yet put into the index, living or killed, is no finding: the
+        // next one does. Nor is what came after an index of this process's own was made.
         let applied = region.journal().ledger.get(word::APPLIED).unwrap_or(tail);
-        let mut newest = walk(&region, tail.min(size), &mut report)?;
-        newest.retain(|_, offset| *offset < applied);
+        let (end, applied) = region.private_end().map_or((tail, applied), |end| (end, end));
+        let newest = walk(&region, end.min(size), &mut report)?;
         for slot in slots.iter().filter(|slot| slot.offset() < tail) {
             let head = region.medium().head(slot.offset());
             let head = head.and_then(|b| Head::decode(&b, slot.offset(), region.facts.seed));
@@ -126,29 +123,30 @@ impl Store {
                 report.find(Finding::Astray { offset: slot.offset() });
             }
         }
-        // What a flush buried since the walk is not in the index, rightly.
-        if tail <= size && region.index().1 == table {
-            let mut later = Verification::default();
-            check_reach(&region, &newest, &mut later);
-            let dead = dead_since(&region, tail)?;
-            later.findings.retain(|finding| {
-                !matches!(finding, Finding::Unreachable { offset } if dead.contains(offset))
-            });
-            // A table that was left meanwhile is given back piece by piece, and leads nowhere.
-            if region.index().1 == table {
-                later.findings.into_iter().for_each(|finding| report.find(finding));
+        if tail <= size {
+            let due = newest.iter().filter(|(_, newest)| newest.since < applied);
+            let missing = due.filter(|(identity, _)| !is_in_index(&region, identity)).collect();
+            for offset in still_missing(&region, missing, tail)? {
+                report.find(Finding::Unreachable { offset });
             }
         }
         Ok(report)
     }
 }
 
+/// The newest record of a key.
+struct Newest {
+    offset: u64,
+    seq: u64,
+    /// The record from which on it counts: of a large value, the one that says that it was filled.
+    since: u64,
+}
+
 /// Reads every record. Returns the newest healthy one of each key, since the last clear.
-fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<Vec<u8>, u64>> {
-    let file = region.file();
+fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<Identity, Newest>> {
+    let (file, journal, seed) = (region.file(), region.journal(), region.facts.seed);
     let read = || Error::io("read", file.path());
-    let seed = region.facts.seed;
-    let mut newest = HashMap::new();
+    let mut newest: HashMap<Identity, Newest> = HashMap::new();
     let mut cleared = 0;
     let mut walk = Walk::new(file, seed, region.facts.log_start, end);
     while let Some(step) = walk.next().map_err(read())? {
@@ -172,20 +170,27 @@ fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<
             }
             // A large value counts from where it was filled, unless a newer one of its key does.
             Kind::FILLED => {
-                for filled in region.journal().offsets_in(offset, &head)? {
-                    let Some(value) = region.journal().head_at(filled) else { continue };
-                    if value.seq > cleared {
-                        newest.entry(key_of(&value)).or_insert(filled);
+                for filled in journal.offsets_in(offset, &head)? {
+                    let Some(value) = journal.head_at(filled) else { continue };
+                    let is_newest = |other: &Newest| other.seq <= value.seq;
+                    if value.seq > cleared && newest.get(&value.identity).is_none_or(is_newest) {
+                        let value_at = Newest { offset: filled, seq: value.seq, since: offset };
+                        newest.insert(value.identity, value_at);
                     }
                 }
             }
             Kind::DEAD_LIST => {
-                let dead = region.journal().offsets_in(offset, &head)?;
-                let dead: HashSet<u64> = dead.into_iter().collect();
-                newest.retain(|_, offset| !dead.contains(offset));
+                for dead in journal.offsets_in(offset, &head)? {
+                    let identity = journal.head_at(dead).map(|head| head.identity);
+                    if let Some(identity) = identity
+                        && newest.get(&identity).is_some_and(|newest| newest.offset == dead)
+                    {
+                        newest.remove(&identity);
+                    }
+                }
             }
             kind if kind.is_keyed() => {
-                newest.insert(key_of(&head), offset);
+                newest.insert(head.identity, Newest { offset, seq: head.seq, since: offset });
             }
             _ => {}
         }
@@ -193,44 +198,51 @@ fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<
     Ok(newest)
 }
 
-fn key_of(head: &Head) -> Vec<u8> {
-    let mut key = head.identity.bytes.to_vec();
-    key.push(head.identity.form);
-    key
+/// Whether the index leads from an identity to a record of it: the newest, or a newer one.
+fn is_in_index(region: &Region, identity: &Identity) -> bool {
+    let tag = Tag::of(identity.hash(region.facts.seed));
+    let leads = |slot: Slot| {
+        let found = region.journal().head_at(slot.offset())?;
+        (found.identity == *identity).then_some(())
+    };
+    loop {
+        let (words, table) = region.index();
+        if matches!(index::seat(words, table, tag, leads), index::Seat::Taken(..)) {
+            return true;
+        }
+        // A table that was left during the search is given back, and reads as zeros.
+        if region.index().1 == table {
+            return false;
+        }
+    }
 }
 
-/// The records that dead lists behind `tail` name.
-fn dead_since(region: &Region, tail: u64) -> Result<HashSet<u64>> {
+/// Where the newest records are of those `missing` keys to which nothing has happened since the tail was at
+/// `tail`. A flush names the record that a key had last, which may be a later one than is missing; a large value
+/// that was met as such may have been filled only then.
+fn still_missing(
+    region: &Region,
+    mut missing: HashMap<&Identity, &Newest>,
+    tail: u64,
+) -> Result<Vec<u64>> {
     let (file, journal) = (region.file(), region.journal());
     let read = || Error::io("read", file.path());
-    let mut dead = HashSet::new();
     let mut walk = Walk::new(file, region.facts.seed, tail, journal.tail().unwrap_or(tail));
-    while let Some(step) = walk.next().map_err(read())? {
+    while !missing.is_empty()
+        && let Some(step) = walk.next().map_err(read())?
+    {
         match step {
-            Step::Record(offset, head) if head.kind == Kind::DEAD_LIST => {
-                dead.extend(journal.offsets_in(offset, &head)?);
+            Step::Record(offset, head) if matches!(head.kind, Kind::DEAD_LIST | Kind::FILLED) => {
+                for named in journal.offsets_in(offset, &head)? {
+                    if let Some(head) = journal.head_at(named) {
+                        missing.remove(&head.identity);
+                    }
+                }
             }
             // Cleared since: nothing from before need be found.
-            Step::Record(_, head) if head.kind == Kind::CLEAR => return Ok(dead),
+            Step::Record(_, head) if head.kind == Kind::CLEAR => missing.clear(),
             _ => {}
         }
     }
-    Ok(dead)
-}
-
-/// Every newest record must be found from its key, or a newer one in its place.
-fn check_reach(region: &Region, newest: &HashMap<Vec<u8>, u64>, report: &mut Verification) {
-    let journal = region.journal();
-    let (words, table) = region.index();
-    for offset in newest.values() {
-        let Some(head) = journal.head_at(*offset) else { continue };
-        let tag = Tag::of(head.identity.hash(region.facts.seed));
-        let leads = |slot: Slot| {
-            let found = journal.head_at(slot.offset())?;
-            (found.identity == head.identity).then_some(())
-        };
-        if !matches!(index::seat(words, table, tag, leads), index::Seat::Taken(..)) {
-            report.find(Finding::Unreachable { offset: *offset });
-        }
-    }
+    Ok(missing.values().map(|newest| newest.offset).collect())
 }

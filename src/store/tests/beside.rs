@@ -9,6 +9,7 @@ use crate::store::compact::copy_to;
 use crate::store::expiry::View;
 use crate::store::open::Location;
 use crate::store::rewrite::{Outcome, Replay};
+use crate::store::verify::Verification;
 use crate::store::write::Entry;
 use crate::sys::effect::{Effect, watch};
 use crate::sys::place::{Care, Replacement};
@@ -202,4 +203,31 @@ fn a_flush_removes_what_had_expired_when_it_began() {
     let check = |_: &Scene, removed, _| assert_eq!(removed, NEARLY_CROWDED - 20);
     interrupt(scene, 97, time_passes, flush, check);
     SET.set(None);
+}
+
+#[test]
+fn a_verification_beside_others_finds_nothing_in_a_healthy_file() {
+    let others: [fn(&Store) -> crate::Result<()>; 5] = [
+        |store| {
+            insert(store, 0..20, None)?;
+            store.flush(View::new(EXPIRED)).map(drop)
+        },
+        grow,
+        |store| store.clear(),
+        |store| store.compact(View::NEVER).map(drop),
+        |store| {
+            put(store, 3, &[7; 100_000]);
+            store.flush(View::new(EXPIRED))?;
+            put(store, 4, &[7; 100_000]);
+            store.remove(&identity(5), View::AS_WRITTEN).map(drop)
+        },
+    ];
+    for other in others {
+        let verify = |scene: &Scene| scene.walker.verify().unwrap();
+        let check = |scene: &Scene, report: Verification, _| {
+            assert_eq!(report.findings, []);
+            assert_eq!(scene.other.verify().unwrap().findings, []);
+        };
+        interrupt(|| Scene::new(None), 37, other, verify, check);
+    }
 }

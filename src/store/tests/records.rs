@@ -8,6 +8,7 @@ use crate::store::Store;
 use crate::store::compact::copy_to;
 use crate::store::expiry::View;
 use crate::store::journal::{Draft, LARGE};
+use crate::store::open::Location;
 use crate::store::rewrite::{Outcome, Replay};
 use crate::store::write::Terms;
 use crate::sys::effect::{Effect, watch};
@@ -108,7 +109,8 @@ fn what_a_killed_writer_left_behind_the_tail_is_known_and_erased() {
     let try_put = |store: &Store, key, payload: &[u8]| {
         store.put(&entry(key, payload), &SCOPE, Terms::Replace, &store.deadline()).map(drop)
     };
-    let operations: [&dyn Fn(&Store) -> crate::Result<()>; 6] = [
+    type Operation<'a> = &'a dyn Fn(&Store) -> crate::Result<()>;
+    let operations: [Operation<'_>; 6] = [
         &|store| try_put(store, 1, b"x"),
         &|store| try_put(store, 2, &large),
         &batch,
@@ -204,4 +206,60 @@ fn the_names_of_a_compaction_are_on_the_device_when_it_returns() {
     let seen = seen.borrow();
     let at = |what| seen.iter().rposition(|seen| *seen == what).unwrap();
     assert!(at("sync") < at("rename") && at("rename") < at("sync of names"), "{seen:?}");
+}
+
+#[test]
+fn a_flushed_large_value_uncovers_none_that_it_had_superseded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"small");
+    put(&store, 1, &[7; LARGE + 1]);
+    store.flush(View::new(Some(Duration::ZERO))).unwrap();
+    assert_eq!(get(&store, 1), None);
+    assert_sound(&store);
+    assert_eq!(get(&reboot(&dir, &store), 1), None);
+}
+
+#[test]
+fn a_large_value_killed_between_its_two_stores_is_redone_and_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let payload = vec![7; LARGE + 1];
+    let offset = reserve(&store, 1, &payload);
+    put(&store, 2, b"x");
+    {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let place = offset.to_le_bytes();
+        let filled = Draft::new(Kind::FILLED, Identity::NONE, &place, journal.facts.seed);
+        journal.write(&mut [filled]).unwrap();
+        let value = journal.reserved_at(offset).unwrap().unwrap();
+        journal.ledger.store(offset, value.first_word()).unwrap();
+    }
+    assert_sound(&store);
+    assert_eq!(get(&store, 1), None);
+    drop(store.lock().unwrap());
+    assert_eq!(get(&store, 1).unwrap(), payload);
+    assert_sound(&store);
+}
+
+/// It has an index of its own, in which nothing is that came after it was made.
+#[test]
+fn one_who_may_not_write_finds_no_damage_in_what_others_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    let copy = dir.path().join("copy.pcache");
+    std::fs::copy(&store.location.path, &copy).unwrap();
+    let at = Location { path: copy, ..store.location.clone() };
+    let reader = Store::open(Location { is_read_only: true, ..at.clone() }).unwrap();
+    assert!(reader.region().unwrap().is_private());
+    let writer = Store::open(at).unwrap();
+    put(&writer, 1, b"y");
+    put(&writer, 2, b"z");
+    let report = reader.region().map(|region| (region.is_private(), reader.verify().unwrap()));
+    let (is_private, report) = report.unwrap();
+    assert!(is_private);
+    assert_eq!(report.findings, []);
+    assert_sound(&writer);
 }
