@@ -339,6 +339,32 @@ fn a_limit_on_file_sizes_is_an_error_and_no_signal() {
     }
 }
 
+#[persist_cache::cache]
+fn successor(n: u64) -> u64 {
+    n + 1
+}
+
+/// Whatever is written, names and marks of a new root too, is held against the limit first.
+#[test]
+fn a_limit_below_any_file_is_an_error_and_no_signal() {
+    const TEST: &str = "a_limit_below_any_file_is_an_error_and_no_signal";
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        // A root that is there, and one that is to be made.
+        for root in [dir.path().to_path_buf(), dir.join("new").join("root")] {
+            run_limited(TEST, "-f 0; export PERSIST_CACHE_DIR=$PERSIST_CACHE_TEST_PLACE", &root);
+        }
+        return;
+    };
+    let error = MmapCache::options().root(&place).open("x").unwrap_err();
+    assert!(
+        matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EFBIG)),
+        "{error}"
+    );
+    // What is computed for a cache that cannot be is returned all the same.
+    assert_eq!(successor(1), 2);
+}
+
 #[test]
 fn scarce_address_space_makes_do_with_a_smaller_map() {
     let Some((_, place)) = role() else {

@@ -3,7 +3,7 @@
 //! on. Also the operations on names: create whole or not at all, replace, remove.
 
 use super::effect::{Effect, precede};
-use super::file::{CacheFile, Medium as _};
+use super::file::{CacheFile, Medium as _, write_small};
 use crate::error::{Error, Exposure, Result};
 use once_cell::race::OnceBox;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -273,8 +273,12 @@ pub(crate) fn make_root(root: &Path) -> Result<()> {
     }
     let tag = "Signature: 8a477f597d28d172789f06886806bc55\n\
         # This directory holds caches of memoised functions and may be deleted.\n";
-    fs::write(root.join("CACHEDIR.TAG"), tag).map_err(failed())?;
-    fs::write(root.join(".gitignore"), "*\n").map_err(failed())
+    for (name, text) in [("CACHEDIR.TAG", tag), (".gitignore", "*\n")] {
+        File::create(root.join(name))
+            .and_then(|file| write_small(&file, text.as_bytes()))
+            .map_err(failed())?;
+    }
+    Ok(())
 }
 
 /// Names the running kernel; `None` where the system does not tell. A failure for want of descriptors or
