@@ -11,6 +11,7 @@
 use super::share::lock;
 use crate::sys::claims::Claims;
 use crate::sys::task::sleep;
+use crate::sys::waker::wake_all;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -73,7 +74,7 @@ impl Flight {
         if waiting > 0 {
             self.landed.notify_all(); // A system call, so not for nobody.
         }
-        wakers.into_values().for_each(Waker::wake);
+        wake_all(wakers.into_values());
     }
 
     /// Waits until the flight is over, or so long. `true` if it is over and left nothing to look for.
@@ -103,11 +104,13 @@ impl Flight {
 
 impl Seat<'_> {
     fn poll(&self, context: &Context<'_>) -> Poll<bool> {
+        // Before the lock is taken: see `sys/waker.rs`. Dropped after it is given back, if it is over.
+        let waker = context.waker().clone();
         let mut progress = lock(&self.flight.progress);
         if progress.is_over {
             return Poll::Ready(progress.is_free);
         }
-        let former = progress.wakers.insert(self.number, context.waker().clone());
+        let former = progress.wakers.insert(self.number, waker);
         drop(progress);
         drop(former);
         Poll::Pending

@@ -12,6 +12,7 @@ pub(crate) mod file;
 pub(crate) mod map;
 pub(crate) mod place;
 pub(crate) mod claims;
+pub(crate) mod waker;
 pub(crate) mod task;
 
 use std::io;

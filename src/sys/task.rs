@@ -3,6 +3,7 @@
 //! while there are any, and each process has its own.
 
 use super::fork::PerProcess;
+use super::waker::wake_all;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -43,9 +44,8 @@ impl Clock {
             let left = at.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let waker = sleepers.wakers.remove(&(at, id));
-                // Not under the lock: a waker may do anything, and panic.
                 drop(sleepers);
-                let _ = catch_unwind(AssertUnwindSafe(|| waker.map(Waker::wake)));
+                wake_all(waker);
                 sleepers = self.lock();
             } else {
                 let waited = self.changed.wait_timeout(sleepers, left);
@@ -84,13 +84,14 @@ pub(crate) async fn sleep(duration: Duration) {
             return Poll::Ready(());
         }
         let clock = clock();
+        let waker = context.waker().clone();
         let mut sleepers = clock.lock();
         // The same bed at each poll: making another would clear this one away.
         let Bed(_, id) = *bed.get_or_insert_with(|| {
             sleepers.next_id += 1;
             Bed(until, sleepers.next_id)
         });
-        let former = sleepers.wakers.insert((until, id), context.waker().clone());
+        let former = sleepers.wakers.insert((until, id), waker);
         let is_running = std::mem::replace(&mut sleepers.is_running, true);
         drop(sleepers);
         drop(former);
@@ -120,9 +121,6 @@ struct Errand<T> {
 /// its end if the task is dropped.
 pub(crate) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let errand = Arc::new(Mutex::new(Errand { result: None, waker: None }));
-    let lock = |errand: &Mutex<Errand<T>>| -> Option<Waker> {
-        errand.lock().unwrap_or_else(PoisonError::into_inner).waker.take()
-    };
     // Kept outside the closure, which is lost if the thread cannot be started.
     let work = Arc::new(Mutex::new(Some(work)));
     let run = {
@@ -130,22 +128,27 @@ pub(crate) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send +
         move || {
             let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
             let result = work.map(|work| catch_unwind(AssertUnwindSafe(work)));
-            errand.lock().unwrap_or_else(PoisonError::into_inner).result = result;
-            lock(&errand).inspect(Waker::wake_by_ref);
+            let waker = {
+                let mut errand = errand.lock().unwrap_or_else(PoisonError::into_inner);
+                errand.result = result;
+                errand.waker.take()
+            };
+            wake_all(waker);
         }
     };
     if spawn(run.clone()).is_err() {
         run();
     }
     let result = poll_fn(|context| {
-        let mut errand = errand.lock().unwrap_or_else(PoisonError::into_inner);
-        match errand.result.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                errand.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
+        let waker = context.waker().clone();
+        let mut guard = errand.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(result) = guard.result.take() {
+            return Poll::Ready(result);
         }
+        let former = guard.waker.replace(waker);
+        drop(guard);
+        drop(former);
+        Poll::Pending
     });
     result.await.unwrap_or_else(|panic| resume_unwind(panic))
 }
