@@ -2,6 +2,7 @@
 //! whose head does not verify, and after damage looks for the next head: records carry their own
 //! proof, and sequence numbers only rise, so debris of an older life is not taken for a record.
 
+use crate::error::{Error, Result};
 use crate::format::record::{HEAD_SIZE, Head, HeadBytes, PayloadCheck};
 use crate::format::{ALIGNMENT, align};
 use crate::sys::file::Medium;
@@ -68,10 +69,9 @@ impl<'a> Walk<'a> {
         self.bytes.is_whole(offset, head, self.seed)
     }
 
-    /// The payload of the record that `next` returned last.
-    pub(crate) fn payload(&mut self, offset: u64, head: &Head) -> io::Result<&[u8]> {
-        let payload = self.bytes.get(offset + HEAD_SIZE, head.len)?;
-        payload.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    /// The bytes that it reads through.
+    pub(crate) fn bytes(&mut self) -> &mut Window<'a> {
+        &mut self.bytes
     }
 }
 
@@ -109,6 +109,26 @@ impl<'a> Window<'a> {
             at += piece.len() as u64;
         }
         Ok(check.get() == head.payload_check)
+    }
+
+    /// Hands over the bytes from `start` to `end`, which may be more than memory holds, piece by piece.
+    pub(crate) fn pieces(
+        &mut self,
+        start: u64,
+        end: u64,
+        mut take: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = start;
+        while at < end {
+            let read = Error::io("read", self.file.path());
+            let piece = self
+                .get(at, (end - at).min(WINDOW_SIZE))
+                .and_then(|piece| piece.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+            let piece = piece.map_err(read)?;
+            take(at, piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// From where on there may be anything but zeros, at or behind `at`; at most the end.

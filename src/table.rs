@@ -140,7 +140,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     }
 
     /// Stores many values, and returns how many. Takes the lock once for each batch, which is full with
-    /// 256 entries or 64 KiB of values. Up to an error, all or nothing of each batch is stored.
+    /// 256 entries or 64 KiB of values; a value of more than that is a batch of its own. Up to an error, all
+    /// or nothing of each batch is stored.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -182,7 +183,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         }
     }
 
-    /// Removes a key; `true` if it had a value. Computations of it that are under way are not stored.
+    /// Removes a key; `true` if it had a value, be it a damaged one. Computations of it that are under way are
+    /// not stored.
     ///
     /// # Errors
     /// As [`insert`](Table::insert).

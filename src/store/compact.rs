@@ -33,9 +33,9 @@ pub struct Compaction {
     pub entries_dropped: u64,
 }
 
-/// The replay under the lock begins when no more than this is left to replay...
-const DELTA_MAX: u64 = 1 << 20;
-/// ...and after so many rounds beside the writers, a part at a time.
+/// Under one hold of the lock no more than this is copied, however large the values are.
+const HOLD_MAX: u64 = 1 << 20;
+/// In so many rounds what was copied beside the writers is written out before anyone has to wait for that.
 const ROUNDS: u32 = 4;
 /// However fast the writers are, it ends: past this the rest is replayed under one hold.
 const ROUNDS_MAX: u32 = 1000;
@@ -81,32 +81,33 @@ impl Store {
         let old = region.journal();
         let (next, bulk, at) = copy_to(region, new, view)?;
         let mut replay = Replay::new(region.journal(), next.journal(), at);
-        for round in 0..ROUNDS_MAX {
-            // At first beside the writers. If they are faster, under the lock every other moment, which
-            // slows them down; never much under one hold.
-            let writer = if round < ROUNDS { None } else { Some(self.lock()?) };
-            let end = old.ledger.get(word::APPLIED)?;
-            let is_last = end.saturating_sub(replay.at) <= DELTA_MAX;
-            let bytes_max = if writer.is_some() { 2 * DELTA_MAX } else { u64::MAX };
-            if replay.run(end, bytes_max)? == Outcome::Cleared {
+        let mut round = 0;
+        loop {
+            // Beside the writers, then under the lock: if they have been so fast that much is left, it goes
+            // back at once, and the next round has less to do.
+            if replay.run(old.ledger.get(word::APPLIED)?, u64::MAX)? == Outcome::Cleared {
                 return Ok(None);
             }
-            if writer.is_none() {
-                // Most of the writing out is done before anyone has to wait for it.
+            if round < ROUNDS {
                 new.file.sync().map_err(Error::io("sync", new.file.path()))?;
             }
-            if is_last {
-                break;
+            let writer = self.lock()?;
+            if !Arc::ptr_eq(writer.region(), region) {
+                return Ok(None);
             }
+            let bytes_max = if round < ROUNDS_MAX { HOLD_MAX } else { u64::MAX };
+            match replay.run(old.tail()?, bytes_max)? {
+                Outcome::Done => {}
+                Outcome::Paused => {
+                    round += 1;
+                    continue;
+                }
+                Outcome::Cleared => return Ok(None),
+            }
+            seal(&old, &next.journal())?;
+            new.file.sync().map_err(Error::io("sync", new.file.path()))?;
+            return Ok(Some((next, bulk, writer)));
         }
-        let writer = self.lock()?;
-        let is_same = Arc::ptr_eq(writer.region(), region);
-        if !is_same || replay.run(old.tail()?, u64::MAX)? == Outcome::Cleared {
-            return Ok(None);
-        }
-        seal(&old, &next.journal())?;
-        new.file.sync().map_err(Error::io("sync", new.file.path()))?;
-        Ok(Some((next, bulk, writer)))
     }
 }
 

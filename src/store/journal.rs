@@ -128,6 +128,31 @@ impl<'a> Journal<'a> {
         Ok(offsets)
     }
 
+    /// Appends a record whose payload begins at `payload` in another file, and brings the index up to it. It is
+    /// copied piece by piece: it may be longer than memory.
+    pub(crate) fn append_copy(
+        &self,
+        head: &mut Head,
+        from: &mut Window<'_>,
+        payload: u64,
+    ) -> Result<u64> {
+        let at = self.tail()?;
+        let end = head.next(at);
+        self.make_room(end)?;
+        head.seq = self.take_seq(1)?;
+        let medium = self.medium();
+        medium.write(at, &head.encode(at, self.facts.seed)).map_err(self.io("write"))?;
+        from.pieces(payload, payload + head.len, |place, piece| {
+            let to = at + HEAD_SIZE + (place - payload);
+            medium.write(to, piece).map_err(self.io("write"))
+        })?;
+        self.publish(end, at)?;
+        self.apply(at, head)?;
+        self.tend_index();
+        self.settle()?;
+        Ok(at)
+    }
+
     /// Moves the tail: from here on the records below it are part of the cache, whatever happens.
     fn publish(&self, tail: u64, last: u64) -> Result<()> {
         // Release, in `store`; pairs with the acquire of whoever loads the tail or a slot.

@@ -212,6 +212,35 @@ impl Region {
         Sight::Mapped { record, is_fresh }
     }
 
+    /// The value at `offset`, to which a search led whoever had the lock. All of it is checked, here and now,
+    /// unless this process has done so before.
+    pub(crate) fn value_at(&self, offset: u64) -> Sight {
+        match &self.backing {
+            Backing::Mapped(map) => {
+                let seen = map.seen(offset).map(|record| (record, false));
+                let Some((record, is_fresh)) =
+                    seen.or_else(|| self.admit(map, offset).map(|record| (record, true)))
+                else {
+                    return Sight::Absent;
+                };
+                let head = map.head(&record);
+                let is_whole = || self.is_whole(head, offset, map.payload(&record));
+                match record::is_value(head) && (!is_fresh || is_whole()) {
+                    true => Sight::Mapped { record, is_fresh },
+                    false => Sight::Absent,
+                }
+            }
+            Backing::Copied(file) => {
+                let head = Medium::head(file, offset).filter(record::is_value);
+                let copy = |head| Some((head, self.copy(file, offset, &head)?));
+                match head.and_then(copy) {
+                    Some((head, payload)) => Sight::Copied(Box::new(head), payload),
+                    None => Sight::Absent,
+                }
+            }
+        }
+    }
+
     /// A record that this process meets for the first time, if its head verifies.
     fn admit(&self, map: &Map, offset: u64) -> Option<Record> {
         let record = map.record(offset)?;

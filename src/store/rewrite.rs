@@ -109,7 +109,6 @@ fn copy_behind(
     let mut batch = Batch { out, start: log_start, bytes: Vec::with_capacity(BATCH_SIZE) };
     for slot in slots {
         let read = || Error::io("read", region.file().path());
-        let copied = || Error::io("copy", region.file().path());
         let Some(bytes) = window.get(slot.offset(), HEAD_SIZE).map_err(read())? else { continue };
         let bytes = bytes.try_into().expect("sized");
         let Some(head) = Head::decode(bytes, slot.offset(), seed) else { continue };
@@ -131,11 +130,12 @@ fn copy_behind(
         }
         bulk.census.count(*prefix, head.seq);
         if head.kind == Kind::SCOPE {
-            let payload = window.get(slot.offset() + HEAD_SIZE, head.len).map_err(read())?;
+            let len = head.len.min(WINDOW_SIZE); // Nobody writes a longer one.
+            let payload = window.get(slot.offset() + HEAD_SIZE, len).map_err(read())?;
             bulk.census.describe(*prefix, payload.unwrap_or_default());
         }
         batch.begin(bulk.tail, &head.encode(bulk.tail, seed))?;
-        batch.copy(&mut window, slot.offset() + HEAD_SIZE, head.len).map_err(copied())?;
+        batch.copy(&mut window, slot.offset() + HEAD_SIZE, head.len)?;
         copied_slots.push(Slot::new(tag, bulk.tail));
         bulk.last = bulk.tail;
         bulk.tail = head.next(bulk.tail);
@@ -209,18 +209,14 @@ impl Batch<'_> {
     }
 
     /// Goes on with its payload, which may be longer than memory.
-    fn copy(&mut self, from: &mut Window<'_>, start: u64, len: u64) -> io::Result<()> {
-        let (mut at, end) = (start, start + len);
-        while at < end {
-            let piece = from.get(at, (end - at).min(WINDOW_SIZE))?;
-            let piece = piece.ok_or(io::ErrorKind::UnexpectedEof)?;
+    fn copy(&mut self, from: &mut Window<'_>, start: u64, len: u64) -> Result<()> {
+        from.pieces(start, start + len, |_, piece| {
             self.bytes.extend_from_slice(piece);
-            at += piece.len() as u64;
-            if self.bytes.len() >= BATCH_SIZE {
-                self.write()?;
+            match self.bytes.len() < BATCH_SIZE {
+                true => Ok(()),
+                false => self.write().map_err(Error::io("write", self.out.path())),
             }
-        }
-        Ok(())
+        })
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -236,6 +232,8 @@ impl Batch<'_> {
 pub(crate) enum Outcome {
     /// What was to be replayed is in the new file.
     Done,
+    /// Going on would copy more than was allowed.
+    Paused,
     /// The cache was cleared: what was copied is worth nothing.
     Cleared,
 }
@@ -256,27 +254,33 @@ impl<'a> Replay<'a> {
         Replay { old, new, at, places: HashMap::new() }
     }
 
-    /// Replays the records up to `end`, or until so many bytes of them are done.
+    /// Replays the records up to `end`, of which no more than so many bytes are copied. No payload is held in
+    /// memory.
     pub(crate) fn run(&mut self, end: u64, bytes_max: u64) -> Result<Outcome> {
-        let start = self.at;
+        let mut left = bytes_max;
         let file = self.old.ledger.medium;
         let read = || Error::io("read", file.path());
         let mut walk = Walk::new(file, self.old.facts.seed, self.at, end);
         while let Some(step) = walk.next().map_err(read())? {
             let Step::Record(offset, head) = step else { continue };
-            if offset - start >= bytes_max {
-                self.at = offset;
-                return Ok(Outcome::Done);
+            let filled = match head.kind {
+                Kind::FILLED => self.filled_in(offset, &head)?,
+                _ => Vec::new(),
+            };
+            // Of a large value it is the record that fills it which costs, and not its space.
+            let own = if head.kind == Kind::PAD { HEAD_SIZE } else { head.next(0) };
+            let cost = filled.iter().fold(own, |cost, (_, value)| cost.saturating_add(value.len));
+            self.at = offset;
+            match left.checked_sub(cost) {
+                Some(rest) => left = rest,
+                None => return Ok(Outcome::Paused),
             }
             match head.kind {
                 Kind::CLEAR => return Ok(Outcome::Cleared),
-                kind if kind.is_keyed() => {
-                    let payload = walk.payload(offset, &head).map_err(read())?;
-                    self.append(offset, head.seq, Draft { head, payload })?;
-                }
+                kind if kind.is_keyed() => self.append(offset, head.seq, head, walk.bytes())?,
                 Kind::FILLED => {
-                    for filled in self.old.offsets_in(offset, &head)? {
-                        self.fill(filled, head.seq)?;
+                    for (filled, value) in filled {
+                        self.fill(filled, value, head.seq)?;
                     }
                 }
                 Kind::DEAD_LIST => self.bury(offset, &head)?,
@@ -287,19 +291,24 @@ impl<'a> Replay<'a> {
         Ok(Outcome::Done)
     }
 
-    fn append(&mut self, old_offset: u64, seq: u64, draft: Draft<'_>) -> Result<()> {
+    /// Copies the record at an offset from where `from` reads.
+    fn append(&mut self, offset: u64, seq: u64, head: Head, from: &mut Window<'_>) -> Result<()> {
         self.new.raise_seq(seq - 1)?;
-        let offset = self.new.append(&mut [draft])?[0];
-        self.places.insert(old_offset, offset);
+        let place = self.new.append_copy(&mut { head }, from, offset + HEAD_SIZE)?;
+        self.places.insert(offset, place);
         Ok(())
     }
 
+    /// The large values that a record says were filled.
+    fn filled_in(&self, offset: u64, head: &Head) -> Result<Vec<(u64, Head)>> {
+        let offsets = self.old.offsets_in(offset, head)?.into_iter();
+        let values = offsets.filter_map(|offset| Some((offset, self.old.head_at(offset)?)));
+        Ok(values.filter(|(_, head)| head.kind == Kind::VALUE).collect())
+    }
+
     /// A large value that was filled in after its place was passed.
-    fn fill(&mut self, offset: u64, seq: u64) -> Result<()> {
+    fn fill(&mut self, offset: u64, head: Head, seq: u64) -> Result<()> {
         let old = &self.old;
-        let Some(head) = old.head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
-            return Ok(());
-        };
         if head.seq <= old.ledger.get(word::CLEARED)? {
             return Ok(()); // The cache was cleared while it was being filled, before the copying began.
         }
@@ -308,11 +317,8 @@ impl<'a> Replay<'a> {
         if old.locate(&head.identity).is_some_and(|(place, _)| place != offset) {
             return Ok(());
         }
-        let file = old.ledger.medium;
-        let mut window = Window::new(file, old.tail()?);
-        let payload = window.get(offset + HEAD_SIZE, head.len);
-        let payload = payload.map_err(Error::io("read", file.path()))?.unwrap_or_default();
-        self.append(offset, seq, Draft { head, payload })
+        let mut window = Window::new(old.ledger.medium, head.next(offset));
+        self.append(offset, seq, head, &mut window)
     }
 
     /// A dead list, with the offsets that its records have now.
@@ -327,7 +333,8 @@ impl<'a> Replay<'a> {
             payload.extend(place.into_iter().flat_map(u64::to_le_bytes));
         }
         let draft = Draft::new(Kind::DEAD_LIST, head.identity, &payload, self.new.facts.seed);
-        self.append(offset, head.seq, draft)
+        self.new.raise_seq(head.seq - 1)?;
+        self.new.append(&mut [draft]).map(drop)
     }
 }
 

@@ -51,12 +51,33 @@ pub(crate) enum Terms {
     Refresh(Token),
 }
 
+/// What becomes of a put.
+enum Ruling {
+    /// It is stored.
+    Store,
+    /// It is not: its time has passed.
+    Refuse,
+    /// It is not if the value at this offset is whole, which is for whoever has let go of the lock to see.
+    Keep(u64),
+}
+
+/// Where a record is.
+struct Place {
+    region: Arc<Region>,
+    offset: u64,
+}
+
 impl Entry<'_> {
     fn draft(&self, seed: u64) -> Draft<'_> {
         let mut draft = Draft::new(Kind::VALUE, self.identity, self.payload, seed);
         draft.head.ttl = self.ttl.map_or(Ttl::NONE, Ttl::new);
         draft.head.cost = Cost::new(self.cost);
         draft
+    }
+
+    /// Whether its bytes are copied without the lock.
+    fn is_large(&self) -> bool {
+        self.payload.len() > LARGE
     }
 
     fn check_size(&self) -> Result<()> {
@@ -70,7 +91,8 @@ impl Entry<'_> {
 
 impl Store {
     /// Stores a value. Returns it as it is in the file, or what was there before, or `None` if it may
-    /// not be stored any more. Waits for the lock until the deadline.
+    /// not be stored any more. Waits for the lock until the deadline. What is done under the lock takes no
+    /// longer for a larger value.
     pub(crate) fn put(
         &self,
         entry: &Entry<'_>,
@@ -82,36 +104,47 @@ impl Store {
         // Encoded, above all checksummed, before the lock; the seed outlives compaction.
         let mut seed = self.begin(&entry.identity)?;
         let mut draft = entry.draft(seed);
+        // The place of a large value, once it is copied, and that of a record of the key that is damaged.
+        let (mut filled, mut damaged) = (None::<Place>, None::<Place>);
         for _ in 0..open::TRIES {
             let writer = self.lock_until(deadline)?;
             let journal = writer.journal();
-            if let Some(settled) = writer.settle_terms(entry, terms)? {
-                return Ok(settled);
+            damaged = damaged.filter(|place| writer.is_in(&place.region));
+            match writer.rule(entry, terms, damaged.as_ref().map(|place| place.offset))? {
+                Ruling::Store => {}
+                Ruling::Refuse => return Ok(None),
+                Ruling::Keep(offset) => {
+                    let region = Arc::clone(writer.region());
+                    drop(writer);
+                    // It stays what it was under the lock, whatever supersedes it.
+                    let sight = region.value_at(offset);
+                    if !matches!(sight, Sight::Absent) {
+                        return Ok(Some(self.found(&region, sight)));
+                    }
+                    damaged = Some(Place { region, offset });
+                    continue;
+                }
+            }
+            // Of a file that was compacted meanwhile, which leaves such space behind, there is another now.
+            if let Some(place) = filled.take().filter(|place| writer.is_in(&place.region)) {
+                writer.fulfil(place.offset)?;
+                return Ok(Some(writer.stored(place.offset, entry)));
             }
             if journal.facts.seed != seed {
                 seed = journal.facts.seed;
                 draft = entry.draft(seed);
             }
             announce(&writer, scope)?;
-            if entry.payload.len() <= LARGE {
+            if !entry.is_large() {
                 let offset = writer.append(std::slice::from_mut(&mut draft))?[0];
                 return Ok(Some(writer.stored(offset, entry)));
             }
             let offset = journal.reserve(&mut draft.head)?;
             let region = Arc::clone(writer.region());
             drop(writer);
-            let payload = offset + record::HEAD_SIZE;
-            let file = region.file();
+            let (file, payload) = (region.file(), offset + record::HEAD_SIZE);
             file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
-            let writer = self.lock_until(deadline)?;
-            if !Arc::ptr_eq(writer.region(), &region) {
-                continue; // Compacted meanwhile, which leaves pads behind.
-            }
-            if let Some(settled) = writer.settle_terms(entry, terms)? {
-                return Ok(settled);
-            }
-            writer.fulfil(offset)?;
-            return Ok(Some(writer.stored(offset, entry)));
+            filled = Some(Place { region, offset });
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
@@ -124,9 +157,21 @@ impl Store {
         Ok(region.facts.seed)
     }
 
-    /// Stores values, all under one lock.
+    /// Stores values, each stretch of small ones under one lock, and each large one by itself.
     pub(crate) fn put_many(&self, entries: &[Entry<'_>], scope: &ScopeRecord<'_>) -> Result<()> {
         entries.iter().try_for_each(Entry::check_size)?;
+        for stretch in entries.chunk_by(|one, next| !one.is_large() && !next.is_large()) {
+            match stretch {
+                [one] if one.is_large() => {
+                    self.put(one, scope, Terms::Replace, &self.deadline()).map(drop)?;
+                }
+                small => self.put_batch(small, scope)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn put_batch(&self, entries: &[Entry<'_>], scope: &ScopeRecord<'_>) -> Result<()> {
         let seed = self.region()?.facts.seed;
         let mut drafts: Vec<_> = entries.iter().map(|entry| entry.draft(seed)).collect();
         let writer = self.lock()?;
@@ -142,14 +187,21 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what `identity` has; `true` if that was anything by `view`'s lights. The removal is
-    /// recorded in any case: a computation under way must not bring the key back.
+    /// Removes what `identity` has; `true` if that was anything by `view`'s lights, whether or not its payload
+    /// is whole. The removal is recorded in any case: a computation under way must not bring the key back.
     pub(crate) fn remove(&self, identity: &Identity, view: View) -> Result<bool> {
         let writer = self.lock()?;
-        let was_there = !matches!(writer.region().find(identity, view), Sight::Absent);
+        let newest = writer.journal().locate(identity);
+        let was_there = newest.is_some_and(|(offset, _)| writer.has_value_at(offset, view));
         let seed = writer.journal().facts.seed;
         writer.append(&mut [Draft::new(Kind::TOMBSTONE, *identity, &[], seed)])?;
         Ok(was_there)
+    }
+
+    /// What was there or was stored, for whoever wanted to store.
+    fn found(&self, region: &Arc<Region>, sight: Sight) -> Found {
+        let (share, token) = (self.share_of(region), Store::token(region));
+        Found { region: Arc::clone(region), share, sight, saved: None, token }
     }
 
     /// Removes what `view` judges expired now, and returns how much that was. What expires or is stored
@@ -290,11 +342,11 @@ impl Writer<'_> {
         hand_over(ledger, || place::remove(path))
     }
 
-    /// Whether the terms are settled without storing: by what is there, or because the time has
-    /// passed.
-    fn settle_terms(&self, entry: &Entry<'_>, terms: Terms) -> Result<Option<Option<Found>>> {
+    /// What becomes of an entry that is to be stored on `terms`, if the record at `damaged` is known not to be
+    /// whole. No payload is looked at.
+    fn rule(&self, entry: &Entry<'_>, terms: Terms, damaged: Option<u64>) -> Result<Ruling> {
         let (token, view) = match terms {
-            Terms::Replace => return Ok(None),
+            Terms::Replace => return Ok(Ruling::Store),
             Terms::IfAbsent(token, view) => (token, Some(view)),
             Terms::Mend(token) | Terms::Refresh(token) => (token, None),
         };
@@ -302,20 +354,33 @@ impl Writer<'_> {
         if journal.facts.cache_id != token.cache_id
             || journal.ledger.get(word::BARRIER)? > token.seq
         {
-            return Ok(Some(None));
+            return Ok(Ruling::Refuse);
         }
-        let Some((_, newest)) = journal.locate(&entry.identity) else { return Ok(None) };
-        if let (Some(view), Kind::VALUE) = (view, newest.kind) {
-            let found = self.found(self.region().find(&entry.identity, view));
-            if !found.is_absent() {
-                return Ok(Some(Some(found)));
-            }
+        let Some((offset, newest)) = journal.locate(&entry.identity) else {
+            return Ok(Ruling::Store);
+        };
+        if let Some(view) = view
+            && damaged != Some(offset)
+            && self.has_value_at(offset, view)
+        {
+            return Ok(Ruling::Keep(offset));
         }
         if let (Terms::Refresh(_), Kind::VALUE) = (terms, newest.kind) {
-            return Ok(None);
+            return Ok(Ruling::Store);
         }
         // Removed since; or stored since and expired, and what it replaced may have been a removal.
-        Ok((newest.seq > token.seq).then_some(None))
+        Ok(if newest.seq > token.seq { Ruling::Refuse } else { Ruling::Store })
+    }
+
+    /// Whether `region` is the file that is locked.
+    fn is_in(&self, region: &Arc<Region>) -> bool {
+        Arc::ptr_eq(self.region(), region)
+    }
+
+    /// Whether the record at `offset`, whose head has been verified, is a value that counts by `view`.
+    fn has_value_at(&self, offset: u64, view: View) -> bool {
+        let head = self.region().medium().head(offset);
+        head.is_some_and(|head| record::is_value(&head) && !view.is_expired(&head))
     }
 
     /// What was just stored, as a look-up would find it. This process wrote it and need not check it.
@@ -339,9 +404,6 @@ impl Writer<'_> {
     }
 
     fn found(&self, sight: Sight) -> Found {
-        let region = Arc::clone(self.region());
-        let share = self.store.share_of(&region);
-        let token = Store::token(&region);
-        Found { region, share, sight, saved: None, token }
+        self.store.found(self.region(), sight)
     }
 }

@@ -20,20 +20,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A cache with two handles that know nothing of each other.
-struct Scene {
+pub(super) struct Scene {
     _dir: tempfile::TempDir,
     /// Each of its reads is a step.
-    walker: Arc<Store>,
+    pub(super) walker: Arc<Store>,
     /// Gives up at once where the walker has the lock.
-    other: Arc<Store>,
+    pub(super) other: Arc<Store>,
 }
 
 /// Nearly as many entries as make the first index grow.
-const NEARLY_CROWDED: u64 = 64 * 8 * 11 / 16 - 12;
+pub(super) const NEARLY_CROWDED: u64 = 64 * 8 * 11 / 16 - 12;
 
 impl Scene {
     /// Whose first entries, nearly a crowd, have a time to live.
-    fn new(ttl: Option<Duration>) -> Scene {
+    pub(super) fn new(ttl: Option<Duration>) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let at = location(&dir.path().join("x.pcache"));
         let walker = Location { care: Care::Copied, ..at.clone() };
@@ -44,7 +44,7 @@ impl Scene {
     }
 }
 
-fn insert(store: &Store, keys: Range<u64>, ttl: Option<Duration>) -> crate::Result<()> {
+pub(super) fn insert(store: &Store, keys: Range<u64>, ttl: Option<Duration>) -> crate::Result<()> {
     let payloads: Vec<_> = keys.map(|key| (key, key.to_le_bytes())).collect();
     let entries = payloads.iter().map(|(key, payload)| Entry { ttl, ..entry(*key, payload) });
     store.put_many(&entries.collect::<Vec<_>>(), &SCOPE)
@@ -64,7 +64,7 @@ enum Came {
 }
 
 /// Does `work` on a new scene, interrupted before each of its reads in turn, or one of so many of them.
-fn interrupt<T>(
+pub(super) fn interrupt<T>(
     scene: impl Fn() -> Scene,
     stride: usize,
     interruption: fn(&Store) -> crate::Result<()>,

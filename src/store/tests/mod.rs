@@ -3,6 +3,7 @@
 
 mod beside;
 mod cuts;
+mod holds;
 mod hostile;
 mod records;
 
