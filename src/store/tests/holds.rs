@@ -146,3 +146,30 @@ fn a_compaction_copies_little_under_the_lock_and_holds_no_payload_in_memory() {
     }
     assert!(stored > 4, "{stored} values came in between");
 }
+
+#[test]
+fn a_batch_copies_its_large_values_without_the_lock_and_keeps_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let at = location(&store.location.path);
+    let other = Store::open(Location { lock_timeout: Duration::ZERO, ..at }).unwrap();
+    let large = vec![7; 100_000];
+    let entries: [(u64, &[u8]); 6] =
+        [(1, b"a"), (2, &large), (2, b"b"), (3, b"c"), (3, &large), (4, &large)];
+    let entries = entries.map(|(key, payload)| entry(key, payload));
+    let copied = Rc::new(Cell::new(0));
+    let count = Rc::clone(&copied);
+    let probe = move |effect: Effect<'_>| {
+        if matches!(effect, Effect::Write { bytes, .. } if bytes.len() > 65_536) {
+            count.set(count.get() + 1);
+            assert!(is_free(&other));
+        }
+        Ok(())
+    };
+    watch(probe, || store.put_many(&entries, &SCOPE)).unwrap();
+    assert_eq!(copied.get(), 3);
+    let value = |key| get(&store, key).unwrap();
+    assert_eq!((value(1), value(2)), (b"a".into(), b"b".into()));
+    assert!(value(3) == large && value(4) == large);
+    assert_sound(&store);
+}
