@@ -9,7 +9,7 @@
 
 use indicatif::{ParallelProgressIterator as _, ProgressStyle};
 use persist_cache::rkyv::{Archive, Deserialize, Serialize};
-use persist_cache::{Cached, MmapCache};
+use persist_cache::{Cached, MmapCache, Schema};
 use rayon::prelude::*;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use std::time::Instant;
 use syn::visit::{self, Visit};
 
 /// What is in a file.
-#[derive(Archive, Serialize, Deserialize, Default)]
+#[derive(Archive, Serialize, Deserialize, Schema, Default)]
 #[rkyv(crate = persist_cache::rkyv)]
 struct Outline {
     lines: u64,
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
 
     let cache = MmapCache::open("outline")?;
-    let outline = cache.memoize_as("outline 1", |source: &str| Outline::of(source));
+    let outline = cache.memoize_as("outline 1", |source: &str| Outline::of(source)).with_schema();
 
     let start = Instant::now();
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {eta} to go")?;

@@ -78,25 +78,28 @@
 //!
 //! The function must depend on its arguments alone. What it reads besides (files, the clock, constants,
 //! other functions, captured state) is not seen. A `#[cache]` function sees its own code, and that of its
-//! `deps`; a closure's code is not seen: when it has changed, [`clear`](MmapCache::clear) the cache, or put a
-//! version into the name. For a file take a [`FileKey`] and not a path.
+//! `deps`. What is memoised without a name belongs to the program as built, whatever was edited in it; under
+//! a name nothing is seen: when the code has changed, [`clear`](MmapCache::clear) the cache, or put a version
+//! into the name. For a file take a [`FileKey`] and not a path.
 //!
 //! ## Which call it is
 //!
-//! An entry is known by the function (a `#[cache]` function's path and code; a closure's path, type and
-//! place, or the name you gave), by the shape of the arguments' types, by the fingerprint of the result
-//! type, and by the arguments. Change one and it is a miss; change it back and the old entries are there
-//! again.
+//! An entry is known by the function (a `#[cache]` function's path and code; the name you
+//! gave; a closure's path, type and place, and the program as built), by the shape of the arguments' types,
+//! by the fingerprint of the result type, and by the arguments. Change one and it is a miss; change it back
+//! and the old entries are there again.
 //!
 //! The fingerprint of a result type that derives [`Schema`] is what it is made of, nested types included,
 //! and nothing else: swapping two fields is a miss, another compiler, profile or crate version is none.
 //! `#[cache]` finds it by itself, tables and closures by `with_schema`.
 //!
-//! Without it, the compiler's idea of the type must do, and it is a poor one: it sees the type's names and
-//! its size, and the names and order of its own fields. It does **not** see a field that becomes another
-//! type of the same size, nor any change within nested types: such an edit gives wrong values until the
-//! cache is cleared. And it changes with compiler, profile and crate version: then entries are misses. So
-//! it is with what is known by a closure's type. Types of std need no schema derived.
+//! Without it, entries belong to the **program as built**, since nothing tells what the type is made of. They
+//! outlast restarts and are misses after a rebuild that changed anything. Types of std need no schema derived.
+//!
+//! A program as built is the executable, the shared object that the code is in, and the Rust libraries that
+//! were linked dynamically; each is known by its GNU build id or `LC_UUID`, else by its file's device, inode,
+//! size and times. Where that cannot be told (without `/proc`; on macOS, in a shared library, or without a
+//! `LC_UUID`) the entries belong to the process alone.
 //!
 //! Arguments of up to 24 bytes and all values lie in the file in clear.
 //!

@@ -17,10 +17,10 @@ impl MmapCache {
     /// Memoises a function: a result is computed once and then read from the file, in this process and
     /// all others, now and after the next start.
     ///
-    /// The function is known by its path and its type, a closure by its line and column too, so its
-    /// entries are misses after an edit above it, or built by another compiler, in another profile or
-    /// crate version. Give a name to what should last ([`memoize_as`](MmapCache::memoize_as)). An edit of
-    /// the function itself is not seen: clear the cache, or change the name.
+    /// The function's code is not seen, so its entries belong to the program as built: they outlast
+    /// restarts, and are misses after a rebuild that changed anything. Give a name to what should last
+    /// ([`memoize_as`](MmapCache::memoize_as)), or mark it with [`#[cache]`](macro@crate::cache), which sees
+    /// its code. Within a program it is known by its path and its type, a closure by its place too.
     ///
     /// The argument is borrowed: for `fn slow(n: u64)` write `memoize(|n: &u64| slow(*n))`. For several
     /// arguments take a tuple: `memoize(|(path, depth): &(String, u32)| ..)`. If the function returns a
@@ -54,7 +54,8 @@ impl MmapCache {
     }
 
     /// Memoises any function under a name. The name is your word: whatever is memoised under it in this
-    /// cache, with the same types, shares its entries.
+    /// cache, with the same types, shares its entries. An edit of the function is not seen: change the name
+    /// then.
     pub fn memoize_as<K, V, F>(&self, name: &str, function: F) -> Memoized<K, V, F>
     where
         K: CacheKey + ?Sized,

@@ -89,6 +89,8 @@ impl SchemaWriter {
     }
 }
 
+pub(crate) use impls::is_of_std;
+
 /// The hash of a type's schema.
 pub(crate) fn hash_of<T: Schema>() -> [u8; 32] {
     let hasher = blake3::Hasher::new_derive_key("persist-cache schema 1");

@@ -1,12 +1,14 @@
 //! Scopes: which function or table an entry belongs to, and with which types. A scope is the hash of
 //! a name, the version of the code, the key's schema, the fingerprint of the result type, and how rkyv
-//! lays values out here. What changes any of them is a miss; going back hits again.
+//! lays values out here. What changes any of them is a miss; going back hits again. Where code or a type
+//! is not known by what it is made of, the program as built is a part of the version.
 
 use crate::CacheValue;
 use crate::format::record::Identity;
 use crate::key::KeySchema;
-use crate::schema::{self, Schema};
+use crate::schema::{self, Schema, is_of_std};
 use crate::store::versions;
+use crate::sys::program::Program;
 use crate::warrant::Shape;
 use std::any::{TypeId, type_name};
 use std::hash::{Hash as _, Hasher};
@@ -18,11 +20,21 @@ use std::sync::atomic::AtomicU64;
 pub(crate) enum Name {
     /// A word of the user's.
     Given(String),
-    /// A function, by its path and type; a closure by its place in the source too. Paths alone are
-    /// shared: by closures of one macro, by functions in two blocks, by types in two versions of a crate.
-    Function(&'static str, TypeId, Option<&'static Location<'static>>),
+    /// A function or closure, of whose code nothing is known.
+    Function(Unseen),
     /// A function that is marked with `#[cache]`.
     Marked(Marked),
+}
+
+/// A function or closure that was passed: one of the program as built, by its path and type, a closure by
+/// its place in the source too. Paths alone are shared: by closures of one macro, by functions in two
+/// blocks, by types in two versions of a crate, by crates of one name.
+#[derive(Clone)]
+pub(crate) struct Unseen {
+    path: &'static str,
+    id: TypeId,
+    place: Option<&'static Location<'static>>,
+    program: Program,
 }
 
 /// A marked function, by its path, its code, and what its generic parameters are in this instance.
@@ -35,8 +47,8 @@ pub(crate) struct Marked {
     pub(crate) generics: String,
     /// The same types, and the function, as this process knows them: two of one name are still two.
     pub(crate) instance: (TypeId, TypeId),
-    /// Whether the names are enough to tell it from all others.
-    pub(crate) is_named: bool,
+    /// `None`: the names are enough to tell it from all others. Else it is one of this program's.
+    pub(crate) program: Option<Program>,
     /// Its place in the source.
     pub(crate) at: &'static str,
 }
@@ -46,14 +58,15 @@ impl Name {
     pub(crate) fn of<F: 'static>(place: &'static Location<'static>) -> Name {
         let path = type_name::<F>();
         let place = path.ends_with("{{closure}}").then_some(place);
-        Name::Function(path, TypeId::of::<F>(), place)
+        let program = Program::of(Name::of::<F> as *const ());
+        Name::Function(Unseen { path, id: TypeId::of::<F>(), place, program })
     }
 
     fn text(&self) -> String {
         match self {
             Name::Given(name) => format!("name {name}"),
-            Name::Function(path, _, None) => format!("function {path}"),
-            Name::Function(path, _, Some(place)) => format!("closure {path} at {place}"),
+            Name::Function(Unseen { path, place: None, .. }) => format!("function {path}"),
+            Name::Function(Unseen { path, .. }) => format!("closure {path}"),
             Name::Marked(Marked { path, generics, .. }) => versions::marked(path) + generics,
         }
     }
@@ -61,7 +74,15 @@ impl Name {
     fn version(&self) -> &str {
         match self {
             Name::Marked(marked) => &marked.version,
-            Name::Given(_) | Name::Function(..) => "",
+            Name::Given(_) | Name::Function(_) => "",
+        }
+    }
+
+    fn program(&self) -> Option<Program> {
+        match self {
+            Name::Given(_) => None,
+            Name::Function(unseen) => Some(unseen.program),
+            Name::Marked(marked) => marked.program,
         }
     }
 
@@ -69,8 +90,13 @@ impl Name {
         let mut bytes = Bytes(blake3::Hasher::new());
         match self {
             Name::Given(_) => {}
-            Name::Function(_, id, _) => id.hash(&mut bytes),
-            Name::Marked(marked) if marked.is_named => {}
+            Name::Function(Unseen { id, place, .. }) => {
+                id.hash(&mut bytes);
+                if let Some(place) = place {
+                    bytes.0.update(place.to_string().as_bytes());
+                }
+            }
+            Name::Marked(marked) if marked.program.is_none() => {}
             Name::Marked(marked) => {
                 marked.instance.hash(&mut bytes);
                 bytes.0.update(marked.at.as_bytes());
@@ -83,7 +109,7 @@ impl Name {
     fn instance(&self) -> (TypeId, TypeId) {
         match self {
             Name::Marked(marked) => marked.instance,
-            Name::Given(_) | Name::Function(..) => (TypeId::of::<()>(), TypeId::of::<()>()),
+            Name::Given(_) | Name::Function(_) => (TypeId::of::<()>(), TypeId::of::<()>()),
         }
     }
 }
@@ -95,24 +121,31 @@ pub(crate) struct Fingerprint {
     name: &'static str,
     counts: bool,
     hash: [u8; 32],
+    /// The program that the type is of, where nothing else tells what it is made of.
+    program: Option<Program>,
 }
 
 impl Fingerprint {
-    /// What is known without a schema: its names, its layout, and what the compiler's `TypeId` sees,
-    /// which are its fields' names and order, but not those of nested types.
+    /// What is known without a schema: its names, its layout and what the compiler's `TypeId` sees. What
+    /// its fields and their types are made of is not seen, so a type of the user's is this program's; one
+    /// of std's is what its name says.
     pub(crate) fn of_type<V: CacheValue>(shape: Shape) -> Fingerprint {
+        let name = type_name::<V>();
+        let program =
+            (!is_of_std(name)).then(|| Program::of(Fingerprint::of_type::<V> as *const ()));
         let mut bytes = Bytes(blake3::Hasher::new());
         TypeId::of::<V>().hash(&mut bytes);
         TypeId::of::<V::Archived>().hash(&mut bytes);
         bytes.0.update(type_name::<V::Archived>().as_bytes());
-        Fingerprint { name: type_name::<V>(), counts: true, hash: bytes.finish::<V>(shape) }
+        Fingerprint { name, counts: true, hash: bytes.finish::<V>(shape), program }
     }
 
     /// What its schema says, which no compiler and no version changes.
     pub(crate) fn of_schema<V: CacheValue + Schema>(shape: Shape) -> Fingerprint {
         let mut bytes = Bytes(blake3::Hasher::new());
         bytes.0.update(&schema::hash_of::<V>());
-        Fingerprint { name: type_name::<V>(), counts: false, hash: bytes.finish::<V>(shape) }
+        let (name, hash) = (type_name::<V>(), bytes.finish::<V>(shape));
+        Fingerprint { name, counts: false, hash, program: None }
     }
 }
 
@@ -131,13 +164,15 @@ pub(crate) struct Scope {
 impl Scope {
     pub(crate) fn new(name: Name, key: KeySchema, fingerprint: &Fingerprint) -> Scope {
         let (text, type_hash) = (name.text(), name.type_hash());
+        let programs = [name.program(), fingerprint.program];
+        let version = versions::of_programs(name.version(), &programs);
         let mut hasher = blake3::Hasher::new_derive_key("persist-cache scope 1");
         let mut feed = |field: &[u8]| {
             hasher.update(&(field.len() as u64).to_le_bytes());
             hasher.update(field);
         };
         feed(text.as_bytes());
-        feed(name.version().as_bytes());
+        feed(version.as_bytes());
         feed(&key.bytes());
         feed(if fingerprint.counts { fingerprint.name.as_bytes() } else { &[] });
         feed(&fingerprint.hash);
@@ -145,7 +180,7 @@ impl Scope {
         feed(&[size_of::<rkyv::primitive::ArchivedUsize>() as u8]);
         let described: [&[u8]; 5] = [
             text.as_bytes(),
-            name.version().as_bytes(),
+            version.as_bytes(),
             &key.bytes(),
             fingerprint.name.as_bytes(),
             &fingerprint.hash,

@@ -1,5 +1,5 @@
 //! Guards the shape of the source: a file imports only from files listed before it, unsafe code stands
-//! in its four files, files and functions stay readable, and no debris is left.
+//! in its five files, files and functions stay readable, and no debris is left.
 #![allow(missing_docs)]
 
 use std::collections::HashMap;
@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files that may contain unsafe blocks, and why no other can do it for them.
-const UNSAFE: [&str; 4] = [
-    "src/sys/claims.rs", // Locks a byte of a file.
-    "src/sys/fork.rs",   // Registers the hook that tells a forked child.
-    "src/sys/map.rs",    // The mapped file.
-    "src/value.rs",      // Archived bytes seen as a type.
+const UNSAFE: [&str; 5] = [
+    "src/sys/claims.rs",  // Locks a byte of a file.
+    "src/sys/fork.rs",    // Registers the hook that tells a forked child.
+    "src/sys/map.rs",     // The mapped file.
+    "src/sys/program.rs", // Reads the header of a loaded object, on macOS.
+    "src/value.rs",       // Archived bytes seen as a type.
 ];
 
 const LINES_MAX: usize = 500;

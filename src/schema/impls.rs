@@ -1,9 +1,11 @@
 //! Schemas of the types of std.
 
 use super::{Schema, SchemaWriter};
+use std::any::type_name;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{CString, OsString};
+use std::hash::RandomState;
 use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::NonZero;
@@ -13,14 +15,34 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+/// Whether a type is made of std's types above and of nothing else, by its name as the compiler gives it.
+/// Then the name says all of it, whatever is edited.
+pub(crate) fn is_of_std(name: &str) -> bool {
+    const OTHERS: [fn() -> &'static str; 3] =
+        [type_name::<NonZero<u8>>, type_name::<Cow<'static, str>>, type_name::<RandomState>];
+    let head = |name: &'static str| name.split_once('<').map_or(name, |(head, _)| head);
+    let is_part = |c: char| c.is_alphanumeric() || "_:{}#".contains(c);
+    let is_known =
+        |path: &str| PLAIN.iter().chain(GENERIC).chain(&OTHERS).any(|known| head(known()) == path);
+    // What is in no module is of the language: primitive types, keywords, numbers.
+    name.split(|c| !is_part(c)).all(|path| match path.contains("::") {
+        true => is_known(path),
+        false => !path.contains('{'),
+    })
+}
+
 macro_rules! plain {
-    ($($type:ty),* $(,)?) => {$(
-        impl Schema for $type {
-            fn describe(schema: &mut SchemaWriter) {
-                schema.name(stringify!($type));
+    ($($type:ty),* $(,)?) => {
+        /// Their names, as the compiler gives them.
+        const PLAIN: &[fn() -> &'static str] = &[$(type_name::<$type>),*];
+        $(
+            impl Schema for $type {
+                fn describe(schema: &mut SchemaWriter) {
+                    schema.name(stringify!($type));
+                }
             }
-        }
-    )*};
+        )*
+    };
 }
 
 plain! {
@@ -29,15 +51,28 @@ plain! {
     IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6,
 }
 
+/// A type for a parameter.
+macro_rules! unit {
+    ($part:ident) => {
+        ()
+    };
+}
+
 macro_rules! generic {
-    ($($type:ident<$($part:ident $(: ?$sized:ident)?),+ $(; $free:ident)?>),* $(,)?) => {$(
-        impl<$($part: Schema $(+ ?$sized)?,)+ $($free: 'static)?> Schema for $type<$($part,)+ $($free)?> {
-            fn describe(schema: &mut SchemaWriter) {
-                schema.name(stringify!($type));
-                $(schema.of::<$part>();)+
+    ($($type:ident<$($part:ident $(: ?$sized:ident)?),+ $(; $free:ident)?>),* $(,)?) => {
+        /// Their names, each with some parameters.
+        const GENERIC: &[fn() -> &'static str] = &[$(type_name::<$type<$(unit!($part)),+>>),*];
+        $(
+            impl<$($part: Schema $(+ ?$sized)?,)+ $($free: 'static)?> Schema
+                for $type<$($part,)+ $($free)?>
+            {
+                fn describe(schema: &mut SchemaWriter) {
+                    schema.name(stringify!($type));
+                    $(schema.of::<$part>();)+
+                }
             }
-        }
-    )*};
+        )*
+    };
 }
 
 generic! {

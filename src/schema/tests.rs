@@ -59,3 +59,25 @@ fn schemas_do_not_change() {
     assert_eq!(hex(hash_of::<tree::Tree>()), "d1ebb3847e107df4");
     assert_eq!(hex(hash_of::<Vec<Option<(u8, String)>>>()), "191523747004fd7f");
 }
+
+#[test]
+fn names_of_std_say_all_and_those_of_others_do_not() {
+    use super::is_of_std;
+    use std::any::type_name;
+    let of_std = [
+        type_name::<Vec<Option<(u8, String)>>>(),
+        type_name::<HashMap<Box<str>, [[u16; 4]; 3]>>(),
+        type_name::<Result<std::time::Duration, std::borrow::Cow<'static, str>>>(),
+        type_name::<(std::num::NonZero<u8>, std::ops::Range<u64>, bool)>(),
+    ];
+    assert!(of_std.iter().all(|name| is_of_std(name)), "{of_std:?}");
+    let of_others = [
+        type_name::<plain::Size>(),
+        type_name::<Vec<Option<plain::Size>>>(),
+        type_name::<HashMap<u8, u8, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>>(),
+        type_name::<rkyv::rend::u32_le>(),
+        "core::Report", // A user's crate may have std's name.
+        "f::{{closure}}",
+    ];
+    assert!(!of_others.iter().any(|name| is_of_std(name)), "{of_others:?}");
+}

@@ -13,12 +13,14 @@ use crate::handle::{Handle, Over};
 use crate::key::{KeySchema, KeyWriter, identify_fed};
 use crate::options::Place;
 use crate::recording::Split;
+use crate::schema::is_of_std;
 use crate::scope::{Marked, Name};
 use crate::section::Section;
 use crate::store::compact::Compaction;
 use crate::store::stats::Stats;
 use crate::store::versions;
 use crate::sys::fork::PerProcess;
+use crate::sys::program::Program;
 use crate::sys::task::{offload, sleep};
 use crate::sys::trie::{Trie, hash_of};
 use crate::warrant::{Sequence, Shape};
@@ -115,13 +117,7 @@ impl<'a> Instance<'a> {
     /// Whether the names say all, and to any process: those of the function's own types are names of
     /// std's; and a method is of a type without parameters, in the module that the type is in.
     fn is_named(&self, declaration: &Declaration) -> bool {
-        let is_of_std = |path: &str| {
-            !path.contains("::")
-                || ["core::", "alloc::", "std::"].iter().any(|s| path.starts_with(s))
-        };
-        let is_part = |c: char| c.is_alphanumeric() || "_:{}#".contains(c);
-        let mut paths = (self.names)().split(|c| !is_part(c));
-        if !paths.all(|path| is_of_std(path) && !path.contains('{')) {
+        if !is_of_std((self.names)()) {
             return false;
         }
         let Some(self_name) = self.self_name.map(|name| name()) else { return true };
@@ -239,12 +235,14 @@ impl Site {
         // A function in a block has a name that another may have, in another block.
         let is_in_block = instance.self_name.is_none()
             && path.rsplit_once("::").map(|(parent, _)| parent) != Some(self.declaration.module);
+        let is_named = !is_in_block && instance.is_named(&self.declaration);
         Name::Marked(Marked {
             path,
             version: (self.declaration.version)(),
             generics: instance.generics(),
             instance: (instance.types, here()),
-            is_named: !is_in_block && instance.is_named(&self.declaration),
+            // An item in the function tells which object the code is in.
+            program: (!is_named).then(|| Program::of(here as *const ())),
             at,
         })
     }

@@ -1,9 +1,11 @@
 //! Versions of a function's code. Each edit of a marked function gives it a new scope, so that going
 //! back finds what was stored before; but what nobody will go back to would be carried along for ever.
 //! So compaction takes a census of the scopes in a file, and retires the versions of a function beyond
-//! the newest two, by when something was last stored in them. What this process uses it keeps.
+//! the newest two, by when something was last stored in them. What this process uses it keeps. Where
+//! the program as built is a part of the version, so is each build a version, of tables too.
 
 use crate::sys::list::List;
+use crate::sys::program::Program;
 use std::collections::{HashMap, HashSet};
 
 /// The beginning of a scope's hash, which all of its records have.
@@ -19,10 +21,28 @@ pub(crate) fn enroll(path: &str, version: &str) {
     IN_USE.find_or_add(|other| *other == own, || own.clone());
 }
 
+/// How versions end that are of this process's own program, or of its programs: each shared object may be
+/// one.
+static PROGRAMS: List<String> = List::new();
+
+/// A version of what belongs to programs as built. From now on this process uses what is theirs.
+pub(crate) fn of_programs(version: &str, programs: &[Option<Program>]) -> String {
+    let mut suffixes: Vec<String> =
+        programs.iter().flatten().map(|program| format!(" program {program}")).collect();
+    suffixes.dedup();
+    let suffix = suffixes.concat();
+    if !suffix.is_empty() {
+        PROGRAMS.find_or_add(|own| *own == suffix, || suffix.clone());
+    }
+    version.to_owned() + &suffix
+}
+
 fn is_in_use(name: &[u8], version: &[u8]) -> bool {
-    IN_USE
-        .iter()
-        .any(|(start, own)| own.as_bytes() == version && name.starts_with(start.as_bytes()))
+    let is_own = |(start, own): &(String, String)| {
+        own.as_bytes() == version && name.starts_with(start.as_bytes())
+    };
+    let mut programs = PROGRAMS.iter();
+    programs.any(|suffix| version.ends_with(suffix.as_bytes())) || IN_USE.iter().any(is_own)
 }
 
 /// How the name of a marked function's scope begins; its generic parameters follow.
@@ -111,7 +131,8 @@ fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Census, Prefix, enroll};
+    use super::{Census, Prefix, enroll, of_programs};
+    use crate::sys::program::Program;
     use std::collections::HashSet;
 
     fn description(name: &str, version: &str) -> Vec<u8> {
@@ -140,6 +161,22 @@ mod tests {
         census.count([1; 8], 90); // The first version was gone back to, and stored to.
         census.count([9; 8], 91); // A scope whose own record was lost.
         assert_eq!(census.retired(), HashSet::from([[3; 8], [4; 8]]));
+    }
+
+    #[test]
+    fn builds_of_a_program_are_versions_of_tables_too() {
+        let own = of_programs("", &[Some(Program::of(description as *const ()))]);
+        assert_eq!(of_programs("code 1", &[None]), "code 1");
+        let others = ["a", "b", "c"].map(|id| format!(" program {id}"));
+        let mut census = Census::default();
+        for (at, version) in [&own].into_iter().chain(&others).enumerate() {
+            let prefix: Prefix = [at as u8 + 1; 8];
+            census.describe(prefix, &description("name sizes", version));
+            census.count(prefix, at as u64 + 1);
+        }
+        // With a schema: of no program, hence of no version.
+        census.describe([9; 8], &description("name sizes", ""));
+        assert_eq!(census.retired(), HashSet::from([[2; 8]]));
     }
 
     #[test]
