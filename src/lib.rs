@@ -84,7 +84,7 @@
 //!
 //! ## Which call it is
 //!
-//! An entry is known by the function (a `#[cache]` function's path and code; the name you
+//! An entry is known by the function (a `#[cache]` function's package and target, path and code; the name you
 //! gave; a closure's path, type and place, and the program as built), by the shape of the arguments' types,
 //! by the fingerprint of the result type, and by the arguments. Change one and it is a miss; change it back
 //! and the old entries are there again.

@@ -40,6 +40,7 @@ pub(crate) struct Unseen {
 /// A marked function, by its path, its code, and what its generic parameters are in this instance.
 #[derive(Clone)]
 pub(crate) struct Marked {
+    /// Its path, and the package and target that it is in.
     pub(crate) path: String,
     /// The hash of its code, or what the user put in its place.
     pub(crate) version: String,

@@ -170,3 +170,56 @@ fn a_program_without_a_build_id_is_known_by_its_file() {
         }
     }
 }
+
+/// A function that is spelled alike everywhere, and another that it calls.
+fn pages(word: &str) -> String {
+    format!(
+        "use persist_cache::cache;
+         use std::sync::atomic::{{AtomicU64, Ordering::Relaxed}};
+         static RUNS: AtomicU64 = AtomicU64::new(0);
+         fn render(text: &str) -> String {{
+             RUNS.fetch_add(1, Relaxed);
+             format!(\"{word} {{text}}\")
+         }}
+         #[cache]
+         pub fn page(text: &str) -> String {{ render(text) }}
+         pub fn said() -> String {{
+             format!(\"{{}} {{}}\", page(\"x\"), RUNS.load(Relaxed))
+         }}"
+    )
+}
+
+#[test]
+fn functions_of_one_path_are_told_apart_by_package_and_target() {
+    let workspace = Workspace::new(&["one", "two"]);
+    let more = format!(
+        "[build-dependencies]\npersist-cache = {{ path = \"{}\" }}\n\
+         [lib]\nname = \"tool\"\n[[bin]]\nname = \"tool\"\npath = \"src/main.rs\"\n",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let main = "fn main() { println!(\"{}, {}, {}\", said(), ::tool::said(), env!(\"SAID\")); }";
+    let build = "fn main() { println!(\"cargo::rustc-env=SAID={}\", said()); }";
+    let check = |version: &str, runs: u64| {
+        for name in ["one", "two"] {
+            workspace.package(name, version, &more);
+            let write = |path: &str, kind: &str, main: &str| {
+                let text = pages(&format!("{name} {kind}")) + main;
+                workspace.write(&format!("{name}/{path}"), &text);
+            };
+            write("build.rs", "build", build);
+            write("src/lib.rs", "lib", "");
+            write("src/main.rs", "bin", main);
+            write("examples/tool.rs", "example", "fn main() { println!(\"{}\", said()); }");
+        }
+        for name in ["one", "two"] {
+            let bin = workspace.build(name, ["--bin", "tool"], &[], "bin");
+            let said = format!("{name} bin x {runs}, {name} lib x {runs}, {name} build x {runs}");
+            assert_eq!(workspace.run(&bin, &[]), said);
+            let example = workspace.build(name, ["--example", "tool"], &[], "example");
+            assert_eq!(workspace.run(&example, &[]), format!("{name} example x {runs}"));
+        }
+    };
+    check("0.1.0", 1);
+    // The version does not count.
+    check("0.2.0", 0);
+}

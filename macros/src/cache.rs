@@ -345,6 +345,12 @@ impl Expansion<'_> {
                     tail: #tail,
                     module: ::core::module_path!(),
                     at: ::core::concat!(::core::file!(), ":", ::core::line!(), ":", ::core::column!()),
+                    package: ::core::option_env!("CARGO_PKG_NAME"),
+                    folder: #private::folder(
+                        ::core::file!(),
+                        ::core::option_env!("CARGO_MANIFEST_DIR"),
+                    ),
+                    executable: ::core::option_env!("CARGO_BIN_NAME"),
                     name: #function,
                     version: || #version,
                     cache: #cache,
