@@ -1,7 +1,7 @@
 //! The cache as its users hold it: a file and its upkeep.
 
 use crate::error::{Error, Result};
-use crate::handle::{Handle, Late, Opened, Patience};
+use crate::handle::{Code, Handle, Late, Opened, Patience};
 use crate::options::{OpenOptions, Place};
 use crate::scope::Name;
 use crate::store::Store;
@@ -77,7 +77,7 @@ impl MmapCache {
     /// ```
     #[must_use]
     pub fn disabled() -> MmapCache {
-        MmapCache { handle: Arc::new(OpenOptions::new().handle()) }
+        MmapCache { handle: Arc::new(OpenOptions::new().handle(Code::Own)) }
     }
 
     /// A typed, named part of the cache, for entries by hand. It shares its entries with what is
@@ -212,7 +212,7 @@ impl MmapCache {
             Place::Named(name) => Some(name.clone()),
             Place::At(_) => None,
         };
-        let unopened = Handle { name, ..options.handle() };
+        let unopened = Handle { name, ..options.handle(options.code_set().unwrap_or_default()) };
         let (store, late, fault) = match first {
             Ok(Opened { store, fault }) => (Some(store), None, fault),
             Err(error) => {
@@ -247,11 +247,11 @@ impl OpenOptions {
 
     fn finish(&self, place: &Place, name: Option<String>) -> Result<MmapCache> {
         let store = Some(self.open_store(place, Patience::Full)?);
-        Ok(MmapCache { handle: Arc::new(Handle { store, name, ..self.handle() }) })
+        Ok(MmapCache { handle: Arc::new(Handle { store, name, ..self.handle(self.code_set()?) }) })
     }
 
     /// A handle as these options say, on nothing.
-    fn handle(&self) -> Handle {
+    fn handle(&self, code: Code) -> Handle {
         Handle {
             store: None,
             late: None,
@@ -260,11 +260,13 @@ impl OpenOptions {
             name: None,
             claim_timeout: self.claim_timeout_set(),
             record_limit: self.record_limit_set(),
+            code,
             fault: None,
         }
     }
 
     fn open_store(&self, place: &Place, patience: Patience) -> Result<Arc<Store>> {
+        self.code_set()?; // What is opened without it would answer for other code.
         let location = self.location(self.locate(place)?);
         match patience {
             Patience::Full => Store::open(location),

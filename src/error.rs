@@ -9,7 +9,8 @@ use std::time::Duration;
 /// The result of the store's own operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation of the store failed. Every variant names the file and says how to go on.
+/// Why an operation of the store failed. Every variant names the file, or what else it is about, and says how
+/// to go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -101,6 +102,16 @@ pub enum Error {
     ReadOnly {
         /// The file.
         path: PathBuf,
+    },
+    /// An environment variable has a value that says nothing.
+    #[error("the environment variable {name} is `{found}`; set it to {expected}, or unset it")]
+    Setting {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// The values that it may have.
+        expected: &'static str,
     },
     /// The cache is disabled: there is no file.
     #[error("the cache is disabled; open one with MmapCache::open")]
@@ -200,6 +211,7 @@ impl Error {
             | Error::Disabled
             | Error::TooLarge { .. }
             | Error::OverLimit { .. }
+            | Error::Setting { .. }
             | Error::Convert { .. } => false,
         }
     }

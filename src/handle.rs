@@ -10,11 +10,33 @@ use crate::store::expiry::SharedView;
 use crate::store::share::Totals;
 use crate::sys::clock;
 use crate::sys::fork::PerProcess;
+use crate::sys::program::Program;
 use crate::sys::task::offload;
 use once_cell::race::OnceBox;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+/// What counts as the code of a function, for [`OpenOptions::code`](crate::OpenOptions::code).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Code {
+    /// What is known of the function itself: the tokens of a `#[cache]` function and of its `deps`, or its
+    /// `version`; the name of a table or of what is memoised under one. A closure or function that is
+    /// memoised without a name counts as code of the program as built.
+    #[default]
+    Own,
+    /// The program as built, beside that: the executable, the shared object that the code is in, and the
+    /// Rust libraries that were linked dynamically. After a rebuild that changed anything, all is a miss;
+    /// a restart is none.
+    Program,
+}
+
+impl Code {
+    /// The program that counts, for code at an address of the user's program.
+    pub(crate) fn program(self, code: *const ()) -> Option<Program> {
+        (self == Code::Program).then(|| Program::of(code))
+    }
+}
 
 /// A store, as one handle and its clones see it.
 pub(crate) struct Handle {
@@ -29,6 +51,8 @@ pub(crate) struct Handle {
     pub(crate) claim_timeout: Duration,
     /// How many bytes a result may take.
     pub(crate) record_limit: u64,
+    /// What counts as a function's code.
+    pub(crate) code: Code,
     /// Why the store is not quite what was asked for, if it is not.
     pub(crate) fault: Option<Error>,
 }

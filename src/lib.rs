@@ -80,7 +80,8 @@
 //! other functions, captured state) is not seen. A `#[cache]` function sees its own code, and that of its
 //! `deps`. What is memoised without a name belongs to the program as built, whatever was edited in it; under
 //! a name nothing is seen: when the code has changed, [`clear`](MmapCache::clear) the cache, or put a version
-//! into the name. For a file take a [`FileKey`] and not a path.
+//! into the name. [`OpenOptions::code`] makes the program count there too. For a file take a [`FileKey`] and
+//! not a path.
 //!
 //! ## Which call it is
 //!
@@ -162,6 +163,7 @@ pub mod fuzzing;
 pub use cache::{MmapCache, clear, delete, flush};
 pub use error::{Error, Exposure, Result};
 pub use file_key::FileKey;
+pub use handle::Code;
 pub use key::{CacheKey, KeySchema, KeyWriter};
 pub use memo::items::{MemoizedIter, MemoizedStream};
 pub use memo::tasks::{AsyncMemoized, AsyncTryMemoized};

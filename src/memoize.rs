@@ -55,7 +55,7 @@ impl MmapCache {
 
     /// Memoises any function under a name. The name is your word: whatever is memoised under it in this
     /// cache, with the same types, shares its entries. An edit of the function is not seen: change the name
-    /// then.
+    /// then, or open the cache with [`Code::Program`](crate::Code::Program).
     pub fn memoize_as<K, V, F>(&self, name: &str, function: F) -> Memoized<K, V, F>
     where
         K: CacheKey + ?Sized,

@@ -1,10 +1,12 @@
 //! How a cache is opened: where its file lies, and what is asked of the place.
 
 use crate::error::{Error, Result};
+use crate::handle::Code;
 use crate::store::expiry::View;
 use crate::store::open::Location;
 use crate::sys::place::{Care, make_root};
 use once_cell::race::OnceBox;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ pub struct OpenOptions {
     lock_timeout: Duration,
     claim_timeout: Duration,
     record_limit: u64,
+    code: Code,
 }
 
 /// Which cache is opened.
@@ -62,6 +65,7 @@ impl OpenOptions {
             lock_timeout: LOCK_TIMEOUT,
             claim_timeout: CLAIM_TIMEOUT,
             record_limit: RECORD_LIMIT,
+            code: Code::Own,
         }
     }
 
@@ -140,6 +144,19 @@ impl OpenOptions {
         self
     }
 
+    /// What counts as a function's code: with [`Code::Program`] the program as built does, beside what is
+    /// known of the function itself. Then an edit of anything that is compiled into the program makes
+    /// misses of the entries, those of tables too. The environment variable `PERSIST_CACHE_CODE=program`
+    /// says it for all caches of a process, whatever they are opened with.
+    pub fn code(mut self, code: Code) -> OpenOptions {
+        self.code = code;
+        self
+    }
+
+    pub(crate) fn code_set(&self) -> Result<Code> {
+        Ok(if code_from_outside()? == Code::Program { Code::Program } else { self.code })
+    }
+
     /// Where a cache lies; makes the root of a named one.
     pub(crate) fn locate(&self, place: &Place) -> Result<PathBuf> {
         let name = match place {
@@ -198,6 +215,26 @@ fn default_root() -> Result<PathBuf> {
     };
     let root = std::path::absolute(&root).map_err(Error::io("find", &root))?;
     Ok(ROOT.get_or_init(|| Box::new(root.clone())).clone())
+}
+
+/// What the environment says of [`OpenOptions::code`]; the same for as long as the process lives.
+fn code_from_outside() -> Result<Code> {
+    const NAME: &str = "PERSIST_CACHE_CODE";
+    static VALUE: OnceBox<OsString> = OnceBox::new();
+    let value = VALUE.get_or_init(|| Box::new(std::env::var_os(NAME).unwrap_or_default()));
+    code_by_name(value).ok_or_else(|| Error::Setting {
+        name: NAME,
+        found: value.to_string_lossy().into_owned(),
+        expected: "`program` or `own`",
+    })
+}
+
+fn code_by_name(name: &OsStr) -> Option<Code> {
+    match name.to_str()? {
+        "" | "own" => Some(Code::Own),
+        "program" => Some(Code::Program),
+        _ => None,
+    }
 }
 
 /// The file of a cache: what can be kept of its name for people to see, and a hash to tell any two

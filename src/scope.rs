@@ -163,9 +163,15 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn new(name: Name, key: KeySchema, fingerprint: &Fingerprint) -> Scope {
+    /// `program`: that which counts as code here, if the user says so.
+    pub(crate) fn new(
+        name: Name,
+        key: KeySchema,
+        fingerprint: &Fingerprint,
+        program: Option<Program>,
+    ) -> Scope {
         let (text, type_hash) = (name.text(), name.type_hash());
-        let programs = [name.program(), fingerprint.program];
+        let programs = [program, name.program(), fingerprint.program];
         let version = versions::of_programs(name.version(), &programs);
         let mut hasher = blake3::Hasher::new_derive_key("persist-cache scope 1");
         let mut feed = |field: &[u8]| {

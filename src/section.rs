@@ -174,7 +174,8 @@ impl<V: CacheValue> Section<V> {
         key: KeySchema,
         fingerprint: &Fingerprint,
     ) -> Section<V> {
-        let scope = Scope::new(name, key, fingerprint);
+        let program = handle.code.program(Section::<V>::new as *const ());
+        let scope = Scope::new(name, key, fingerprint, program);
         let warrant = Warrant::of(&scope.hash, scope.instance);
         Section { handle: Arc::clone(handle), scope, warrant }
     }
@@ -456,7 +457,8 @@ impl<V: CacheValue> Section<Sequence<V>> {
         key: KeySchema,
         fingerprint: &Fingerprint,
     ) -> Self {
-        let scope = Scope::new(name, key, fingerprint);
+        let program = handle.code.program(Section::<Sequence<V>>::of_items as *const ());
+        let scope = Scope::new(name, key, fingerprint, program);
         let warrant = Warrant::of_items(&scope.hash, scope.instance);
         Section { handle: Arc::clone(handle), scope, warrant }
     }

@@ -223,3 +223,45 @@ fn functions_of_one_path_are_told_apart_by_package_and_target() {
     // The version does not count.
     check("0.2.0", 0);
 }
+
+#[test]
+fn a_helper_that_differs_is_seen_where_the_program_counts_as_code() {
+    let workspace = Workspace::new(&["helpers"]);
+    workspace.package("helpers", "0.1.0", "");
+    let main = "
+        #[cache(code = \"program\")]
+        fn whole(text: &str) -> String { render(text) }
+        fn main() {
+            let options = persist_cache::MmapCache::options();
+            let cache = options.code(persist_cache::Code::Program).open(\"whole\").unwrap();
+            let named = cache.memoize_as(\"named\", |text: &str| render(text));
+            let closure = cache.memoize(|text: &str| render(text));
+            println!(
+                \"{}, {}, {}, {}\",
+                said(), whole(\"x\"), named.call(\"x\").as_str(), closure.call(\"x\").as_str(),
+            );
+        }";
+    let program = |word: &str| {
+        workspace.write("helpers/src/main.rs", &(pages(word) + main));
+        workspace.build("helpers", ["--bin", "helpers"], &[], word)
+    };
+    let (old, new) = (program("old"), program("new"));
+    assert_eq!(workspace.run(&old, &[]), "old x 1, old x, old x, old x");
+    assert_eq!(workspace.run(&old, &[]), "old x 0, old x, old x, old x");
+    // That `page` calls another `render` is not seen unless it is asked for.
+    assert_eq!(workspace.run(&new, &[]), "old x 0, new x, new x, new x");
+    let outside = [("PERSIST_CACHE_CODE", "program")];
+    assert_eq!(workspace.run(&new, &outside), "new x 1, new x, new x, new x");
+    assert_eq!(workspace.run(&new, &outside), "new x 0, new x, new x, new x");
+    assert_eq!(workspace.run(&old, &outside), "old x 1, old x, old x, old x");
+    // What says nothing is no setting, and nothing is believed meanwhile.
+    let output = Command::new(&old)
+        .env("PERSIST_CACHE_DIR", workspace.caches())
+        .env("PERSIST_CACHE_CODE", "programm")
+        .output();
+    let complaint = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(
+        complaint.contains("PERSIST_CACHE_CODE") && complaint.contains("programm"),
+        "{complaint}"
+    );
+}

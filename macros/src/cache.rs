@@ -310,7 +310,15 @@ impl Expansion<'_> {
         let parent = parent.map_or_else(String::new, |parent| format!("::{}", parent.unraw()));
         let tail = format!("{parent}::{name}::__Here");
         let Options {
-            version, name: cache, root, path, expiry, claim_timeout, record_limit, ..
+            version,
+            name: cache,
+            root,
+            path,
+            expiry,
+            claim_timeout,
+            record_limit,
+            by_program,
+            ..
         } = self.options;
         let option = |value: Option<TokenStream>| match value {
             Some(value) => quote!(::core::option::Option::Some(|| #value)),
@@ -359,6 +367,7 @@ impl Expansion<'_> {
                     expiry: #expiry,
                     claim_timeout: #claim_timeout,
                     record_limit: #record_limit,
+                    by_program: #by_program,
                 });
                 &SITE
             }

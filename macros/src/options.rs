@@ -33,6 +33,8 @@ pub(crate) struct Options {
     /// An expression for a `u64`.
     pub(crate) record_limit: Option<TokenStream>,
     pub(crate) version: Option<Expr>,
+    /// Whether the program as built counts as code.
+    pub(crate) by_program: bool,
     pub(crate) ignore: Vec<Ident>,
     pub(crate) key: Option<Expr>,
     pub(crate) with_self: Option<Span>,
@@ -42,12 +44,13 @@ pub(crate) struct Options {
 }
 
 /// The options of `#[cache]`...
-pub(crate) const OF_CACHE: [&str; 14] = [
+pub(crate) const OF_CACHE: [&str; 15] = [
     "name",
     "root",
     "path",
     "expiry",
     "version",
+    "code",
     "deps",
     "ignore",
     "key",
@@ -73,6 +76,7 @@ impl Options {
             claim_timeout: None,
             record_limit: None,
             version: None,
+            by_program: false,
             ignore: Vec::new(),
             key: None,
             with_self: None,
@@ -112,6 +116,7 @@ impl Options {
             "claim_timeout" => self.claim_timeout = Some(duration(&value()?)?),
             "record_limit" => self.record_limit = Some(bytes(&value()?)?),
             "version" => self.version = Some(value()?),
+            "code" => self.by_program = program(&value()?)?,
             "key" => self.key = Some(value()?),
             "ignore" => self.ignore = list(meta, Ident::parse_any)?,
             "deps" => self.deps = list(meta, Path::parse_mod_style)?,
@@ -146,12 +151,14 @@ fn list<T>(
 }
 
 /// Pairs of options that say different things about one, and what to do about it.
-const CONTRADICTIONS: [(&str, &str, &str); 6] = [
+const CONTRADICTIONS: [(&str, &str, &str); 8] = [
     ("path", "name", "`path` names the file itself, so `name` has no use; leave one out"),
     ("path", "root", "`path` names the file itself, so `root` has no use; leave one out"),
     ("key", "ignore", "`key` is all of the key, so nothing is left to ignore; leave one out"),
     ("key", "with_self", "`key` is all of the key; put `self` into it instead of `with_self`"),
     ("version", "deps", "`version` stands in for all code, that of `deps` too; leave one out"),
+    ("code", "version", "the program is all code, and `version` stands in for code; leave one out"),
+    ("code", "deps", "the program is all code, that of `deps` too; leave one out"),
     ("method", "with_self", "`method` is for functions without `self`; leave one out"),
 ];
 
@@ -162,6 +169,18 @@ fn refuse_contradictions(given: &HashMap<String, Span>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What counts as code, which can be one thing alone: the program.
+fn program(value: &Expr) -> Result<bool> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if text.value() == "program" => Ok(true),
+        _ => {
+            let text = "`code = \"program\"` makes the program as built count as the function's code; \
+                        without it that of the function and of its `deps` does";
+            Err(Error::new(value.span(), text))
+        }
+    }
 }
 
 /// An expression for a duration: any, or a literal like `"30d"`, which is read now.

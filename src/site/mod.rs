@@ -9,7 +9,7 @@ pub(crate) mod call;
 use crate::CacheValue;
 use crate::cache::MmapCache;
 use crate::error::Result;
-use crate::handle::{Handle, Over};
+use crate::handle::{Code, Handle, Over};
 use crate::key::{KeySchema, KeyWriter, identify_fed};
 use crate::options::Place;
 use crate::recording::Split;
@@ -59,6 +59,8 @@ pub struct Declaration {
     pub expiry: Option<fn() -> Option<Duration>>,
     pub claim_timeout: Option<fn() -> Duration>,
     pub record_limit: Option<fn() -> u64>,
+    /// Whether the program as built counts as its code.
+    pub by_program: bool,
 }
 
 /// A function's cache.
@@ -270,9 +272,13 @@ impl Site {
 
     /// The cache, as far as it can be had. A function that cannot be cached is still a function.
     fn open(&self) -> MmapCache {
-        let Declaration { cache, root, path, expiry, claim_timeout, record_limit, .. } =
-            &self.declaration;
+        let Declaration {
+            cache, root, path, expiry, claim_timeout, record_limit, by_program, ..
+        } = &self.declaration;
         let mut options = MmapCache::options();
+        if *by_program {
+            options = options.code(Code::Program);
+        }
         if let Some(expiry) = expiry {
             options = options.expiry(expiry());
         }

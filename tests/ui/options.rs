@@ -46,6 +46,21 @@ fn version_and_deps(n: u32) -> u32 {
     n
 }
 
+#[cache(code = "program", version = 1)]
+fn code_and_version(n: u32) -> u32 {
+    n
+}
+
+#[cache(code = "program", deps(key_and_ignore))]
+fn code_and_deps(n: u32) -> u32 {
+    n
+}
+
+#[cache(code = "crate")]
+fn no_code(n: u32) -> u32 {
+    n
+}
+
 #[cache(ignore(m))]
 fn ignores_nothing(n: u32) -> u32 {
     n
