@@ -238,12 +238,15 @@ fn code_by_name(name: &OsStr) -> Option<Code> {
 }
 
 /// The file of a cache: what can be kept of its name for people to see, and a hash to tell any two
-/// names apart.
+/// names apart. It begins with a letter or digit.
 fn file_name(name: &str) -> String {
     let keep = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let slug: String = name.chars().take(40).map(keep).collect();
     let hash = blake3::hash(name.as_bytes()).to_hex();
-    format!("{}-{}.pcache", slug.trim_matches('-'), &hash[..24])
+    match slug.trim_matches('-') {
+        "" => format!("{}.pcache", &hash[..24]),
+        slug => format!("{slug}-{}.pcache", &hash[..24]),
+    }
 }
 
 #[cfg(test)]
@@ -255,12 +258,28 @@ mod tests {
     #[test]
     fn any_name_is_one_file_inside_the_root() {
         let long = "x".repeat(1000);
-        let names = ["", ".", "..", "/", "../../etc", "a/b", "a-b", "A-B", "ünïcödé", "\0", &long];
+        let names = [
+            "",
+            ".",
+            "..",
+            "/",
+            "../../etc",
+            "a/b",
+            "a-b",
+            "A-B",
+            "ünïcödé",
+            "\0",
+            "-rf",
+            "ü",
+            &long,
+        ];
         let files: HashSet<String> = names.iter().map(|name| file_name(name)).collect();
         assert_eq!(files.len(), names.len());
         for file in files {
             assert_eq!(Path::new("/root").join(&file).parent(), Some(Path::new("/root")));
             assert!(file.len() < 100, "{file}");
+            // Else a command that is given the files of a directory takes one for an option.
+            assert!(file.starts_with(|c: char| c.is_ascii_alphanumeric()), "{file}");
         }
     }
 }
