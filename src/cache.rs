@@ -41,8 +41,9 @@ impl MmapCache {
     /// Opens the cache of this name in the default root (see [`OpenOptions::root`]), and creates it if
     /// there is none. Any name will do.
     ///
-    /// Costs some ten system calls, whatever the size of the cache, and waits for nobody; creating one
-    /// waits for the device once, so that no power cut leaves half a file. The first
+    /// Costs some fifteen system calls and a few for each directory on the way, whatever the size of the
+    /// cache, and waits for nobody; creating one waits for the device once, so that no power cut leaves
+    /// half a file. The first
     /// opening after a reboot, or of a copied file, verifies it under the lock, from the last
     /// [`sync`](MmapCache::sync) or [`compact`](MmapCache::compact) on.
     ///

@@ -58,7 +58,7 @@ pub enum Error {
         /// The part that failed.
         what: &'static str,
     },
-    /// Someone other than this user could change the file under its readers.
+    /// Someone other than this user could change the file under its readers, or exchange it.
     #[error(
         "{} {exposure}; mend that, choose another root (PERSIST_CACHE_DIR), read through \
          OpenOptions::copy_reads, or vouch for the writers with OpenOptions::trust_writers",

@@ -111,7 +111,8 @@
 //! # Safety
 //!
 //! Opening maps a file that other processes write. It is safe because it checks: a regular file of this
-//! user's, not writable by others, with one name, in such a directory, on a local file system; anything
+//! user's, not writable by others, with one name, in such a directory, where nobody else can put another
+//! one in its place, on a local file system; anything
 //! else is an [`Error`] that says how to go on. Then only processes of this user write the file, and
 //! those that use this library keep its protocol: bytes that a value lies in never change, and the file
 //! never shrinks. A process of the same user that scribbles over the file, or cuts it, is outside the

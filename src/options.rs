@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::handle::Code;
 use crate::store::expiry::View;
 use crate::store::open::Location;
-use crate::sys::place::{Care, make_root};
+use crate::sys::directory::make_root;
+use crate::sys::place::Care;
 use once_cell::race::OnceBox;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -71,6 +72,10 @@ impl OpenOptions {
 
     /// The directory of named caches, made if it is missing. By default `PERSIST_CACHE_DIR`, or
     /// `.persist_cache` in the working directory, resolved once per process.
+    ///
+    /// Neither it nor a directory above it may belong to a user other than this one and root, or be writable
+    /// by others (but, as `/tmp` is, sticky, or by a group that is this user's alone): else opening is an
+    /// [`Error::Exposed`], since they could put another directory in its place.
     pub fn root(mut self, root: impl AsRef<Path>) -> OpenOptions {
         self.root = Some(root.as_ref().to_path_buf());
         self
@@ -168,7 +173,7 @@ impl OpenOptions {
             None => default_root()?,
         };
         if !self.is_read_only {
-            make_root(&root)?;
+            make_root(&root, self.care == Care::Checked)?;
         }
         Ok(root.join(file_name(name)))
     }

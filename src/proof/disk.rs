@@ -61,6 +61,8 @@ impl Event {
             Effect::Rename { from } => Event::Name { inode: Some(from.metadata()?.ino()) },
             Effect::Remove { path } if path == cache => Event::Name { inode: None },
             Effect::SyncDirectory => Event::SyncNames,
+            // Neither the cache's bytes nor its name.
+            Effect::MakeDirectory => return Ok(None),
             Effect::Read | Effect::Remove { .. } => return Ok(None),
         };
         Ok(Some(event))

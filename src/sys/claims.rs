@@ -7,6 +7,7 @@
 
 use super::fork::forks;
 use super::place;
+use crate::error::Result;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -20,7 +21,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    pub(crate) fn open(path: &Path) -> io::Result<Claims> {
+    pub(crate) fn open(path: &Path) -> Result<Claims> {
         Ok(Claims { file: place::open_sidecar(path)?, process: forks() })
     }
 

@@ -30,6 +30,8 @@ pub(crate) enum Effect<'a> {
     Remove { path: &'a Path },
     /// The names in a directory are brought to the device.
     SyncDirectory,
+    /// A directory is made.
+    MakeDirectory,
 }
 
 /// Called before each effect, which is not done if this fails.

@@ -167,13 +167,6 @@ fn check_limit(end: u64) -> io::Result<()> {
     }
 }
 
-/// Writes all that a small file is to hold. For one that is no cache: a mark, say.
-pub(crate) fn write_small(file: &File, bytes: &[u8]) -> io::Result<()> {
-    check_limit(bytes.len() as u64)?;
-    precede(Effect::Write { file, at: 0, bytes })?;
-    file.write_all_at(bytes, 0)
-}
-
 /// When the inode was made, in nanoseconds since 1970; zero where the file system does not keep it.
 fn born(data: &Metadata) -> u64 {
     let Ok(created) = data.created() else { return 0 };

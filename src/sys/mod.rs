@@ -11,6 +11,7 @@ pub(crate) mod effect;
 pub(crate) mod program;
 pub(crate) mod file;
 pub(crate) mod map;
+pub(crate) mod directory;
 pub(crate) mod place;
 pub(crate) mod claims;
 pub(crate) mod waker;

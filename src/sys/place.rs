@@ -1,23 +1,28 @@
 //! Where a cache may lie. A map can be shared only with whom one trusts, so opening checks that the
-//! file and its directory are this user's, and on a local file system; each refusal says how to go
-//! on. Also the operations on names: create whole or not at all, replace, remove.
+//! file and its directory are this user's, that nobody else can exchange them, and that they are on a local
+//! file system; each refusal says how to go on. Also the operations on names: create whole or not at all,
+//! replace, remove.
 
+use super::directory::{Directory, check_owner, exposed};
 use super::effect::{Effect, precede};
-use super::file::{CacheFile, Medium as _, write_small};
+use super::file::{CacheFile, Medium as _};
 use crate::error::{Error, Exposure, Result};
 use once_cell::race::OnceBox;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a file is read and written, and hence how much is asked of its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Care {
-    /// Mapped; file and directory must be this user's.
+    /// Mapped; file and directory must be this user's, and nobody else may put others there.
     Checked,
     /// Mapped; the caller vouches for all who can write.
     Trusted,
@@ -27,21 +32,15 @@ pub(crate) enum Care {
 
 /// Opens the file at `path`; `None` if there is none.
 pub(crate) fn open(path: &Path, writable: bool, care: Care) -> Result<Option<CacheFile>> {
-    if care == Care::Checked {
-        check_directory(parent(path))?;
-    }
-    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
-    // NONBLOCK: opening a FIFO must not wait for its other end.
-    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(rustix::io::Errno::LOOP) => return Err(exposed(path, Exposure::Symlink)),
-        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::NXIO) => {
-            return Err(exposed(path, Exposure::NotAFile));
-        }
-        Err(error) => return Err(Error::io("open", path)(error.into())),
+    let directory = match care {
+        Care::Checked => Directory::open_checked(parent(path))?,
+        Care::Trusted | Care::Copied => match Directory::open(parent(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            directory => Some(directory.map_err(Error::io("open", parent(path)))?),
+        },
     };
+    let Some(directory) = directory else { return Ok(None) };
+    let Some(file) = open_in(&directory, path, writable)? else { return Ok(None) };
     let data = file.metadata().map_err(Error::io("look at", path))?;
     if !data.is_file() {
         return Err(exposed(path, Exposure::NotAFile));
@@ -50,7 +49,7 @@ pub(crate) fn open(path: &Path, writable: bool, care: Care) -> Result<Option<Cac
         return Ok(None);
     }
     if care == Care::Checked {
-        check_owner(path, &data)?;
+        check_owner(path, data.uid(), data.mode())?;
         if data.nlink() > 1 {
             return Err(exposed(path, Exposure::HardLinks(data.nlink())));
         }
@@ -62,27 +61,17 @@ pub(crate) fn open(path: &Path, writable: bool, care: Care) -> Result<Option<Cac
     Ok(Some(CacheFile::new(file, path, writable, locality == Locality::Binding)))
 }
 
-fn exposed(path: &Path, exposure: Exposure) -> Error {
-    Error::Exposed { path: path.to_path_buf(), exposure }
-}
-
-fn check_directory(path: &Path) -> Result<()> {
-    match fs::metadata(path) {
-        Ok(data) => check_owner(path, &data),
-        // There is no file in it either, which is for the caller to say.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("look at", path)(error)),
-    }
-}
-
-fn check_owner(path: &Path, data: &fs::Metadata) -> Result<()> {
-    let (owner, user) = (data.uid(), rustix::process::geteuid().as_raw());
-    if owner != user {
-        return Err(exposed(path, Exposure::ForeignOwner { owner, user }));
-    }
-    match data.mode() & 0o022 {
-        0 => Ok(()),
-        _ => Err(exposed(path, Exposure::WritableByOthers(data.mode() & 0o777))),
+/// Opens what has the name of `path` in a directory, if there is anything, and if it is no link.
+fn open_in(directory: &Directory, path: &Path, writable: bool) -> Result<Option<File>> {
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    // NONBLOCK: opening a FIFO must not wait for its other end.
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match rustix::fs::openat(directory, name(path), flags, Mode::empty()) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP) => Err(exposed(path, Exposure::Symlink)),
+        Err(Errno::ISDIR | Errno::NXIO) => Err(exposed(path, Exposure::NotAFile)),
+        Err(error) => Err(Error::io("open", path)(error.into())),
     }
 }
 
@@ -91,67 +80,93 @@ pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// The name of `path` in its directory.
+fn name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or(OsStr::new("."))
+}
+
 /// The sibling in which a replacement is prepared. Its lock elects the one who does it.
 pub(crate) fn sibling(path: &Path) -> PathBuf {
+    beside(path, ".new")
+}
+
+/// The file beside a cache in which computations under way are claimed.
+fn sidecar(path: &Path) -> PathBuf {
+    beside(path, ".claims")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
-    name.push(".new");
+    name.push(ending);
     PathBuf::from(name)
 }
 
-/// The file beside a cache in which computations under way are claimed; made if it is missing.
-pub(crate) fn open_sidecar(path: &Path) -> io::Result<File> {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(".claims");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::open(&name, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR)?;
-    Ok(File::from(file))
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// The sidecar of the cache at `path`; made if it is missing.
+pub(crate) fn open_sidecar(path: &Path) -> Result<File> {
+    let path = sidecar(path);
+    let failed = || Error::io("open", &path);
+    let directory = Directory::open(parent(&path)).map_err(failed())?;
+    loop {
+        if let Some(file) = open_in(&directory, &path, true)? {
+            return Ok(file);
+        }
+        match directory.create(name(&path), PRIVATE) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map_err(failed()),
+        }
+    }
+}
+
+/// Makes a file without a name in a directory; `None` where the system has none.
+fn create_unnamed(directory: &Directory) -> io::Result<Option<File>> {
+    #[cfg(target_os = "linux")]
+    {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
+        match rustix::fs::openat(directory, ".", flags, PRIVATE) {
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => Ok(None),
+            file => Ok(Some(File::from(file?))),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        Ok(None)
+    }
 }
 
 /// A file without a name in the directory of `path`, gone with its handle.
 pub(crate) fn scratch(path: &Path) -> io::Result<CacheFile> {
-    let file = |file| CacheFile::new(File::from(file), path, true, false);
-    let mode = Mode::RUSR | Mode::WUSR;
-    #[cfg(target_os = "linux")]
-    {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
-        match rustix::fs::open(parent(path), flags, mode) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {}
-            result => return Ok(file(result?)),
-        }
+    let directory = Directory::open(parent(path))?;
+    if let Some(file) = create_unnamed(&directory)? {
+        return Ok(CacheFile::new(file, path, true, false));
     }
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // Relaxed: nothing but distinct numbers is asked for.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut name = path.as_os_str().to_os_string();
-    name.push(format!(".{}.{number}.scratch", std::process::id()));
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let scratch = rustix::fs::open(&name, flags, mode)?;
-    fs::remove_file(&name)?;
-    Ok(file(scratch))
+    let path = beside(path, &format!(".{}.{number}.scratch", std::process::id()));
+    let file = directory.create(name(&path), PRIVATE)?;
+    rustix::fs::unlinkat(&directory, name(&path), AtFlags::empty())?;
+    Ok(CacheFile::new(file, &path, true, false))
 }
 
-/// Creates a file at `path` with what `fill` writes, whole or not at all. `false` if a file is there.
+/// Creates a file at `path` with what `fill` writes, whole or not at all. `false`
+/// if a file is there.
 pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -> Result<bool> {
     let failed = || Error::io("create", path);
-    #[cfg(target_os = "linux")]
-    {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
-        match rustix::fs::open(parent(path), flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) => {
-                use std::os::fd::AsRawFd as _;
-                let file = CacheFile::new(File::from(file), path, true, false);
-                // On the device before it has a name: no power cut leaves half a header at the path.
-                fill(&file).and_then(|()| file.sync()).map_err(failed())?;
-                precede(Effect::Link { file: file.inner() }).map_err(failed())?;
-                let name = format!("/proc/self/fd/{}", file.inner().as_raw_fd());
-                match rustix::fs::linkat(CWD, &*name, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-                    Ok(()) => return Ok(true),
-                    Err(rustix::io::Errno::EXIST) => return Ok(false),
-                    Err(_) => {} // No /proc: the other way.
-                }
-            }
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {}
-            Err(error) => return Err(failed()(error.into())),
+    let directory = Directory::open(parent(path)).map_err(failed())?;
+    if let Some(file) = create_unnamed(&directory).map_err(failed())? {
+        let file = CacheFile::new(file, path, true, false);
+        // On the device before it has a name: no power cut leaves half a header at the path.
+        fill(&file).and_then(|()| file.sync()).map_err(failed())?;
+        precede(Effect::Link { file: file.inner() }).map_err(failed())?;
+        let unnamed = format!("/proc/self/fd/{}", file.inner().as_raw_fd());
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        match rustix::fs::linkat(CWD, &*unnamed, &directory, name(path), flags) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) => return Ok(false),
+            Err(_) => {} // No /proc: the other way.
         }
     }
     let Some(new) = Replacement::begin(path)? else { return Ok(false) };
@@ -167,34 +182,37 @@ pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -
 /// Dropped before it is published, it is removed.
 pub(crate) struct Replacement {
     pub(crate) file: CacheFile,
-    is_published: Cell<bool>,
+    directory: Directory,
+    /// Whether the sibling's name is this file's, and goes with it.
+    has_name: Cell<bool>,
 }
 
 impl Replacement {
     /// Takes the sibling of `path`, empty. `None` if another process has it.
     pub(crate) fn begin(path: &Path) -> Result<Option<Replacement>> {
-        let name = sibling(path);
-        let failed = || Error::io("create", &name);
+        let path = sibling(path);
+        let failed = || Error::io("create", &path);
+        let directory = Directory::open(parent(&path)).map_err(failed())?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(&name, flags, Mode::RUSR | Mode::WUSR);
+        let file = rustix::fs::openat(&directory, name(&path), flags, PRIVATE);
         let file = File::from(file.map_err(io::Error::from).map_err(failed())?);
         let binding = locality(&file).map_err(failed())? == Locality::Binding;
-        let file = CacheFile::new(file, &name, true, binding);
+        let file = CacheFile::new(file, &path, true, binding);
         if !file.try_lock().map_err(failed())? {
             return Ok(None);
         }
         // Between opening and locking its former holder may have renamed it: then it is the cache.
         let data = file.inner().metadata().map_err(failed())?;
-        if !is_at(&file, &name).map_err(failed())? || data.nlink() != 1 {
+        if !is_at(&file, &path).map_err(failed())? || data.nlink() != 1 {
             // Not by closing alone: a child forked meanwhile has the descriptor too.
             file.unlock();
             return match data.nlink() {
                 0 | 1 => Ok(None),
-                links => Err(exposed(&name, Exposure::HardLinks(links))),
+                links => Err(exposed(&path, Exposure::HardLinks(links))),
             };
         }
         // A leftover of one who died: nobody has it mapped, since it never was at its path.
-        let new = Replacement { file, is_published: Cell::new(false) };
+        let new = Replacement { file, directory, has_name: Cell::new(true) };
         new.empty()?;
         Ok(Some(new))
     }
@@ -213,20 +231,20 @@ impl Replacement {
 
     /// Puts the file in place of what is at `path`. Its lock stays until it is dropped.
     pub(crate) fn publish(&self, path: &Path) -> Result<()> {
-        let from = self.file.path();
+        let (directory, from) = (&self.directory, self.file.path());
         precede(Effect::Rename { from })
-            .and_then(|()| fs::rename(from, path))
+            .and_then(|()| Ok(rustix::fs::renameat(directory, name(from), directory, name(path))?))
             .map_err(Error::io("replace", path))?;
-        self.is_published.set(true);
+        self.has_name.set(false);
         Ok(())
     }
 }
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        if !self.is_published.get() {
+        if self.has_name.get() {
             // Under its lock, so it is still this one that has the name; a leftover does no harm.
-            let _ = remove(self.file.path());
+            let _ = remove_in(&self.directory, self.file.path());
         }
         // Not by closing alone: a child forked meanwhile has the descriptor too.
         self.file.unlock();
@@ -245,40 +263,22 @@ pub(crate) fn is_at(file: &CacheFile, path: &Path) -> io::Result<bool> {
 
 /// Removes a name.
 pub(crate) fn remove(path: &Path) -> Result<()> {
+    let directory = Directory::open(parent(path)).map_err(Error::io("remove", path))?;
+    remove_in(&directory, path)
+}
+
+fn remove_in(directory: &Directory, path: &Path) -> Result<()> {
     precede(Effect::Remove { path })
-        .and_then(|()| fs::remove_file(path))
+        .and_then(|()| Ok(rustix::fs::unlinkat(directory, name(path), AtFlags::empty())?))
         .map_err(Error::io("remove", path))
 }
 
 /// Makes names in the directory of `path` durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     let directory = parent(path);
-    precede(Effect::SyncDirectory)
-        .and_then(|()| File::open(directory)?.sync_all())
+    Directory::open(directory)
+        .and_then(|directory| directory.sync())
         .map_err(Error::io("sync", directory))
-}
-
-/// Makes a root for caches, with the marks that keep backups and version control away.
-pub(crate) fn make_root(root: &Path) -> Result<()> {
-    if root.is_dir() {
-        return Ok(());
-    }
-    let failed = || Error::io("create", root);
-    let missing: Vec<&Path> = root.ancestors().take_while(|path| !path.is_dir()).collect();
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed())?;
-    for made in missing.into_iter().filter(|path| !path.as_os_str().is_empty()) {
-        // What is synced in it later is of no use if the directory's own name is lost. Where the system
-        // syncs no directories, there is nothing more to be done.
-        let _ = sync_directory(made);
-    }
-    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n\
-        # This directory holds caches of memoised functions and may be deleted.\n";
-    for (name, text) in [("CACHEDIR.TAG", tag), (".gitignore", "*\n")] {
-        File::create(root.join(name))
-            .and_then(|file| write_small(&file, text.as_bytes()))
-            .map_err(failed())?;
-    }
-    Ok(())
 }
 
 /// Names the running kernel; `None` where the system does not tell. A failure for want of descriptors or

@@ -1,0 +1,165 @@
+//! Other users, who may change names on the way to a cache. Most of it needs root, who can be any user.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Dir, command, effort, finish, role};
+use persist_cache::{Error, Exposure, MmapCache};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A user who is nobody on this machine.
+const OTHER: u32 = 54321;
+
+/// Says so if this process can be no other user.
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("not run: this process is not root");
+    }
+    is_root
+}
+
+/// A test as a process of another user, who may read and execute nothing but a copy of the program.
+fn spawn_as_other(test: &str, role: &str, place: &Path) -> (Child, Dir) {
+    let programs = Dir::new();
+    let program = programs.join("program");
+    set_mode(programs.path(), 0o755);
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let model = command(test, role, place);
+    let mut child = Command::new(&program);
+    child.args(model.get_args()).envs(model.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    child.uid(OTHER).gid(OTHER).current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
+    (child.spawn().unwrap(), programs)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// The files at and under a path.
+fn all_below(path: &Path) -> Vec<PathBuf> {
+    let mut found = vec![path.to_path_buf()];
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            found.extend(all_below(&entry.unwrap().path()));
+        }
+    }
+    found
+}
+
+fn open(root: &Path) -> Result<MmapCache, Error> {
+    MmapCache::options().root(root).open("x")
+}
+
+fn exposed(root: &Path) -> (PathBuf, Exposure) {
+    match open(root) {
+        Err(Error::Exposed { path, exposure }) => (path, exposure),
+        other => panic!("{other:?}", other = other.map(|_| "opened")),
+    }
+}
+
+/// Nothing is made below a directory in which others could exchange it, and nothing there is mapped.
+#[test]
+fn a_place_that_others_could_exchange_is_refused() {
+    let dir = Dir::new();
+    let (shared, root) = (dir.join("shared"), dir.join("shared/own/root"));
+    fs::create_dir(&shared).unwrap();
+    let shared = shared.canonicalize().unwrap();
+    set_mode(&shared, 0o777);
+    let refused = (shared.clone(), Exposure::WritableByOthers(0o777));
+    assert_eq!(exposed(&root), refused);
+    assert_eq!(all_below(&shared).len(), 1, "something was made");
+    // Where only owners may change names, as in `/tmp`, nobody can exchange it.
+    set_mode(&shared, 0o1777);
+    drop(open(&root).unwrap());
+    assert!(root.join("CACHEDIR.TAG").exists());
+    set_mode(&shared, 0o777);
+    assert_eq!(exposed(&root), refused);
+    let through_link = dir.join("link");
+    symlink(&root, &through_link).unwrap();
+    assert_eq!(exposed(&through_link), refused, "the way that the link leads is looked at");
+    let copied = MmapCache::options().copy_reads().root(&root).open("x").unwrap();
+    copied.table::<u64, u64>("t").insert(&1, &1).unwrap();
+    if is_root() {
+        set_mode(&shared, 0o775);
+        chown(&shared, None, Some(OTHER)).unwrap();
+        assert_eq!(exposed(&root), (shared.clone(), Exposure::WritableByOthers(0o775)));
+        set_mode(&shared, 0o755);
+        chown(&shared, Some(OTHER), None).unwrap();
+        let foreign = Exposure::ForeignOwner { owner: OTHER, user: 0 };
+        assert_eq!(exposed(&root), (shared.clone(), foreign));
+        chown(&shared, Some(0), None).unwrap();
+    }
+    set_mode(&shared, 0o755);
+    assert!(open(&root).unwrap().table::<u64, u64>("t").contains(&1).unwrap());
+}
+
+/// Another user's link leads where he wants, the next time perhaps elsewhere.
+#[test]
+fn a_link_of_another_user_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let dir = Dir::new();
+    let (link, victim) = (dir.path().canonicalize().unwrap().join("link"), dir.join("victim"));
+    fs::create_dir(&victim).unwrap();
+    symlink(&victim, &link).unwrap();
+    drop(open(&link.join("own")).unwrap());
+    lchown(&link, Some(OTHER), None).unwrap();
+    let foreign = Exposure::ForeignOwner { owner: OTHER, user: 0 };
+    for root in [link.clone(), link.join("own"), link.join("others")] {
+        assert_eq!(exposed(&root), (link.clone(), foreign));
+    }
+    assert!(!victim.join("others").exists() && !victim.join("CACHEDIR.TAG").exists());
+}
+
+/// The other user puts a directory of links in the place of every root that he sees being made.
+#[test]
+fn a_root_exchanged_while_it_is_made_harms_nobody() {
+    const TEST: &str = "a_root_exchanged_while_it_is_made_harms_nobody";
+    if let Some((_, place)) = role() {
+        let secret = place.join("secret");
+        for n in 0_u64.. {
+            let bait = place.join(format!("bait-{n}"));
+            fs::create_dir(&bait).unwrap();
+            for name in ["CACHEDIR.TAG", ".gitignore"] {
+                symlink(&secret, bait.join(name)).unwrap();
+            }
+            let root = place.join(format!("root-{n}"));
+            let mut stolen = place.join(format!("stolen-{n}"));
+            while fs::rename(&root, &stolen).is_err() {
+                if place.join("over").exists() || !place.exists() {
+                    return;
+                }
+            }
+            stolen.set_file_name(format!("root-{n}"));
+            let _ = fs::rename(&bait, &stolen);
+        }
+    }
+    if !is_root() {
+        return;
+    }
+    let dir = Dir::new();
+    set_mode(dir.path(), 0o777);
+    let (secret, victim) = (dir.join("secret"), "nobody else writes this");
+    fs::write(&secret, victim).unwrap();
+    let (mut thief, _programs) = spawn_as_other(TEST, "thief", dir.path());
+    for n in 0..200 * effort() {
+        let root = dir.join(&format!("root-{n}"));
+        // Whoever wins, a call is answered. (Checked, nothing is made there at all.)
+        let _ = MmapCache::options().copy_reads().root(&root).open("x");
+        while !dir.join(&format!("bait-{}", n + 1)).exists() {
+            assert!(thief.try_wait().unwrap().is_none(), "the thief has ended");
+            std::thread::sleep(Duration::from_micros(100)); // Until this one is stolen.
+        }
+        assert_eq!(fs::read_to_string(&secret).unwrap(), victim, "overwritten at root {n}");
+    }
+    fs::write(dir.join("over"), "").unwrap();
+    finish(thief);
+    assert_eq!(secret.metadata().unwrap().uid(), 0);
+}
