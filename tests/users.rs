@@ -1,19 +1,23 @@
-//! Other users, who may change names on the way to a cache. Most of it needs root, who can be any user.
+//! Other users: those who may change names on the way to a cache, and what they put beside it. Most of it needs root, who can be any user.
 #![allow(missing_docs)]
 
 mod common;
 
 use common::{Dir, command, effort, finish, role};
-use persist_cache::{Error, Exposure, MmapCache};
+use persist_cache::{Cached, Error, Exposure, MmapCache, OpenOptions};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 /// A user who is nobody on this machine.
 const OTHER: u32 = 54321;
+
+/// Longer than anything here takes.
+const HANG: Duration = Duration::from_secs(30);
 
 /// Says so if this process can be no other user.
 fn is_root() -> bool {
@@ -162,4 +166,104 @@ fn a_root_exchanged_while_it_is_made_harms_nobody() {
     fs::write(dir.join("over"), "").unwrap();
     finish(thief);
     assert_eq!(secret.metadata().unwrap().uid(), 0);
+}
+
+/// What another user has put where a compaction prepares its file does not become the cache.
+#[test]
+fn a_planted_successor_is_not_taken() {
+    if !is_root() {
+        return;
+    }
+    let dir = Dir::new();
+    set_mode(dir.path(), 0o1777);
+    let (path, new) = (dir.join("x.pcache"), dir.join("x.pcache.new"));
+    let cache = MmapCache::options().copy_reads().open_at(&path).unwrap();
+    let table = cache.table::<u64, u64>("t");
+    table.insert_many((0..100).map(|key| (key, key))).unwrap();
+    for (owner, mode) in [(OTHER, 0o666), (OTHER, 0o600), (0, 0o622)] {
+        fs::write(&new, "planted").unwrap();
+        chown(&new, Some(owner), None).unwrap();
+        set_mode(&new, mode);
+        let planted = fs::OpenOptions::new().write(true).open(&new).unwrap();
+        cache.compact().unwrap();
+        let data = fs::metadata(&path).unwrap();
+        assert_ne!(data.ino(), planted.metadata().unwrap().ino(), "it is the cache");
+        assert_eq!((data.uid(), data.mode() & 0o777), (0, 0o600));
+        assert!(!new.exists());
+        assert!((0..100).all(|key| *table.get(&key).unwrap().unwrap() == key));
+    }
+    // Nor is what somebody is preparing taken from him.
+    fs::write(&new, "planted").unwrap();
+    let held = fs::File::open(&new).unwrap();
+    fs4::FileExt::lock(&held).unwrap();
+    assert!(matches!(cache.compact(), Err(Error::Busy { .. })));
+    fs::remove_file(&new).unwrap();
+    let victim = dir.join("victim");
+    fs::write(&victim, "victim").unwrap();
+    symlink(&victim, &new).unwrap();
+    let error = cache.compact().map(drop).unwrap_err();
+    assert!(matches!(error, Error::Exposed { exposure: Exposure::Symlink, .. }), "{error}");
+    assert_eq!(fs::read(&victim).unwrap(), b"victim");
+}
+
+/// Nor is it taken where it cannot be removed.
+#[test]
+fn a_planted_successor_that_stays_is_an_error() {
+    const TEST: &str = "a_planted_successor_that_stays_is_an_error";
+    if let Some((_, place)) = role() {
+        let path = place.join("x.pcache");
+        let cache = MmapCache::options().copy_reads().open_at(path).unwrap();
+        let table = cache.table::<u64, u64>("t");
+        table.insert(&1, &1).unwrap();
+        let error = cache.compact().map(drop).unwrap_err();
+        let foreign = Exposure::ForeignOwner { owner: 0, user: OTHER };
+        assert!(matches!(error, Error::Exposed { exposure, .. } if exposure == foreign), "{error}");
+        assert_eq!(*table.get(&1).unwrap().unwrap(), 1);
+        return;
+    }
+    if !is_root() {
+        return;
+    }
+    for mode in [0o666, 0o600] {
+        let dir = Dir::new();
+        set_mode(dir.path(), 0o1777);
+        fs::write(dir.join("x.pcache.new"), "planted").unwrap();
+        set_mode(&dir.join("x.pcache.new"), mode);
+        let (child, _programs) = spawn_as_other(TEST, "child", dir.path());
+        finish(child);
+        assert_eq!(fs::metadata(dir.join("x.pcache")).unwrap().uid(), OTHER);
+        assert_eq!(fs::read(dir.join("x.pcache.new")).unwrap(), b"planted");
+    }
+}
+
+/// Whoever may lock a sidecar for good could keep all others waiting.
+#[test]
+fn a_sidecar_of_another_user_makes_nobody_wait() {
+    if !is_root() {
+        return;
+    }
+    let dir = Dir::new();
+    let open = |care: fn(OpenOptions) -> OpenOptions| {
+        let options = MmapCache::options().root(dir.path()).claim_timeout(HANG);
+        care(options).open("x").unwrap()
+    };
+    // Stores of different kinds are as far apart as two processes.
+    let (one, other) = (open(|options| options), open(OpenOptions::copy_reads));
+    let (arrived, arrival) = mpsc::channel();
+    let (done, is_done) = mpsc::channel();
+    let (arrived, is_done) = (Mutex::new(arrived), Mutex::new(is_done));
+    let slow = one.memoize_as("f", |n: &u64| {
+        arrived.lock().unwrap().send(()).unwrap();
+        is_done.lock().unwrap().recv_timeout(HANG).map_or(0, |()| n + 1)
+    });
+    std::thread::scope(|scope| {
+        let led = scope.spawn(|| Cached::into_owned(slow.call(&1)));
+        arrival.recv_timeout(HANG).unwrap();
+        let sidecar = one.path().with_extension("pcache.claims");
+        chown(&sidecar, Some(OTHER), Some(OTHER)).unwrap();
+        set_mode(&sidecar, 0o666);
+        assert_eq!(*other.memoize_as("f", |n: &u64| n + 1).call(&1), 2);
+        done.send(()).unwrap();
+        assert_eq!(led.join().unwrap(), 2, "the other one waited");
+    });
 }

@@ -135,7 +135,9 @@ pub(super) fn copy_to(
     let barrier = bulk.barrier.max(ledger.get(word::BARRIER)?);
     let words = bulk.words(seq, barrier);
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
-    let next = Region::attach(new.share()?, bulk.facts, Care::Trusted)?;
+    // Mapped only if the old one is: it is to have the owner of that, who could cut it while it is prepared.
+    let care = if region.map().is_some() { Care::Trusted } else { Care::Copied };
+    let next = Region::attach(new.share()?, bulk.facts, care)?;
     Ok((next, bulk, at))
 }
 

@@ -110,6 +110,15 @@ pub(crate) fn open_sidecar(path: &Path) -> Result<File> {
     let directory = Directory::open(parent(&path)).map_err(failed())?;
     loop {
         if let Some(file) = open_in(&directory, &path, true)? {
+            let data = file.metadata().map_err(failed())?;
+            if !data.is_file() {
+                return Err(exposed(&path, Exposure::NotAFile));
+            }
+            // A stranger's could be locked for good, and every computation would wait for him.
+            let keeper = directory.owner().map_err(failed())?.0;
+            if data.uid() != keeper && data.uid() != 0 {
+                check_owner(&path, data.uid(), 0)?;
+            }
             return Ok(file);
         }
         match directory.create(name(&path), PRIVATE) {
@@ -187,34 +196,45 @@ pub(crate) struct Replacement {
     has_name: Cell<bool>,
 }
 
+/// How often the name of a replacement is tried for.
+const TRIES: u32 = 4;
+
 impl Replacement {
     /// Takes the sibling of `path`, empty. `None` if another process has it.
     pub(crate) fn begin(path: &Path) -> Result<Option<Replacement>> {
         let path = sibling(path);
         let failed = || Error::io("create", &path);
-        let directory = Directory::open(parent(&path)).map_err(failed())?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(&directory, name(&path), flags, PRIVATE);
-        let file = File::from(file.map_err(io::Error::from).map_err(failed())?);
-        let binding = locality(&file).map_err(failed())? == Locality::Binding;
-        let file = CacheFile::new(file, &path, true, binding);
-        if !file.try_lock().map_err(failed())? {
-            return Ok(None);
-        }
-        // Between opening and locking its former holder may have renamed it: then it is the cache.
-        let data = file.inner().metadata().map_err(failed())?;
-        if !is_at(&file, &path).map_err(failed())? || data.nlink() != 1 {
-            // Not by closing alone: a child forked meanwhile has the descriptor too.
-            file.unlock();
-            return match data.nlink() {
-                0 | 1 => Ok(None),
-                links => Err(exposed(&path, Exposure::HardLinks(links))),
+        for _ in 0..TRIES {
+            let directory = Directory::open(parent(&path)).map_err(failed())?;
+            let Some((file, is_made)) = make_or_open(&directory, &path)? else { continue };
+            let binding = locality(&file).map_err(failed())? == Locality::Binding;
+            let file = CacheFile::new(file, &path, true, binding);
+            if !file.try_lock().map_err(failed())? {
+                return Ok(None);
+            }
+            let new = Replacement { file, directory, has_name: Cell::new(false) };
+            // Between opening and locking its former holder may have renamed it: then it is the cache.
+            let data = new.file.inner().metadata().map_err(failed())?;
+            if data.nlink() == 0 || !is_at(&new.file, &path).map_err(failed())? {
+                return Ok(None);
+            }
+            let judged = match (data.is_file(), data.nlink()) {
+                (false, _) => Err(exposed(&path, Exposure::NotAFile)),
+                (true, 2..) => return Err(exposed(&path, Exposure::HardLinks(data.nlink()))),
+                (true, _) => check_owner(&path, data.uid(), data.mode()),
             };
+            if let (false, Err(exposure)) = (is_made, judged) {
+                // Who put it there could write it when it is the cache. Its lock keeps whoever keeps to the
+                // protocol from taking it, and its name, meanwhile.
+                remove_in(&new.directory, &path).map_err(|_| exposure)?;
+                continue;
+            }
+            // A leftover of one who died: nobody has it mapped, since it never was at its path.
+            new.has_name.set(true);
+            new.empty()?;
+            return Ok(Some(new));
         }
-        // A leftover of one who died: nobody has it mapped, since it never was at its path.
-        let new = Replacement { file, directory, has_name: Cell::new(true) };
-        new.empty()?;
-        Ok(Some(new))
+        Err(Error::Unstable { path })
     }
 
     /// Gives up what was written so far.
@@ -249,6 +269,20 @@ impl Drop for Replacement {
         // Not by closing alone: a child forked meanwhile has the descriptor too.
         self.file.unlock();
     }
+}
+
+/// Makes the file at `path`, or opens the one that is there; `true` if it was made. `None` if that has just
+/// gone.
+fn make_or_open(directory: &Directory, path: &Path) -> Result<Option<(File, bool)>> {
+    match directory.create(name(path), PRIVATE) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made.map(|file| Some((file, true))).map_err(Error::io("create", path)),
+    }
+    let opened = open_in(directory, path, true);
+    if let (Err(Error::Io { .. }), Ok(data)) = (&opened, path.symlink_metadata()) {
+        check_owner(path, data.uid(), 0)?; // Says why, if that is why.
+    }
+    Ok(opened?.map(|file| (file, false)))
 }
 
 /// Whether the file at `path` is this one. Compared with a file held open, whose number cannot be

@@ -2,6 +2,7 @@
 //! left out here.
 
 mod beside;
+mod creation;
 mod cuts;
 mod holds;
 mod hostile;
