@@ -75,7 +75,8 @@ impl OpenOptions {
     ///
     /// Neither it nor a directory above it may belong to a user other than this one and root, or be writable
     /// by others (but, as `/tmp` is, sticky, or by a group that is this user's alone): else opening is an
-    /// [`Error::Exposed`], since they could put another directory in its place.
+    /// [`Error::Exposed`], since they could put another directory in its place. What root makes in a user's
+    /// directory through [`copy_reads`](OpenOptions::copy_reads) is the user's.
     pub fn root(mut self, root: impl AsRef<Path>) -> OpenOptions {
         self.root = Some(root.as_ref().to_path_buf());
         self

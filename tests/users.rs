@@ -1,4 +1,5 @@
-//! Other users: those who may change names on the way to a cache, and what they put beside it. Most of it needs root, who can be any user.
+//! Other users: those who may change names on the way to a cache, those whose directory it lies in, and
+//! what they put beside it. Most of it needs root, who can be any user.
 #![allow(missing_docs)]
 
 mod common;
@@ -6,6 +7,7 @@ mod common;
 use common::{Dir, command, effort, finish, role};
 use persist_cache::{Cached, Error, Exposure, MmapCache, OpenOptions};
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -234,6 +236,92 @@ fn a_planted_successor_that_stays_is_an_error() {
         assert_eq!(fs::metadata(dir.join("x.pcache")).unwrap().uid(), OTHER);
         assert_eq!(fs::read(dir.join("x.pcache.new")).unwrap(), b"planted");
     }
+}
+
+/// What root makes in a user's directory is the user's, who goes on with it as if he had made it.
+#[test]
+fn root_leaves_nothing_that_the_user_cannot_write() {
+    const TEST: &str = "root_leaves_nothing_that_the_user_cannot_write";
+    if let Some((_, root)) = role() {
+        let cache = open(&root).unwrap();
+        let table = cache.table::<u64, u64>("t");
+        assert_eq!(*table.get(&1).unwrap().unwrap(), 1);
+        table.insert(&2, &2).unwrap();
+        assert_eq!(*cache.memoize_as("f", |n: &u64| n + 1).call(&7), 8);
+        cache.compact().unwrap();
+        return;
+    }
+    if !is_root() {
+        return;
+    }
+    let dir = Dir::new();
+    let home = dir.path().canonicalize().unwrap();
+    chown(&home, Some(OTHER), Some(OTHER)).unwrap();
+    let root = home.join("project/caches");
+    let foreign = Exposure::ForeignOwner { owner: OTHER, user: 0 };
+    assert_eq!(exposed(&root), (home.clone(), foreign));
+    assert!(!home.join("project").exists());
+    let use_it = |expected: u64| {
+        let cache = MmapCache::options().copy_reads().root(&root).open("x").unwrap();
+        let table = cache.table::<u64, u64>("t");
+        assert_eq!(table.get(&2).unwrap().map_or(0, Cached::into_owned), expected);
+        table.insert(&1, &1).unwrap();
+        assert_eq!(*cache.memoize_as("f", |n: &u64| n + 1).call(&expected), expected + 1);
+        cache.compact().unwrap();
+        table.insert(&3, &3).unwrap();
+        for path in all_below(&home) {
+            let data = fs::symlink_metadata(&path).unwrap();
+            assert_eq!((data.uid(), data.gid()), (OTHER, OTHER), "{}", path.display());
+        }
+        // The directory, its parent and its parent's, two marks, the cache, the sidecar.
+        assert_eq!(all_below(&home).len(), 7);
+        cache.path().to_path_buf()
+    };
+    let path = use_it(0);
+    set_mode(&path, 0o640);
+    let (child, _programs) = spawn_as_other(TEST, "user", &root);
+    finish(child);
+    use_it(2);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640, "it keeps its mode");
+    assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
+}
+
+/// Who cannot give a file its owner does not replace it.
+#[test]
+fn a_file_keeps_its_owner_or_stays() {
+    const TEST: &str = "a_file_keeps_its_owner_or_stays";
+    if let Some((_, place)) = role() {
+        let cache = MmapCache::options().copy_reads().open_at(place.join("x.pcache")).unwrap();
+        let table = cache.table::<u64, u64>("t");
+        assert_eq!(*table.get(&1).unwrap().unwrap(), 1);
+        let Err(Error::Io { action, source, .. }) = cache.compact() else { panic!("compacted") };
+        assert_eq!((action, source.kind()), ("keep the owner of", io::ErrorKind::PermissionDenied));
+        table.insert(&2, &2).unwrap();
+        return;
+    }
+    if !is_root() {
+        return;
+    }
+    let dir = Dir::new();
+    set_mode(dir.path(), 0o777);
+    let path = dir.join("x.pcache");
+    let cache = MmapCache::options().copy_reads().open_at(&path).unwrap();
+    let table = cache.table::<u64, u64>("t");
+    table.insert(&1, &1).unwrap();
+    set_mode(&path, 0o666);
+    let inode = fs::metadata(&path).unwrap().ino();
+    let (child, _programs) = spawn_as_other(TEST, "child", dir.path());
+    finish(child);
+    let data = fs::metadata(&path).unwrap();
+    assert_eq!((data.ino(), data.uid(), data.mode() & 0o777), (inode, 0, 0o666));
+    assert_eq!(*table.get(&2).unwrap().unwrap(), 2);
+    assert!(!dir.join("x.pcache.new").exists());
+    // Who can does.
+    chown(&path, None, Some(OTHER)).unwrap();
+    cache.compact().unwrap();
+    let data = fs::metadata(&path).unwrap();
+    assert_eq!((data.uid(), data.gid(), data.mode() & 0o777), (0, OTHER, 0o666));
+    assert_ne!(data.ino(), inode);
 }
 
 /// Whoever may lock a sidecar for good could keep all others waiting.

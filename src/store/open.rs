@@ -104,7 +104,7 @@ fn replace_blank(location: &Location, blank: &CacheFile) -> Result<()> {
     fill(&new.file, &new_facts())
         .and_then(|()| new.file.sync())
         .map_err(Error::io("create", path))?;
-    new.publish(path)
+    new.publish(path, blank)
 }
 
 /// The facts of a file; `None` if it is blank.

@@ -344,7 +344,7 @@ pub(crate) fn take_place(old: &Region, new: &Replacement) -> Result<()> {
     if !old.is_at_path() {
         return Err(Error::Unstable { path: old.file().path().to_path_buf() });
     }
-    hand_over(old.journal().ledger, || new.publish(old.file().path()))
+    hand_over(old.journal().ledger, || new.publish(old.file().path(), old.file()))
 }
 
 /// Ends the life of a locked file by what `change` does to its name.

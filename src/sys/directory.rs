@@ -12,7 +12,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Component, Path, PathBuf};
 
 /// How many links a path may lead through: as many as Linux follows.
@@ -86,11 +86,28 @@ impl Directory {
         self.to_file()?.sync_all()
     }
 
-    /// Makes a file of this name, which must be new; for reading and writing.
+    /// Makes a file of this name, which must be new; for reading and writing. It is the directory's
+    /// owner's: see [`give`](Directory::give).
     pub(crate) fn create(&self, name: &OsStr, mode: Mode) -> io::Result<File> {
         // Neither flag follows a link, wherever that leads.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        Ok(File::from(rustix::fs::openat(self, name, flags | OFlags::CLOEXEC, mode)?))
+        let file = File::from(rustix::fs::openat(self, name, flags | OFlags::CLOEXEC, mode)?);
+        self.give(&file)?;
+        Ok(file)
+    }
+
+    /// Root leaves nothing in a user's directory that its owner could not write: what this process has made
+    /// there becomes the owner's.
+    pub(crate) fn give(&self, made: &File) -> io::Result<()> {
+        if !geteuid().is_root() {
+            return Ok(());
+        }
+        let (owner, group) = self.owner()?;
+        if owner == 0 {
+            return Ok(());
+        }
+        precede(Effect::Own)?;
+        fchown(made, Some(owner), Some(group))
     }
 
     /// Writes a small file, unless there is one of that name.
@@ -221,6 +238,9 @@ impl Walk {
         let descriptor = self.at.enter(&name).map_err(io::Error::from).map_err(failed())?;
         let made = Directory { descriptor, path: path.clone() };
         let is_own = is_own_and_empty(&made).map_err(failed())?;
+        if is_own {
+            made.to_file().and_then(|file| self.at.give(&file)).map_err(failed())?;
+        }
         // What is synced in it later is of no use if the directory's own name is lost. Where the system
         // syncs no directories, there is nothing more to be done.
         let _ = self.at.sync();
@@ -245,8 +265,8 @@ impl Walk {
     }
 }
 
-/// Whether a directory is this user's and nothing is in it: where others can change names, what was made may be
-/// another one by now.
+/// Whether a directory is this user's and nothing is in it. What is given away must be what was made: where
+/// others can change names, it may be another one by now.
 fn is_own_and_empty(directory: &Directory) -> io::Result<bool> {
     if directory.owner()?.0 != geteuid().as_raw() {
         return Ok(false);

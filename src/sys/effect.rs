@@ -32,6 +32,8 @@ pub(crate) enum Effect<'a> {
     SyncDirectory,
     /// A directory is made.
     MakeDirectory,
+    /// A file or a directory gets another owner or mode.
+    Own,
 }
 
 /// Called before each effect, which is not done if this fails.

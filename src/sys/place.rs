@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -166,6 +166,7 @@ pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -
     let failed = || Error::io("create", path);
     let directory = Directory::open(parent(path)).map_err(failed())?;
     if let Some(file) = create_unnamed(&directory).map_err(failed())? {
+        directory.give(&file).map_err(failed())?;
         let file = CacheFile::new(file, path, true, false);
         // On the device before it has a name: no power cut leaves half a header at the path.
         fill(&file).and_then(|()| file.sync()).map_err(failed())?;
@@ -183,7 +184,7 @@ pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -
         return Ok(false);
     }
     fill(&new.file).and_then(|()| new.file.sync()).map_err(failed())?;
-    new.publish(path)?;
+    new.rename(path)?;
     Ok(true)
 }
 
@@ -249,13 +250,38 @@ impl Replacement {
         Ok(CacheFile::new(file, self.file.path(), true, self.file.is_binding()))
     }
 
-    /// Puts the file in place of what is at `path`. Its lock stays until it is dropped.
-    pub(crate) fn publish(&self, path: &Path) -> Result<()> {
+    /// Puts the file in place of `former` at `path`, whose owner and mode it takes. Its lock stays until it
+    /// is dropped.
+    pub(crate) fn publish(&self, path: &Path, former: &CacheFile) -> Result<()> {
+        self.inherit(former).map_err(Error::io("keep the owner of", path))?;
+        self.rename(path)
+    }
+
+    fn rename(&self, path: &Path) -> Result<()> {
         let (directory, from) = (&self.directory, self.file.path());
         precede(Effect::Rename { from })
             .and_then(|()| Ok(rustix::fs::renameat(directory, name(from), directory, name(path))?))
             .map_err(Error::io("replace", path))?;
         self.has_name.set(false);
+        Ok(())
+    }
+
+    /// Gives the file the owner and the mode of another: who could use that one can use this one.
+    fn inherit(&self, former: &CacheFile) -> io::Result<()> {
+        let (old, new) = (former.inner().metadata()?, self.file.inner().metadata()?);
+        let mut mode = old.mode() & 0o777;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            precede(Effect::Own)?;
+            match std::os::unix::fs::fchown(self.file.inner(), Some(old.uid()), Some(old.gid())) {
+                // Its group is none of this user's, and this file's may not do what that could.
+                Err(_) if old.uid() == new.uid() => mode &= !0o070,
+                result => result?,
+            }
+        }
+        if mode != new.mode() & 0o777 {
+            precede(Effect::Own)?;
+            self.file.inner().set_permissions(fs::Permissions::from_mode(mode))?;
+        }
         Ok(())
     }
 }
