@@ -148,6 +148,19 @@ pub enum Error {
         /// How much was encoded before memory ran out, in bytes.
         size: u64,
     },
+    /// The archive of a value does not pass rkyv's validation, so that whoever meets it would refuse it: more
+    /// pointers than `depth_max` lie one within another, or its type's own implementation of `Archive` or
+    /// `Serialize` archives what is no value of the type. It was not stored.
+    #[error(
+        "the archive of this value is not valid: {source}; nest no more than {depth_max} pointers within \
+         each other, or mend the rkyv implementation of its type"
+    )]
+    Invalid {
+        /// How many pointers may lie one within another.
+        depth_max: usize,
+        /// rkyv's reason.
+        source: rkyv::rancor::BoxedError,
+    },
     /// rkyv could not archive a value, or could not bring an archived one back.
     #[error("rkyv cannot convert this value: {source}")]
     Convert {
@@ -211,6 +224,7 @@ impl Error {
             | Error::Disabled
             | Error::TooLarge { .. }
             | Error::OverLimit { .. }
+            | Error::Invalid { .. }
             | Error::Setting { .. }
             | Error::Convert { .. } => false,
         }

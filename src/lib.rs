@@ -68,7 +68,8 @@
 //!    another thread writes.
 //! 4. **Many processes, one file, no server.** A stopped process blocks no reader, and writers to their
 //!    deadline only.
-//! 5. **The cache never breaks the program.** What cannot be stored is returned, and counted.
+//! 5. **The cache never breaks the program.** What cannot be stored is returned, and counted. (What has no
+//!    valid [archive](Error::Invalid) cannot be read in place, so that calls which return a [`Cached`] panic.)
 //! 6. **Held values stay valid**, whatever is cleared, compacted or deleted meanwhile.
 //!
 //! 7. **One computation per key.** Threads, tasks and processes that miss the same result at once wait for
@@ -119,6 +120,12 @@
 //! boundary, as it is for `/proc/self/mem`. So is a device that fails under a mapped page: SIGBUS. Where
 //! that matters, [`OpenOptions::copy_reads`] maps nothing.
 //!
+//! A value is accessed when rkyv's validation has passed its bytes, once in each process, whoever wrote them.
+//! So it is as safe as rkyv's own `access`: types that derive rkyv's traits reach none of the open reports on
+//! the soundness of its version 0.8.18, unless they have `#[rkyv(niche = ..)]` in an enum's field, an enum's
+//! discriminant that depends on `Self`, a packed archived type, or a `Niching`, `LayoutRaw` or
+//! `ArchivePointee` by hand.
+//!
 //! A process that forks may go on using its caches in the child. A lock that the parent held when it
 //! was killed, or its claim to a computation, is free once the child has ended, too.
 //!
@@ -144,9 +151,11 @@ mod file_key;
 mod schema;
 mod sequence;
 mod warrant;
+mod archive;
 mod value;
 mod scope;
 mod handle;
+mod outcome;
 mod section;
 mod recording;
 mod table;
@@ -161,6 +170,9 @@ mod proof;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use archive::CacheValue;
+#[doc(hidden)]
+pub use archive::Sink;
 pub use cache::{MmapCache, clear, delete, flush};
 pub use error::{Error, Exposure, Result};
 pub use file_key::FileKey;
@@ -219,9 +231,7 @@ pub use store::compact::Compaction;
 pub use store::stats::Stats;
 pub use store::verify::{Finding, Verification};
 pub use table::Table;
-#[doc(hidden)]
-pub use value::Sink;
-pub use value::{CacheValue, Cached};
+pub use value::Cached;
 
 /// What the macros' expansions name. Anything here may change in any release.
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 //! one. Neither needs memory for more than a chunk of them: what is recorded is spooled, and beyond a
 //! MiB to a file without a name beside the cache.
 
+use crate::archive::CacheValue;
 use crate::error::{Error, Result};
 use crate::format::record::Identity;
 use crate::handle::Handle;
@@ -11,7 +12,7 @@ use crate::store::write::Terms;
 use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::task::offload;
 use crate::sys::{clock, map, place};
-use crate::value::{CacheValue, Chunk, Items};
+use crate::value::{Chunk, Items};
 use crate::warrant::Sequence;
 use std::convert::Infallible;
 use std::fmt;
@@ -161,7 +162,7 @@ impl<V: CacheValue> Recording<V> {
         let path = section.parts()?.0.location.path.clone();
         let handle = Arc::clone(&section.handle);
         let spool = Spool { handle, path, memory: Vec::new(), file: None };
-        let (section, chunk) = (Arc::clone(section), Chunk::new());
+        let (section, chunk) = (Arc::clone(section), Chunk::new(terms.is_wary()));
         Some(Recording { section, identity, terms, chunk, spool, count: 0, cost: Duration::ZERO })
     }
 

@@ -2,10 +2,12 @@
 //! made of. Where a found record becomes a value, and a computed value a record; and the way of a call
 //! that misses, from its look-up through its claim to the stored result, in plain and in async code.
 
+use crate::archive::{CacheValue, encode, encode_owned, may_be_too_deep, validate};
 use crate::error::{Error, Result};
 use crate::format::record::Identity;
 use crate::handle::Handle;
 use crate::key::{CacheKey, KeySchema, identify};
+use crate::outcome::{Outcome, Wanted};
 use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name, Scope};
 use crate::store::approach::{Approach, Lead, Step};
@@ -17,8 +19,9 @@ use crate::store::region::Region;
 use crate::store::write::{Entry, ScopeRecord, Terms};
 use crate::store::{Found, Hit, Store, Token};
 use crate::sys::task::{offload, sleep};
-use crate::value::{CacheValue, Cached, Items, encode, encode_owned};
+use crate::value::{Cached, Items};
 use crate::warrant::{Sequence, Shape, Warrant};
+use rkyv::util::AlignedVec;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,27 +33,6 @@ pub(crate) struct Section<V> {
     pub(crate) scope: Scope,
     /// `None`: another type or function has a scope of this hash, and this one is never used.
     warrant: Option<Warrant<V>>,
-}
-
-/// What a call came to.
-pub(crate) enum Outcome<V: CacheValue> {
-    /// It was there.
-    Found(Cached<V>),
-    /// It was computed, and may have been stored.
-    Made(V, Option<Cached<V>>),
-}
-
-impl<V: CacheValue> Outcome<V> {
-    /// The value as it is stored, or as it would be.
-    pub(crate) fn into_cached(self) -> Cached<V> {
-        match self {
-            Outcome::Found(cached) | Outcome::Made(_, Some(cached)) => cached,
-            Outcome::Made(value, None) => match Cached::from_value(&value) {
-                Ok(cached) => cached,
-                Err(error) => panic!("a memoised function's result must be archivable: {error}"),
-            },
-        }
-    }
 }
 
 /// Payloads up to this are stored by the task itself; copying more would keep its thread too long.
@@ -132,7 +114,7 @@ impl<V> Section<V> {
         payload: &'a [u8],
         cost: Duration,
     ) -> Entry<'a> {
-        Entry { identity, payload, ttl: self.view().ttl(), cost }
+        Entry { identity, payload, ttl: self.view().ttl(), cost, is_valid: false }
     }
 
     pub(crate) fn scope_record(&self) -> ScopeRecord<'_> {
@@ -148,22 +130,12 @@ impl<V> Section<V> {
         cost: Duration,
         terms: Terms,
     ) -> Result<Option<Found>> {
-        let Some((store, _)) = self.parts() else { return Ok(None) };
-        self.put_until(&store.deadline(), identity, payload, cost, terms)
+        self.put_entry(&self.entry(identity, payload, cost), terms)
     }
 
-    fn put_until(
-        &self,
-        deadline: &Deadline,
-        identity: Identity,
-        payload: &[u8],
-        cost: Duration,
-        terms: Terms,
-    ) -> Result<Option<Found>> {
+    fn put_entry(&self, entry: &Entry<'_>, terms: Terms) -> Result<Option<Found>> {
         let Some((store, _)) = self.parts() else { return Ok(None) };
-        self.handle.check_size(payload.len() as u64)?;
-        let entry = self.entry(identity, payload, cost);
-        store.put(&entry, &self.scope_record(), terms, deadline)
+        store.put(entry, &self.scope_record(), terms, &store.deadline())
     }
 }
 
@@ -233,8 +205,9 @@ impl<V: CacheValue> Section<V> {
     /// Stores a value in any case, and returns it as it is stored.
     pub(crate) fn insert(&self, identity: Identity, value: &V) -> Result<Cached<V>> {
         let Some((_, warrant)) = self.parts() else { return Cached::from_value(value) };
-        let put = |payload: &[u8]| self.put(identity, payload, Duration::ZERO, Terms::Replace);
-        match encode(value, put)??.and_then(|found| Cached::admit(found, warrant)) {
+        let archived = Wanted::Archived;
+        let stored = self.store(identity, value, Duration::ZERO, Terms::Replace, archived)?;
+        match stored.and_then(|found| Cached::admit(found, warrant)) {
             Some(cached) => Ok(cached),
             None => Cached::from_value(value),
         }
@@ -255,11 +228,42 @@ impl<V: CacheValue> Section<V> {
         Some(Cached::of(hit, warrant))
     }
 
+    /// An entry, if it may be stored. One over the handle's limit is not. An archive that whoever meets it will refuse is not stored: it would be
+    /// computed and stored again and again. What rkyv archives by itself is valid unless it is nested too
+    /// deep, and checking it takes time, so that it is left to who first accesses the record. A type whose
+    /// own implementation archives something else is found out then; what takes the place of a value that
+    /// was refused is checked.
+    fn vet<'a>(&self, entry: Entry<'a>, terms: Terms, wanted: Wanted) -> Result<Entry<'a>> {
+        self.handle.check_size(entry.payload.len() as u64)?;
+        let is_checked =
+            wanted == Wanted::Archived || terms.is_wary() || may_be_too_deep(entry.payload);
+        if is_checked {
+            validate::<V>(entry.payload)?;
+        }
+        Ok(Entry { is_valid: is_checked, ..entry })
+    }
+
+    /// Archives a value and stores it.
+    fn store(
+        &self,
+        identity: Identity,
+        value: &V,
+        cost: Duration,
+        terms: Terms,
+        wanted: Wanted,
+    ) -> Result<Option<Found>> {
+        encode(value, |archive| {
+            let entry = self.entry(identity, archive, cost);
+            self.put_entry(&self.vet(entry, terms, wanted)?, terms)
+        })?
+    }
+
     /// The value, or that of `compute`, which is stored.
     #[cold]
     pub(crate) fn obtain<E>(
         &self,
         identity: &Identity,
+        wanted: Wanted,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<Outcome<V>, E> {
         self.retry();
@@ -280,9 +284,8 @@ impl<V: CacheValue> Section<V> {
         };
         self.count_miss();
         let (value, cost) = led(lead.as_ref(), compute)?;
-        let stored = terms
-            .and_then(|terms| encode(&value, |payload| self.put(*identity, payload, cost, terms))?);
-        Ok(Outcome::Made(value, self.settle(stored, lead.as_mut(), warrant)))
+        let stored = terms.and_then(|terms| self.store(*identity, &value, cost, terms, wanted));
+        Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
     }
 
     /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, and for a lock
@@ -290,6 +293,7 @@ impl<V: CacheValue> Section<V> {
     pub(crate) async fn obtain_async<E, F>(
         self: &Arc<Self>,
         identity: &Identity,
+        wanted: Wanted,
         compute: impl FnOnce() -> F,
     ) -> Result<Outcome<V>, E>
     where
@@ -314,9 +318,9 @@ impl<V: CacheValue> Section<V> {
         self.count_miss();
         let (value, cost) = led_async(lead.as_ref(), compute).await?;
         // Encoded here: a reference to the value would have to be sent between threads with the task.
-        let payload = encode_owned(&value);
-        let stored = self.deliver(*identity, payload, cost, terms).await;
-        Ok(Outcome::Made(value, self.settle(stored, lead.as_mut(), warrant)))
+        let archive = encode_owned(&value);
+        let stored = self.deliver(*identity, archive, cost, terms, wanted).await;
+        Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
     }
 
     /// Computes anew, and stores the value in place of what is there.
@@ -329,7 +333,7 @@ impl<V: CacheValue> Section<V> {
         let terms = self.refresh_terms();
         let (value, cost) = led(None, compute)?;
         let stored = terms.and_then(|terms| match terms {
-            Some(terms) => encode(&value, |payload| self.put(*identity, payload, cost, terms))?,
+            Some(terms) => self.store(*identity, &value, cost, terms, Wanted::Value),
             None => Ok(None),
         });
         stored.inspect_err(|error| self.handle.note(error)).ok();
@@ -349,8 +353,8 @@ impl<V: CacheValue> Section<V> {
         let terms = self.refresh_terms();
         let (value, cost) = led_async(None, compute).await?;
         if let Some(terms) = terms.transpose() {
-            let payload = encode_owned(&value);
-            let stored = self.deliver(*identity, payload, cost, terms).await;
+            let archive = encode_owned(&value);
+            let stored = self.deliver(*identity, archive, cost, terms, Wanted::Value).await;
             stored.inspect_err(|error| self.handle.note(error)).ok();
         }
         Ok(value)
@@ -372,10 +376,12 @@ impl<V: CacheValue> Section<V> {
         Approach::new(store, identity, timeout)
     }
 
-    /// What was stored, as a value; or what went wrong, noted. Who leads tells the others if nothing was.
+    /// What was stored, as a value if its archive is wanted; what went wrong is noted. Who leads tells the
+    /// others if they will find nothing.
     fn settle(
         &self,
         stored: Result<Option<Found>>,
+        wanted: Wanted,
         lead: Option<&mut Lead<'_>>,
         warrant: Warrant<V>,
     ) -> Option<Cached<V>> {
@@ -383,8 +389,11 @@ impl<V: CacheValue> Section<V> {
             self.handle.note(&error);
             None
         });
-        let cached = found.and_then(|found| Cached::admit(found, warrant));
-        if let (None, Some(lead)) = (&cached, lead) {
+        let is_there = found.as_ref().is_some_and(|found| !found.is_absent());
+        let cached = found.filter(|_| wanted == Wanted::Archived);
+        let cached = cached.and_then(|found| Cached::admit(found, warrant));
+        let is_admitted = is_there && (wanted == Wanted::Value || cached.is_some());
+        if let (false, Some(lead)) = (is_admitted, lead) {
             lead.give_up();
         }
         cached
@@ -394,20 +403,26 @@ impl<V: CacheValue> Section<V> {
     async fn deliver(
         self: &Arc<Self>,
         identity: Identity,
-        payload: Result<Vec<u8>>,
+        archive: Result<AlignedVec>,
         cost: Duration,
         terms: Result<Terms>,
+        wanted: Wanted,
     ) -> Result<Option<Found>> {
-        let (payload, terms) = (payload?, terms?);
-        if payload.len() > BRIEF {
+        let (archive, terms) = (archive?, terms?);
+        if archive.len() > BRIEF {
             let section = Arc::clone(self);
-            return offload(move || section.put(identity, &payload, cost, terms)).await;
+            let store = move || {
+                let entry = section.entry(identity, &archive, cost);
+                section.put_entry(&section.vet(entry, terms, wanted)?, terms)
+            };
+            return offload(store).await;
         }
         let Some((store, _)) = self.parts() else { return Ok(None) };
+        let entry = self.vet(self.entry(identity, &archive, cost), terms, wanted)?;
         let deadline = store.deadline();
         loop {
             let at_once = Deadline::after(Duration::ZERO);
-            match self.put_until(&at_once, identity, &payload, cost, terms) {
+            match store.put(&entry, &self.scope_record(), terms, &at_once) {
                 Err(Error::Locked { .. }) if deadline.left().is_some() => sleep(LOCK_PAUSE).await,
                 result => return result,
             }

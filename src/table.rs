@@ -1,15 +1,18 @@
 //! Tables: typed, named parts of a cache, for entries by hand.
 
+use crate::archive::{encode_behind, validate};
 use crate::error::Result;
 use crate::format::record::Identity;
 use crate::handle::Handle;
+use crate::outcome::Wanted;
 use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name};
 use crate::section::Section;
 use crate::store::region::PREFETCH_MAX;
-use crate::value::encode_behind;
+use crate::store::write::Entry;
 use crate::warrant::Shape;
 use crate::{CacheKey, CacheValue, Cached};
+use rkyv::util::AlignedVec;
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
@@ -132,7 +135,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// about as long as taking it.
     ///
     /// # Errors
-    /// If the disk is full, the value too large, the file read-only, or the lock not to be had until
+    /// If the disk is full, the value too large or its archive not valid
+    /// ([`Error::Invalid`](crate::Error::Invalid)), the file read-only, or the lock not to be had until
     /// the deadline ([`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout)). Nothing that was
     /// stored before is lost by it.
     pub fn insert(&self, key: &K, value: &V) -> Result<Cached<V>> {
@@ -158,7 +162,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         entries: impl IntoIterator<Item = (Q, V)>,
     ) -> Result<u64> {
         let mut entries = entries.into_iter();
-        let (mut places, mut archives) = (Vec::new(), Vec::new());
+        let (mut places, mut archives) = (Vec::new(), AlignedVec::new());
         let mut count = 0;
         loop {
             // The iterator is the user's: it runs before the lock is taken.
@@ -168,6 +172,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
                 let Some((key, value)) = entries.next() else { break };
                 let place = encode_behind(&value, &mut archives)?;
                 self.section.handle.check_size(place.len() as u64)?;
+                validate::<V>(&archives[place.clone()])?;
                 places.push((self.section.identify(key.borrow()), place));
             }
             if places.is_empty() {
@@ -175,7 +180,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             }
             let Some((store, _)) = self.section.parts() else { continue };
             let entry = |(identity, place): &(Identity, Range<usize>)| {
-                self.section.entry(*identity, &archives[place.clone()], Duration::ZERO)
+                let archive = &archives[place.clone()];
+                Entry { is_valid: true, ..self.section.entry(*identity, archive, Duration::ZERO) }
             };
             let batch: Vec<_> = places.iter().map(entry).collect();
             store.put_many(&batch, &self.section.scope_record())?;
@@ -197,7 +203,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// [`Stats::store_errors`](crate::Stats::store_errors).
     ///
     /// # Panics
-    /// If `compute` does, in which case nothing is stored; or if rkyv cannot archive the value.
+    /// If `compute` does, in which case nothing is stored; or if there is nothing to read in place: see
+    /// [`Memoized::call`](crate::Memoized::call).
     #[inline(always)]
     pub fn get_or_insert_with(&self, key: &K, compute: impl FnOnce() -> V) -> Cached<V> {
         let Ok(cached) = self.get_or_try_insert_with(key, || Ok::<V, Infallible>(compute()));
@@ -220,7 +227,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         let identity = self.section.identify(key);
         match self.section.hit(&identity) {
             Some(cached) => Ok(cached),
-            None => Ok(self.section.obtain(&identity, compute)?.into_cached()),
+            None => Ok(self.section.obtain(&identity, Wanted::Archived, compute)?.into_cached()),
         }
     }
 }

@@ -4,149 +4,45 @@
 //! # Safety
 //! [`Cached`] and [`Items`] are made here alone, of bytes that never change while they hold their owner,
 //! and that either were checked as archives of `V` just now, or were checked as such before: a record
-//! that this process has seen was checked, or written, under its scope, and a scope belongs to one type
-//! in a process ([`Warrant`]).
+//! that this process has seen was checked under its scope, in place or before it was stored, and a scope
+//! belongs to one type in a process ([`Warrant`]). What this process wrote itself is no exception: rkyv's
+//! `Archive` and `Serialize` are safe traits, so that safe code can archive a slice that is longer than
+//! what it has written.
+//!
+//! What was checked before it was stored is valid in the file too: its bytes are the same, at an address
+//! that is aligned as well, and an archive refers to its parts by their distance.
+//!
+//! The check is rkyv's validation, and no better. It stands on implementations of the unsafe traits
+//! `Portable` (which says: no interior mutability), `CheckBytes` and `Verify`. It also believes safe ones,
+//! reported as unsound: `LayoutRaw` (rkyv/rkyv#692), `Niching` (#694), `ArchivePointee` (#696). It sees
+//! bytes as a type before they are checked: the tag of an enum that is niched and has a field with
+//! `#[rkyv(niche = ..)]` (#698), the metadata of a niched box of a user's own unsized type (#699). And an
+//! enum whose discriminants depend on `Self` has tags that differ from those that are checked (#708).
+//! (As of rkyv 0.8.18; what it reports of packed archived types, #701, concerns their making.) A type
+//! that derives rkyv's traits, without these attributes, discriminants and traits by hand, reaches none of
+//! them. The others reach #692, #694, #696 and #708 by their author's doing alone, and just so through
+//! rkyv's own `access`; #698 and #699 by bytes that no archiving gives, hence by a forged record alone.
 #![expect(unsafe_code, reason = "one of the four files that may: see the safety section")]
 
 #[cfg(test)]
 mod tests;
 
+use crate::archive::{CacheValue, append, check, encode_owned, may_be_too_deep, validate};
 use crate::error::{Error, Result};
-use crate::format::ALIGNMENT;
 use crate::sequence::{CHUNK_SIZE, CHUNK_VALUES, COUNT_SIZE, Parts, count_of, is_plain, root_at};
 use crate::store::region::Sight;
 use crate::store::share::Share;
 use crate::store::{Found, Hit};
 use crate::sys::map::Record;
 use crate::warrant::{Sequence, Warrant};
-use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
-use rkyv::bytecheck::CheckBytes;
-use rkyv::rancor::{BoxedError, Source as _};
-use rkyv::ser::allocator::ArenaHandle;
-use rkyv::ser::{Positional, Writer};
+use rkyv::Archive;
+use rkyv::rancor::BoxedError;
 use rkyv::util::AlignedVec;
-use rkyv::validation::Validator;
-use rkyv::validation::archive::ArchiveValidator;
-use rkyv::validation::shared::SharedValidator;
-use rkyv::{Archive, Deserialize, Portable, Serialize};
-use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::num::NonZeroUsize;
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
-
-/// A result that can be cached: whatever derives rkyv's three traits, and owns what it holds.
-///
-/// ```
-/// use persist_cache::rkyv::{Archive, Deserialize, Serialize};
-///
-/// #[derive(Archive, Serialize, Deserialize)]
-/// #[rkyv(crate = persist_cache::rkyv)]
-/// struct Report { words: u64, longest: String }
-///
-/// fn takes(_: impl persist_cache::CacheValue) {}
-/// takes(Report { words: 6, longest: "question".into() });
-/// ```
-///
-/// Implemented for every such type; there is nothing to implement by hand.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be cached",
-    label = "not a `CacheValue`",
-    note = "derive `rkyv::Archive`, `rkyv::Serialize` and `rkyv::Deserialize` on it",
-    note = "results own what they hold: `String` instead of `&str`",
-    note = "for types of other crates see rkyv's features and `#[rkyv(with = ..)]`"
-)]
-pub trait CacheValue:
-    Sized
-    + 'static
-    + Archive<
-        Archived: Portable
-                      + for<'a> CheckBytes<HighValidator<'a, BoxedError>>
-                      + Deserialize<Self, HighDeserializer<BoxedError>>,
-    >
-    + for<'a> Serialize<HighSerializer<Sink, ArenaHandle<'a>, BoxedError>>
-{
-}
-
-impl<T> CacheValue for T where
-    T: 'static
-        + Archive<
-            Archived: Portable
-                          + for<'a> CheckBytes<HighValidator<'a, BoxedError>>
-                          + Deserialize<T, HighDeserializer<BoxedError>>,
-        >
-        + for<'a> Serialize<HighSerializer<Sink, ArenaHandle<'a>, BoxedError>>
-{
-}
-
-/// Pointers that may lie one within another in an archive: a nested archive must not overflow the
-/// stack of who checks it.
-const DEPTH_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-
-/// Where a value is archived to: a buffer that says so when there is no more memory.
-#[doc(hidden)]
-#[derive(Default)]
-pub struct Sink(Vec<u8>);
-
-impl Positional for Sink {
-    fn pos(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl Writer<BoxedError> for Sink {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), BoxedError> {
-        if self.0.try_reserve(bytes.len()).is_err() {
-            return Err(BoxedError::new(Error::OutOfMemory { size: self.0.len() as u64 }));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-thread_local! {
-    /// A buffer that encoding uses again.
-    static SINK: RefCell<Sink> = RefCell::default();
-}
-
-/// A buffer larger than this is not kept.
-const SINK_KEPT_MAX: usize = 1 << 20;
-
-/// Archives `value` and calls `work` with the bytes.
-pub(crate) fn encode<V: CacheValue, T>(value: &V, work: impl FnOnce(&[u8]) -> T) -> Result<T> {
-    let mut sink = SINK.try_with(RefCell::take).unwrap_or_default();
-    sink.0.clear();
-    let sink = append(value, sink)?;
-    let result = work(&sink.0);
-    if sink.0.capacity() <= SINK_KEPT_MAX {
-        let _ = SINK.try_with(|kept| kept.replace(sink)); // Or the thread is ending.
-    }
-    Ok(result)
-}
-
-fn append<V: CacheValue>(value: &V, sink: Sink) -> Result<Sink> {
-    rkyv::api::high::to_bytes_in::<_, BoxedError>(value, sink)
-        .map_err(|source| Error::Convert { source })
-}
-
-/// Archives `value` behind what the buffer holds; returns where. Archives may be moved as long as they
-/// stay aligned.
-pub(crate) fn encode_behind<V: CacheValue>(
-    value: &V,
-    buffer: &mut Vec<u8>,
-) -> Result<Range<usize>> {
-    buffer.resize(buffer.len().next_multiple_of(ALIGNMENT as usize), 0);
-    let start = buffer.len();
-    *buffer = append(value, Sink(std::mem::take(buffer)))?.0;
-    Ok(start..buffer.len())
-}
-
-/// The archive of `value` in a buffer of its own.
-pub(crate) fn encode_owned<V: CacheValue>(value: &V) -> Result<Vec<u8>> {
-    append(value, Sink::default()).map(|sink| sink.0)
-}
 
 /// A cached result: dereferences to its archived form, in the file itself.
 ///
@@ -195,10 +91,6 @@ impl<V: CacheValue> Cached<V> {
         Cached { archived: NonNull::from(archived), share }
     }
 
-    fn copied(bytes: AlignedVec) -> Cached<V> {
-        Cached::holding(Arc::new(Share::Copy(bytes)), Record::NONE)
-    }
-
     /// What was found in place under a scope that is `V`'s.
     #[inline]
     pub(crate) fn of(hit: Hit, _warrant: Warrant<V>) -> Cached<V> {
@@ -213,11 +105,10 @@ impl<V: CacheValue> Cached<V> {
 
     /// A value that is in no file.
     pub(crate) fn from_value(value: &V) -> Result<Cached<V>> {
-        encode(value, |bytes| {
-            let mut copy = AlignedVec::with_capacity(bytes.len());
-            copy.extend_from_slice(bytes);
-            Cached::copied(copy)
-        })
+        let mut archive = encode_owned(value)?;
+        archive.shrink_to_fit(); // Before the check, as it may move.
+        validate::<V>(&archive)?;
+        Ok(Cached::holding(Arc::new(Share::Copy(archive)), Record::NONE))
     }
 
     /// The value itself: its archive, brought back.
@@ -263,13 +154,6 @@ fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, 
     Some(admitted)
 }
 
-/// Checks bytes that nobody in this process has seen yet.
-fn check<V: CacheValue>(bytes: &[u8]) -> Result<&V::Archived, BoxedError> {
-    let archive = ArchiveValidator::with_max_depth(bytes, Some(DEPTH_MAX));
-    let mut validator = Validator::new(archive, SharedValidator::new());
-    rkyv::api::access_with_context::<V::Archived, _, BoxedError>(bytes, &mut validator)
-}
-
 impl<V: Archive> Deref for Cached<V> {
     type Target = V::Archived;
 
@@ -294,20 +178,26 @@ impl<V: Archive<Archived: fmt::Debug>> fmt::Debug for Cached<V> {
 
 /// Makes a sequence, chunk by chunk.
 pub(crate) struct Chunk<V> {
-    archive: Sink,
+    archive: AlignedVec,
     roots: Vec<u8>,
+    /// Whether each value is checked, and not just those that may be nested too deep.
+    is_wary: bool,
     value: PhantomData<fn(V)>,
 }
 
 impl<V: CacheValue> Chunk<V> {
-    pub(crate) fn new() -> Chunk<V> {
-        Chunk { archive: Sink::default(), roots: Vec::new(), value: PhantomData }
+    pub(crate) fn new(is_wary: bool) -> Chunk<V> {
+        Chunk { archive: AlignedVec::new(), roots: Vec::new(), is_wary, value: PhantomData }
     }
 
-    /// Adds a value; `true` if the chunk should be closed now.
+    /// Adds a value, unless it is one for which the sequence would be refused; `true` if the chunk should
+    /// be closed now.
     pub(crate) fn push(&mut self, value: &V) -> Result<bool> {
-        self.archive = append(value, std::mem::take(&mut self.archive))?;
-        let size = self.archive.0.len();
+        let place = append(value, &mut self.archive)?;
+        let (size, added) = (place.end, &self.archive[place]);
+        if self.is_wary || may_be_too_deep(added) {
+            validate::<V>(added)?;
+        }
         let root = u32::try_from(size - size_of::<V::Archived>()).map_err(|_| Error::TooLarge {
             what: "an item",
             size: size as u64,
@@ -319,7 +209,7 @@ impl<V: CacheValue> Chunk<V> {
 
     /// Closes the chunk: gives its bytes, part by part, and has none afterwards.
     pub(crate) fn close(&mut self, mut give: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let (archive, roots) = (&mut self.archive.0, &mut self.roots);
+        let (archive, roots) = (&mut self.archive, &mut self.roots);
         let (size, count) = (archive.len(), roots.len() / 4);
         if count > 0 {
             give(&[(size as u64).to_le_bytes(), (count as u64).to_le_bytes()].concat())?;

@@ -66,7 +66,9 @@ where
     /// takes over. The function may call itself, and any other.
     ///
     /// # Panics
-    /// If the function does, in which case nothing is stored; or if rkyv cannot archive the value.
+    /// If the function does, in which case nothing is stored; or if there is nothing to read in place, because
+    /// rkyv cannot archive the value ([`Error::Convert`](crate::Error::Convert)) or its archive is not valid
+    /// ([`Error::Invalid`](crate::Error::Invalid)), as that of a value which is nested too deep.
     #[inline(always)]
     pub fn call(&self, key: &K) -> Cached<V> {
         self.table.get_or_insert_with(key, || (self.function)(key))

@@ -2,6 +2,7 @@
 
 use super::Table;
 use crate::error::Result;
+use crate::outcome::Wanted;
 use crate::schema::Schema;
 use crate::{CacheKey, CacheValue, Cached};
 use std::convert::Infallible;
@@ -53,7 +54,7 @@ where
             return cached;
         }
         let compute = || async { Ok::<V, Infallible>((self.function)(key).await) };
-        let Ok(outcome) = section.obtain_async(&identity, compute).await;
+        let Ok(outcome) = section.obtain_async(&identity, Wanted::Archived, compute).await;
         outcome.into_cached()
     }
 
@@ -104,7 +105,7 @@ where
             return Ok(cached);
         }
         let compute = || (self.function)(key);
-        Ok(section.obtain_async(&identity, compute).await?.into_cached())
+        Ok(section.obtain_async(&identity, Wanted::Archived, compute).await?.into_cached())
     }
 
     /// The result for `key`, if it is stored. Never computes.

@@ -6,8 +6,9 @@
 use super::probe::Form;
 use crate::error::Result;
 use crate::format::record::Identity;
+use crate::outcome::{Outcome, Wanted};
 use crate::recording::{CachedIter, CachedStream, Split};
-use crate::section::{Outcome, Section};
+use crate::section::Section;
 use crate::warrant::Sequence;
 use crate::{CacheValue, Cached};
 use futures_core::Stream;
@@ -63,7 +64,8 @@ impl<S: Split> Call<S> {
         S::Value: CacheValue,
     {
         let mut compute = Some(compute);
-        let outcome = self.section.obtain(&self.identity, || S::split(take(&mut compute)()));
+        let compute_once = || S::split(take(&mut compute)());
+        let outcome = self.section.obtain(&self.identity, Wanted::Value, compute_once);
         self.own(outcome).unwrap_or_else(|| take(&mut compute)())
     }
 
@@ -83,7 +85,7 @@ impl<S: Split> Call<S> {
         let mut compute = Some(compute);
         let outcome = {
             let compute = || split::<S>(take(&mut compute)());
-            self.section.obtain_async(&self.identity, compute).await
+            self.section.obtain_async(&self.identity, Wanted::Value, compute).await
         };
         match self.own(outcome) {
             Some(output) => output,
@@ -111,7 +113,8 @@ impl<S: Split> Call<S> {
         if let Some(cached) = self.section.hit(&self.identity) {
             return Ok(same_type(cached));
         }
-        let outcome = self.section.obtain(&self.identity, || S::split(compute()))?;
+        let compute = || S::split(compute());
+        let outcome = self.section.obtain(&self.identity, Wanted::Archived, compute)?;
         Ok(same_type(outcome.into_cached()))
     }
 
@@ -128,7 +131,7 @@ impl<S: Split> Call<S> {
             return Ok(same_type(cached));
         }
         let compute = || split::<S>(compute());
-        let outcome = self.section.obtain_async(&self.identity, compute).await?;
+        let outcome = self.section.obtain_async(&self.identity, Wanted::Archived, compute).await?;
         Ok(same_type(outcome.into_cached()))
     }
 

@@ -28,6 +28,9 @@ pub(crate) struct Entry<'a> {
     pub(crate) ttl: Option<Duration>,
     /// What computing it took.
     pub(crate) cost: Duration,
+    /// Whether the payload was checked as what the scope's values are, so that this process may access it
+    /// as one without another check.
+    pub(crate) is_valid: bool,
 }
 
 /// The record behind a scope, written before its first value.
@@ -65,6 +68,13 @@ enum Ruling {
 struct Place {
     region: Arc<Region>,
     offset: u64,
+}
+
+impl Terms {
+    /// Whether something is there that may have been refused, as what takes its place would be.
+    pub(crate) fn is_wary(&self) -> bool {
+        !matches!(self, Terms::IfAbsent(..))
+    }
 }
 
 impl Entry<'_> {
@@ -182,7 +192,8 @@ impl Store {
         announce(&writer, scope)?;
         let offsets = writer.append(&mut drafts)?;
         if let Backing::Mapped(map) = &writer.region().backing {
-            offsets.iter().filter_map(|offset| map.record(*offset)).for_each(|own| map.mark(&own));
+            let valid = offsets.iter().zip(entries).filter(|(_, entry)| entry.is_valid);
+            valid.filter_map(|(offset, _)| map.record(*offset)).for_each(|own| map.mark(&own));
         }
         Ok(())
     }
@@ -383,14 +394,15 @@ impl Writer<'_> {
         head.is_some_and(|head| record::is_value(&head) && !view.is_expired(&head))
     }
 
-    /// What was just stored, as a look-up would find it. This process wrote it and need not check it.
+    /// What was just stored, as a look-up would find it.
     fn stored(&self, offset: u64, entry: &Entry<'_>) -> Found {
         let sight = match &self.region().backing {
             Backing::Mapped(map) => match map.record(offset) {
                 Some(record) => {
-                    // Only now: the record lies below the tail.
-                    map.mark(&record);
-                    Sight::Mapped { record, is_fresh: false }
+                    if entry.is_valid {
+                        map.mark(&record); // Only now: the record lies below the tail.
+                    }
+                    Sight::Mapped { record, is_fresh: !entry.is_valid }
                 }
                 None => Sight::Absent,
             },

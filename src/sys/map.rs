@@ -101,7 +101,8 @@ impl Map {
         Some(Record { len: record::len(self.head(&record)), ..record })
     }
 
-    /// Notes that this process has verified the record, or has written it.
+    /// Notes that this process has verified the record: its checks, and its payload as what its scope's values
+    /// are.
     pub(crate) fn mark(&self, record: &Record) {
         if let Some((word, bit)) = self.seen_bit(record.offset) {
             word.fetch_or(bit, Ordering::Relaxed); // Relaxed: see `seen`.

@@ -26,24 +26,22 @@ fn a_scope_belongs_to_one_type() {
 #[test]
 fn a_nested_archive_overflows_no_stack() {
     #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-    #[rkyv(serialize_bounds(__S: Writer))]
+    #[rkyv(serialize_bounds(__S: rkyv::ser::Writer))]
     #[rkyv(deserialize_bounds(__D::Error: rkyv::rancor::Source))]
     #[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)))]
     struct Nested(#[rkyv(omit_bounds)] Option<Box<Nested>>);
 
     let nest = |depth| (0..depth).fold(Nested(None), |inner, _| Nested(Some(Box::new(inner))));
-    let encoded = |depth| {
-        let mut bytes = AlignedVec::<16>::new();
-        encode(&nest(depth), |archive| bytes.extend_from_slice(archive)).unwrap();
-        bytes
-    };
-    assert!(check::<Nested>(&encoded(1000)).is_ok());
-    assert!(check::<Nested>(&encoded(1100)).is_err(), "deeper than anyone may ask to check");
+    let encoded = |depth| encode_owned(&nest(depth)).unwrap();
+    assert!(check::<Nested>(&encoded(1024)).is_ok());
+    assert!(check::<Nested>(&encoded(1025)).is_err(), "deeper than anyone may ask to check");
+    let smallest = (0..1025).fold(0, |size, _| size + size_of::<rkyv::RelPtr<u8>>());
+    assert!(may_be_too_deep(&vec![0; smallest]), "so many pointers find room in it");
 }
 
 /// The payload that a recording makes of `values`.
 fn sequence<V: CacheValue>(values: &[V]) -> AlignedVec {
-    let (mut chunk, mut bytes) = (Chunk::new(), AlignedVec::new());
+    let (mut chunk, mut bytes) = (Chunk::new(false), AlignedVec::new());
     let mut take = |part: &[u8]| {
         bytes.extend_from_slice(part);
         Ok(())

@@ -129,7 +129,7 @@ fn a_verified_record_vouches_for_no_other_place() {
     outer.bytes[13] = Kind::VALUE.0;
     outer.bytes[14] = Identity::HASHED;
     outer.bytes[16..].fill(0xab);
-    let value = Entry { identity: outer, payload: b"p", ttl: None, cost: Duration::ZERO };
+    let value = Entry { identity: outer, payload: b"p", ..entry(0, b"") };
     let found = store.put(&value, &SCOPE, Terms::Replace, &store.deadline()).unwrap().unwrap();
     let Sight::Mapped { record, .. } = found.sight else { panic!("mapped") };
     let offset = record.offset();

@@ -67,7 +67,7 @@ const SCOPE: ScopeRecord<'static> = ScopeRecord {
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
 fn entry(key: u64, payload: &[u8]) -> Entry<'_> {
-    Entry { identity: identity(key), payload, ttl: None, cost: Duration::ZERO }
+    Entry { identity: identity(key), payload, ttl: None, cost: Duration::ZERO, is_valid: true }
 }
 
 fn put(store: &Store, key: u64, payload: &[u8]) {
