@@ -3,17 +3,17 @@
 
 use crate::error::{Error, Result};
 use crate::format::ALIGNMENT;
-use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{BoxedError, Source as _};
-use rkyv::ser::allocator::ArenaHandle;
+use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::{Positional, Writer};
 use rkyv::util::AlignedVec;
 use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Deserialize, Portable, RelPtr, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -132,9 +132,11 @@ pub(crate) fn has_memory(size: usize) -> bool {
 thread_local! {
     /// A buffer that encoding uses again.
     static BUFFER: RefCell<AlignedVec> = RefCell::default();
+    /// Memory that rkyv serializes with, used again.
+    static ARENA: Cell<Option<Arena>> = const { Cell::new(None) };
 }
 
-/// A buffer larger than this is not kept.
+/// A buffer, or an arena, larger than this is not kept.
 const KEPT_MAX: usize = 1 << 20;
 
 /// Archives `value` and calls `work` with the bytes, which are aligned as in a file.
@@ -149,10 +151,16 @@ pub(crate) fn encode<V: CacheValue, T>(value: &V, work: impl FnOnce(&[u8]) -> T)
     Ok(result)
 }
 
-/// Archives `value` behind what the buffer holds, which is lost if that fails; returns where.
+/// Archives `value` behind what the buffer holds, which is lost if that fails; returns where. With an arena
+/// of this module's own: rkyv's belongs to the thread, and asking for it while the thread ends panics.
 pub(crate) fn append<V: CacheValue>(value: &V, buffer: &mut AlignedVec) -> Result<Range<usize>> {
     let (start, sink) = (buffer.len(), Sink(std::mem::take(buffer)));
-    let archived = rkyv::api::high::to_bytes_in::<_, BoxedError>(value, sink);
+    // Taken out, so that a value whose serialization archives another has one of its own.
+    let mut arena = ARENA.try_with(Cell::take).ok().flatten().unwrap_or_default();
+    let archived = to_bytes_in_with_alloc::<_, _, BoxedError>(value, sink, arena.acquire());
+    if arena.shrink() <= KEPT_MAX {
+        let _ = ARENA.try_with(|kept| kept.set(Some(arena)));
+    }
     *buffer = archived.map_err(|source| Error::Convert { source })?.0;
     Ok(start..buffer.len())
 }
