@@ -129,6 +129,10 @@
 //! A process that forks may go on using its caches in the child. A lock that the parent held when it
 //! was killed, or its claim to a computation, is free once the child has ended, too.
 //!
+//! A process that has opened a cache has a thread of this library's. It looks twice a second whether another
+//! process has superseded a file, so that an idle process does not keep its disk space; it runs nothing of the
+//! program's, and ends after the last handle.
+//!
 //! # Features
 //!
 //! - `wide` (default): rkyv archives `usize` as 64 bits. Without it rkyv cuts them to 32 bits, silently.

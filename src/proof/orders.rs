@@ -23,6 +23,8 @@ use crate::store::journal::{Draft, Journal};
 use crate::store::region::{Moved, search};
 use crate::store::rewrite::hand_over;
 use crate::sys::Words;
+#[cfg(model = "loom")]
+use crate::sys::biased::{Bias, heavy_barrier};
 use crate::sys::file::Medium;
 use checker::sync::atomic::{AtomicU64, Ordering};
 use checker::sync::{Arc, Mutex};
@@ -409,5 +411,43 @@ fn a_superseded_file_is_left_and_nothing_is_lost() {
         writer.join().unwrap();
         assert_eq!(pair.get(1), Some(11));
         assert_eq!(pair.files[0].load(word::TAIL) & WORD_MASK & 7, 0);
+    });
+}
+
+/// What an owner's uses are beside: two who revoke, of whom at most one takes the value, unless it ends first.
+/// The first use has another one in it, as of a signal handler. The cell complains if anything is done with it
+/// at once with the taking, or that is not known to come before.
+#[cfg(model = "loom")]
+#[test]
+fn what_is_revoked_is_used_by_nobody() {
+    check(|| {
+        let shared = Arc::new((Bias::new(), loom::cell::UnsafeCell::new(())));
+        let revokers = [(); 2].map(|()| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (bias, value) = &*shared;
+                bias.close();
+                let is_taken = heavy_barrier() && bias.take();
+                if is_taken {
+                    value.with_mut(|_| ());
+                }
+                is_taken
+            })
+        });
+        let (bias, value) = &*shared;
+        if bias.enter() {
+            if bias.enter() {
+                value.with(|_| ());
+            }
+            bias.leave();
+            value.with(|_| ());
+        }
+        bias.leave();
+        let is_own = bias.end();
+        if is_own {
+            value.with_mut(|_| ());
+        }
+        let takers = revokers.into_iter().map(|revoker| revoker.join().unwrap());
+        assert_eq!(takers.filter(|is_taken| *is_taken).count() + usize::from(is_own), 1);
     });
 }

@@ -17,6 +17,7 @@ pub(crate) mod rewrite;
 pub(crate) mod recover;
 pub(crate) mod flight;
 pub(crate) mod open;
+pub(crate) mod watch;
 pub(crate) mod approach;
 pub(crate) mod write;
 pub(crate) mod compact;
@@ -37,10 +38,11 @@ use flight::Flights;
 use gate::{Deadline, Gate, Pass};
 use open::{Location, TRIES};
 use region::{Region, Sight};
-use share::{Key, Share, Totals, lock, own_share, release_share, share_of};
+use share::{Key, Share, Shares, Totals, lock, own_share, release_share, share_of};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use watch::{Watched, watch};
 
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
 const PATH_CHECK_INTERVAL: u64 = 100;
@@ -49,7 +51,7 @@ const PATH_CHECK_INTERVAL: u64 = 100;
 pub(crate) struct Store {
     pub(crate) location: Location,
     key: Key,
-    state: PerProcess<State>,
+    state: PerProcess<Arc<State>>,
     pub(crate) totals: Arc<Totals>,
 }
 
@@ -57,6 +59,9 @@ pub(crate) struct Store {
 #[derive(Default)]
 struct State {
     current: Mutex<Option<Arc<Region>>>,
+    /// What threads have of the current region alone: who leaves it takes them away.
+    shares: Shares,
+    is_watched: AtomicBool,
     gate: Gate,
     flights: Flights,
     /// When the path was last looked at, in milliseconds since 1970.
@@ -123,7 +128,7 @@ impl Store {
         let store = Arc::new(Store {
             location: location.clone(),
             key: Key::new(),
-            state: PerProcess::new(State::default()),
+            state: PerProcess::default(),
             totals: Arc::default(),
         });
         store.region_until(deadline)?;
@@ -136,8 +141,8 @@ impl Store {
         Ok(store)
     }
 
-    fn state(&self) -> &State {
-        self.state.get(State::default)
+    fn state(&self) -> &Arc<State> {
+        self.state.get(Arc::default)
     }
 
     /// The file that is the cache now, as far as is known.
@@ -155,7 +160,14 @@ impl Store {
         }
         // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
         let region = open::open(&self.location, deadline)?;
-        Ok(Arc::clone(lock(&self.state().current).get_or_insert(region)))
+        let state = self.state();
+        let region = Arc::clone(lock(&state.current).get_or_insert(region));
+        // Relaxed: one of those who come here has it watched.
+        if !state.is_watched.swap(true, Ordering::Relaxed) {
+            let watched: Weak<State> = Arc::downgrade(state);
+            watch(watched);
+        }
+        Ok(region)
     }
 
     /// The file that is the cache now, by what the one known last says.
@@ -172,14 +184,18 @@ impl Store {
 
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
     pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
-        let former = lock(&self.state().current).take_if(|current| Arc::ptr_eq(current, &old));
-        if former.is_some() {
-            // Let go of the old file first: on a full disk its space may be what the new one needs.
-            release_share(&self.key);
-            self.state().flights.forget_claims();
-            drop((former, old));
-        }
+        self.leave(&old);
+        drop(old);
         self.region().map(drop)
+    }
+
+    /// Lets go of `old`, if nobody did yet, for all threads of this process: on a full disk its space may be
+    /// what the next file needs.
+    pub(crate) fn leave(&self, old: &Arc<Region>) {
+        if self.state().leave_if(|current| Arc::ptr_eq(current, old)) {
+            // What a parent's thread had that this one was before a fork.
+            release_share(&self.key);
+        }
     }
 
     /// The value of `identity`, if it lies in place and this process has verified it before. No lock
@@ -246,7 +262,17 @@ impl Store {
 
     /// This thread's share of a region.
     fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
-        share_of(&self.key, region, &self.totals)
+        let state = self.state();
+        let enter = |share| {
+            let current = lock(&state.current);
+            let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, region));
+            // Before the lock is given back: whoever leaves the region then finds the share.
+            if is_current {
+                state.shares.add(share);
+            }
+            is_current
+        };
+        share_of(&self.key, region, &self.totals, enter)
     }
 
     /// Whether a file in which something is missing is still the one to look in: it is mapped as far
@@ -341,6 +367,36 @@ impl Store {
             return Ok(false);
         }
         Ok(!region.is_outgrown())
+    }
+}
+
+impl State {
+    /// Lets go of the current region if `is_over` says so, and takes it from all threads: its mapping and
+    /// its disk space go when nobody holds a value in it.
+    fn leave_if(&self, is_over: impl FnOnce(&Arc<Region>) -> bool) -> bool {
+        let former = lock(&self.current).take_if(|current| is_over(current));
+        if former.is_some() {
+            self.shares.revoke();
+            self.flights.forget_claims();
+        }
+        former.is_some()
+    }
+}
+
+impl Watched for State {
+    fn look(&self) {
+        self.leave_if(|current| current.has_moved());
+        self.shares.reclaim();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let state = self.state();
+        let current = lock(&state.current).take();
+        // Even if another thread has just left it, and is at this: `Key` relies on it.
+        state.shares.revoke();
+        drop(current);
     }
 }
 

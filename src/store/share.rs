@@ -1,11 +1,13 @@
 //! What makes a hit free of shared writes: each thread keeps, for each store, a [`Share`] of the
 //! store's region and its own counters. A guard holds the thread's share, so that only a guard dropped
-//! by another thread ever moves the line of its count. A thread lets go of a superseded file when it
-//! next uses the store, or ends; one that idles keeps its disk space until then. (Emptying the cells
-//! of other threads would cost each hit a lock of its own: 10 ns of 30, measured.)
+//! by another thread ever moves the line of its count. Whoever leaves a superseded file takes the shares
+//! of it from all threads, so that those that idle do not keep its disk space: see
+//! [`biased`](crate::sys::biased). Where the system has no barrier for that (Linux before 4.14), a thread
+//! lets go when it next uses the store, or ends.
 
 use super::region::Region;
-use crate::sys::fork::{PerProcess, forks, is_this_process};
+use crate::sys::biased::{Biased, Owner, reclaim};
+use crate::sys::fork::PerProcess;
 use crate::sys::map::Record;
 use rkyv::util::AlignedVec;
 use std::cell::RefCell;
@@ -143,22 +145,42 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a thread keeps for a store.
-struct Cell {
-    store: u64,
-    /// Which process counts on it: not the children of the one that made it.
-    process: u64,
-    share: Arc<Share>,
+/// The shares that threads of this process have of one store, for who takes them away.
+#[derive(Default)]
+pub(crate) struct Shares(Mutex<Vec<Arc<Biased<Share>>>>);
+
+impl Shares {
+    pub(crate) fn add(&self, share: Arc<Biased<Share>>) {
+        let mut shares = lock(&self.0);
+        if shares.len() == shares.capacity() {
+            shares.retain(|share| !share.is_taken()); // Those of threads that have ended.
+        }
+        shares.push(share);
+    }
+
+    /// Takes all of them away. Those that are in use just now stay, to be reclaimed later.
+    pub(crate) fn revoke(&self) {
+        // All are revoked under the lock: whoever has had it, at whatever another thread is, can rely on it.
+        lock(&self.0).iter().for_each(|share| share.revoke());
+        self.reclaim();
+    }
+
+    /// Reclaims those that are revoked.
+    pub(crate) fn reclaim(&self) {
+        let is_revoked = |share: &mut Arc<Biased<Share>>| share.is_closed();
+        let mut shares: Vec<_> = lock(&self.0).extract_if(.., is_revoked).collect();
+        // Not under the lock: this may wait for a moment, and unmaps files.
+        reclaim(&mut shares);
+        lock(&self.0).append(&mut shares);
+    }
 }
 
-/// Where a store's cells are found: a place in each thread's list, used again after the store is
-/// gone, and an id that is not.
+/// Where a store's shares are found: a place in each thread's list, used again after the store is gone. What
+/// still lies there then has been revoked.
 pub(crate) struct Key {
     place: usize,
-    id: u64,
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static NEXT_PLACE: AtomicUsize = AtomicUsize::new(0);
 static FREE_PLACES: PerProcess<Mutex<Vec<usize>>> = PerProcess::first(Mutex::new(Vec::new()));
 
@@ -170,64 +192,66 @@ impl Key {
     pub(crate) fn new() -> Key {
         let place = free_places().pop();
         // Relaxed: nothing but distinct numbers is asked for.
-        let place = place.unwrap_or_else(|| NEXT_PLACE.fetch_add(1, Ordering::Relaxed));
-        Key { place, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) }
+        Key { place: place.unwrap_or_else(|| NEXT_PLACE.fetch_add(1, Ordering::Relaxed)) }
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // This thread lets go of the file at once, the others when the place is used again.
         release_share(self);
         free_places().push(self.place);
     }
 }
 
 thread_local! {
-    static CELLS: RefCell<Vec<Option<Cell>>> = const { RefCell::new(Vec::new()) };
+    static SHARES: RefCell<Vec<Option<Owner<Share>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// This thread's share of the store with `key`; `None` if it has none yet, or the thread is ending.
+/// This thread's share of the store with `key`; `None` if it has none (yet, or any more), or the thread is
+/// ending.
 #[inline(always)]
 pub(crate) fn own_share(key: &Key) -> Option<Arc<Share>> {
-    let clone = |cells: &RefCell<Vec<Option<Cell>>>| {
-        let cells = cells.borrow();
-        let cell = cells.get(key.place)?.as_ref()?;
-        let is_own = cell.store == key.id && is_this_process(cell.process);
-        is_own.then(|| Arc::clone(&cell.share))
+    let get = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
+        shares.borrow().get(key.place)?.as_ref()?.get()
     };
-    CELLS.try_with(clone).ok()?
+    SHARES.try_with(get).ok()?
 }
 
-/// This thread's share of `region`, which its cell holds from now on.
+/// This thread's share of `region`, which it keeps from now on, if `enter` enters it among those that
+/// are revoked: the region may have been left meanwhile.
 #[cold]
-pub(crate) fn share_of(key: &Key, region: &Arc<Region>, totals: &Totals) -> Arc<Share> {
+pub(crate) fn share_of(
+    key: &Key,
+    region: &Arc<Region>,
+    totals: &Totals,
+    enter: impl FnOnce(Arc<Biased<Share>>) -> bool,
+) -> Arc<Share> {
     let is_of = |share: &Share| share.region().is_some_and(|own| Arc::ptr_eq(own, region));
     if let Some(share) = own_share(key).filter(|share| is_of(share)) {
         return share;
     }
     let share = Arc::new(Share::Region(Arc::clone(region), totals.new_counts()));
-    let cell = Cell { store: key.id, process: forks(), share: Arc::clone(&share) };
-    let keep = |cells: &RefCell<Vec<Option<Cell>>>| {
-        let mut list = cells.borrow_mut();
+    let own = Owner::new(Arc::clone(&share));
+    if !enter(Arc::clone(own.cell())) {
+        return share;
+    }
+    let keep = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
+        let mut list = shares.borrow_mut();
         if list.len() <= key.place {
             list.resize_with(key.place + 1, || None);
         }
-        list[key.place].replace(cell)
+        list[key.place].replace(own)
     };
     // What was there before goes when it is not borrowed any more. A thread that is ending keeps none.
-    drop(CELLS.try_with(keep));
+    drop(SHARES.try_with(keep));
     share
 }
 
 /// Lets go of this thread's share.
 pub(crate) fn release_share(key: &Key) {
-    let take = |cells: &RefCell<Vec<Option<Cell>>>| {
-        cells
-            .borrow_mut()
-            .get_mut(key.place)
-            .and_then(|cell| cell.take_if(|cell| cell.store == key.id))
+    let take = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
+        shares.borrow_mut().get_mut(key.place).and_then(Option::take)
     };
     // What was taken goes when the list is not borrowed any more.
-    drop(CELLS.try_with(take));
+    drop(SHARES.try_with(take));
 }

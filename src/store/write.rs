@@ -262,13 +262,22 @@ impl Store {
     pub(crate) fn clear(&self) -> Result<()> {
         let writer = self.lock_as_left(&self.deadline())?;
         let cleared = self.finish_others(writer.region()).and_then(|()| writer.journal().clear());
-        cleared.or_else(|_| writer.unlink())
+        cleared.or_else(|_| self.remove_file(writer))
     }
 
     /// Removes the file. Whoever uses the cache afterwards creates it anew.
     pub(crate) fn delete(&self) -> Result<()> {
-        self.lock_as_left(&self.deadline())?.unlink()?;
+        self.remove_file(self.lock_as_left(&self.deadline())?)?;
         place::sync_directory(&self.location.path)
+    }
+
+    /// Removes the locked file, and lets go of it.
+    fn remove_file(&self, writer: Writer<'_>) -> Result<()> {
+        writer.unlink()?;
+        let region = Arc::clone(writer.region());
+        drop(writer);
+        self.leave(&region);
+        Ok(())
     }
 
     /// Brings everything to the device, and with it a checkpoint that makes opening after a reboot

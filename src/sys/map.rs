@@ -8,7 +8,7 @@
 //! stranger of the same user who breaks it is outside the boundary; `place` keeps other users out.
 //! The range maps past the end of the file, so that its growth needs no second map: bytes beyond the
 //! end are never touched, since tail, tables and their sizes were verified against the file's size.
-#![expect(unsafe_code, reason = "one of the four files that may: see the safety section")]
+#![expect(unsafe_code, reason = "one of the files that may: see the safety section")]
 
 use super::Words;
 use super::effect::{Effect, precede};
