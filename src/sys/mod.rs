@@ -16,6 +16,7 @@ pub(crate) mod directory;
 pub(crate) mod place;
 pub(crate) mod claims;
 pub(crate) mod waker;
+pub(crate) mod pool;
 pub(crate) mod task;
 
 use std::io;

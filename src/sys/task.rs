@@ -1,8 +1,9 @@
 //! What async code needs of the system without knowing its runtime: a sleep that wakes a task, and a
-//! thread for what would block one. One thread of this module's own wakes all sleepers; it is there
+//! thread of the [`pool`] for what would block one. One thread of this module's own wakes all sleepers; it is there
 //! while there are any, and each process has its own.
 
 use super::fork::PerProcess;
+use super::pool;
 use super::waker::wake_all;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -34,7 +35,7 @@ impl Clock {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sleepers> {
-        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sleepers)
     }
 
     /// Wakes sleepers until there are none.
@@ -111,42 +112,42 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     thread::Builder::new().name("persist-cache".into()).spawn(work).map(drop)
 }
 
-/// What a thread is doing for a task.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a thread of the pool does for a task.
 struct Errand<T> {
     result: Option<thread::Result<T>>,
     waker: Option<Waker>,
 }
 
-/// Does `work` on a thread of its own, so that it may block; here, where none is to be had. Goes on to
-/// its end if the task is dropped.
+/// Does `work` on a thread of the [`pool`], so that it may block; here, where this is one of them, or none
+/// is to be had. Once begun, or in the pool's queue, it goes on to its end though the task is dropped.
 pub(crate) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let errand = Arc::new(Mutex::new(Errand { result: None, waker: None }));
-    // Kept outside the closure, which is lost if the thread cannot be started.
-    let work = Arc::new(Mutex::new(Some(work)));
-    let run = {
-        let (errand, work) = (Arc::clone(&errand), Arc::clone(&work));
-        move || {
-            let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let result = work.map(|work| catch_unwind(AssertUnwindSafe(work)));
-            let waker = {
-                let mut errand = errand.lock().unwrap_or_else(PoisonError::into_inner);
-                errand.result = result;
-                errand.waker.take()
-            };
-            wake_all(waker);
-        }
-    };
-    if spawn(run.clone()).is_err() {
-        run();
+    if pool::is_here() {
+        return work();
     }
+    let errand = Arc::new(Mutex::new(Errand { result: None, waker: None }));
+    let theirs = Arc::clone(&errand);
+    pool::submit(Box::new(move || {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        let waker = {
+            let mut errand = lock(&theirs);
+            errand.result = Some(result);
+            errand.waker.take()
+        };
+        wake_all(waker);
+    }))
+    .await;
     let result = poll_fn(|context| {
         let waker = context.waker().clone();
-        let mut guard = errand.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(result) = guard.result.take() {
+        let mut errand = lock(&errand);
+        if let Some(result) = errand.result.take() {
             return Poll::Ready(result);
         }
-        let former = guard.waker.replace(waker);
-        drop(guard);
+        let former = errand.waker.replace(waker);
+        drop(errand);
         drop(former);
         Poll::Pending
     });
