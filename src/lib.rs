@@ -162,6 +162,7 @@ mod handle;
 mod outcome;
 mod section;
 mod recording;
+mod stream;
 mod table;
 mod memo;
 mod options;
@@ -228,12 +229,13 @@ pub use persist_cache_macros::cache;
 ///
 /// The item's code stands in a type of its name, beside it, as the constant `CODE`.
 pub use persist_cache_macros::tracked;
-pub use recording::{CachedIter, CachedStream};
+pub use recording::CachedIter;
 pub use rkyv;
 pub use schema::{Schema, SchemaWriter};
 pub use store::compact::Compaction;
 pub use store::stats::Stats;
 pub use store::verify::{Finding, Verification};
+pub use stream::CachedStream;
 pub use table::Table;
 pub use value::Cached;
 

@@ -1,7 +1,7 @@
-//! Iterators and streams: on a miss the items pass through and are recorded as they do; when the last
-//! has passed, and not before, they are stored, as one record. On a hit they are read from it one by
-//! one. Neither needs memory for more than a chunk of them: what is recorded is spooled, and beyond a
-//! MiB to a file without a name beside the cache.
+//! Iterators, and what they have in common with [streams](crate::stream): on a miss the items pass through
+//! and are recorded as they do; when the last has passed, and not before, they are stored, as one record. On
+//! a hit they are read from it one by one. Neither needs memory for more than a chunk of them: what is
+//! recorded is spooled, and beyond a MiB to a file without a name beside the cache.
 
 use crate::archive::CacheValue;
 use crate::error::{Error, Result};
@@ -10,17 +10,15 @@ use crate::handle::Handle;
 use crate::section::Section;
 use crate::store::write::Terms;
 use crate::sys::file::{CacheFile, Medium as _};
-use crate::sys::task::offload;
 use crate::sys::{clock, map, place};
 use crate::value::{Chunk, Items};
 use crate::warrant::Sequence;
+use memmap2::Mmap;
 use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// How an output holds the value that is stored.
@@ -127,22 +125,37 @@ impl Spool {
         Ok(())
     }
 
-    /// Calls `work` with all of it.
-    fn finish<T>(mut self, work: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    /// All of it.
+    fn seal(mut self) -> Result<Sealed> {
         if self.file.is_some() {
             self.spill()?;
         }
-        match &self.file {
-            None => work(&self.memory),
+        Ok(match &self.file {
+            None => Sealed::Memory(self.memory),
             Some((file, _)) => {
-                work(&map::view(file).map_err(Error::io("map a spool of", &self.path))?)
+                Sealed::File(map::view(file).map_err(Error::io("map a spool of", &self.path))?)
             }
+        })
+    }
+}
+
+/// Bytes that are all there.
+enum Sealed {
+    Memory(Vec<u8>),
+    File(Mmap),
+}
+
+impl AsRef<[u8]> for Sealed {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Sealed::Memory(bytes) => bytes,
+            Sealed::File(bytes) => bytes,
         }
     }
 }
 
 /// Items on their way to the file.
-struct Recording<V> {
+pub(crate) struct Recording<V> {
     section: Arc<Section<Sequence<V>>>,
     identity: Identity,
     terms: Terms,
@@ -166,6 +179,19 @@ impl<V: CacheValue> Recording<V> {
         Some(Recording { section, identity, terms, chunk, spool, count: 0, cost: Duration::ZERO })
     }
 
+    /// A recording, if the terms are to be had and it may be stored on them.
+    pub(crate) fn on(
+        terms: Result<Option<Terms>>,
+        section: &Arc<Section<Sequence<V>>>,
+        identity: Identity,
+    ) -> Option<Recording<V>> {
+        let terms = terms.unwrap_or_else(|error| {
+            section.handle.note(&error);
+            None
+        });
+        terms.and_then(|terms| Recording::new(section, identity, terms))
+    }
+
     /// The recording with one more item; `None`, noted, if it cannot go on.
     fn with(mut self, value: &V) -> Option<Recording<V>> {
         let pushed = self.push(value);
@@ -181,25 +207,39 @@ impl<V: CacheValue> Recording<V> {
         Ok(())
     }
 
+    /// All items as one payload.
+    fn seal(mut self) -> Result<Sealed> {
+        self.chunk.close(|bytes| self.spool.push(bytes))?;
+        self.spool.push(&Chunk::<V>::end(self.count))?;
+        self.spool.seal()
+    }
+
     /// Stores the items.
     fn finish(self) {
-        let Recording { section, identity, terms, mut chunk, mut spool, count, cost } = self;
-        let stored = chunk
-            .close(|bytes| spool.push(bytes))
-            .and_then(|()| spool.push(&Chunk::<V>::end(count)))
-            .and_then(|()| spool.finish(|bytes| section.put(identity, bytes, cost, terms)));
+        let (identity, terms, cost) = (self.identity, self.terms, self.cost);
+        let section = Arc::clone(&self.section);
+        let stored = self.seal().and_then(|all| section.put(identity, all.as_ref(), cost, terms));
+        stored.inspect_err(|error| section.handle.note(error)).ok();
+    }
+
+    /// As [`finish`](Recording::finish), without blocking the thread.
+    pub(crate) async fn finish_async(self) {
+        let (identity, terms, cost) = (self.identity, self.terms, self.cost);
+        let section = Arc::clone(&self.section);
+        let stored = match self.seal() {
+            Ok(all) => section.put_async(identity, all, cost, terms, false).await,
+            Err(error) => Err(error),
+        };
         stored.inspect_err(|error| section.handle.note(error)).ok();
     }
 }
 
-/// Where a cached iterator or stream has its items from.
+/// Where a cached iterator has its items from.
 enum Source<S, K: Kind> {
     /// From the record.
     Replay(Items<K::Value>),
     /// From the function; recorded, for as long as that goes well.
     Live(S, Option<Recording<K::Value>>),
-    /// The last one has passed and is being stored.
-    Storing(Pin<Box<dyn Future<Output = ()> + Send>>),
     Over,
 }
 
@@ -232,29 +272,20 @@ impl<S, K: Kind> Source<S, K> {
         terms: Result<Option<Terms>>,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        let terms = terms.unwrap_or_else(|error| {
-            section.handle.note(&error);
-            None
-        });
-        let recording = terms.and_then(|terms| Recording::new(section, identity, terms));
+        let recording = Recording::on(terms, section, identity);
         Source::Live(compute(), recording)
     }
+}
 
-    fn size_hint(&self, live: impl FnOnce(&S) -> (usize, Option<usize>)) -> (usize, Option<usize>) {
-        match self {
-            Source::Replay(items) => {
-                let left = usize::try_from(items.left()).unwrap_or(usize::MAX);
-                (left, Some(left))
-            }
-            Source::Live(source, _) => live(source),
-            Source::Storing(_) | Source::Over => (0, Some(0)),
-        }
-    }
+/// How many stored items are left.
+pub(crate) fn left<V: CacheValue>(items: &Items<V>) -> (usize, Option<usize>) {
+    let left = usize::try_from(items.left()).unwrap_or(usize::MAX);
+    (left, Some(left))
 }
 
 /// The next stored item, as the function would give it.
 #[inline]
-fn replay<K: Kind>(items: &mut Items<K::Value>) -> Option<K::Output> {
+pub(crate) fn replay<K: Kind>(items: &mut Items<K::Value>) -> Option<K::Output> {
     items.next().map(of_stored::<K>)
 }
 
@@ -267,7 +298,7 @@ fn of_stored<K: Kind>(value: Result<K::Value>) -> K::Output {
 }
 
 /// Takes an item, or the end, from `pull`, and records it.
-fn pass<K: Kind, T>(
+pub(crate) fn pass<K: Kind, T>(
     recording: &mut Option<Recording<K::Value>>,
     pull: impl FnOnce() -> T,
     item: impl FnOnce(&T) -> Option<&K::Output>,
@@ -335,14 +366,18 @@ impl<I: Iterator<Item = K::Output>, K: Kind> Iterator for CachedIter<I, K> {
                     recording.finish();
                 }
             }
-            Source::Storing(_) | Source::Over => return None,
+            Source::Over => return None,
         }
         self.source = Source::Over;
         None
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.source.size_hint(Iterator::size_hint)
+        match &self.source {
+            Source::Replay(items) => left(items),
+            Source::Live(iterator, _) => iterator.size_hint(),
+            Source::Over => (0, Some(0)),
+        }
     }
 
     fn fold<B, F>(mut self, start: B, mut work: F) -> B
@@ -360,81 +395,8 @@ impl<I: Iterator<Item = K::Output>, K: Kind> Iterator for CachedIter<I, K> {
     }
 }
 
-/// The items of a cached function as a stream: what [`CachedIter`] is to iterators. It waits for nobody on
-/// the task's thread: the items are stored by another one. Stored items that this process meets for the
-/// first time are checked before the first comes, which takes as long as reading them all.
-#[must_use = "streams are lazy"]
-pub struct CachedStream<S, K: Kind> {
-    source: Source<Pin<Box<S>>, K>,
-}
-
-impl<S, K: Kind> CachedStream<S, K> {
-    pub(crate) fn new(
-        section: &Arc<Section<Sequence<K::Value>>>,
-        identity: Identity,
-        compute: impl FnOnce() -> S,
-    ) -> CachedStream<S, K> {
-        CachedStream { source: Source::new(section, identity, || Box::pin(compute())) }
-    }
-
-    pub(crate) fn refresh(
-        section: &Arc<Section<Sequence<K::Value>>>,
-        identity: Identity,
-        compute: impl FnOnce() -> S,
-    ) -> CachedStream<S, K> {
-        CachedStream { source: Source::refresh(section, identity, || Box::pin(compute())) }
-    }
-}
-
-/// Nothing in it is pinned but what is boxed.
-impl<S, K: Kind> Unpin for CachedStream<S, K> {}
-
-impl<S, K: Kind> futures_core::Stream for CachedStream<S, K>
-where
-    S: futures_core::Stream<Item = K::Output>,
-{
-    type Item = K::Output;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<K::Output>> {
-        loop {
-            match &mut self.source {
-                Source::Replay(items) => return Poll::Ready(replay::<K>(items)),
-                Source::Live(stream, recording) => {
-                    let poll = || stream.as_mut().poll_next(context);
-                    let item = pass::<K, _>(recording, poll, |poll| match poll {
-                        Poll::Ready(item) => item.as_ref(),
-                        Poll::Pending => None,
-                    });
-                    if let Some(item) = ready!(item) {
-                        return Poll::Ready(Some(item));
-                    }
-                    let recording = recording.take();
-                    self.source = recording.map_or(Source::Over, |recording| {
-                        Source::Storing(Box::pin(offload(move || recording.finish())))
-                    });
-                }
-                Source::Storing(stored) => {
-                    ready!(stored.as_mut().poll(context));
-                    self.source = Source::Over;
-                }
-                Source::Over => return Poll::Ready(None),
-            }
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.source.size_hint(|stream| stream.size_hint())
-    }
-}
-
 impl<I, K: Kind> fmt::Debug for CachedIter<I, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedIter").finish_non_exhaustive()
-    }
-}
-
-impl<S, K: Kind> fmt::Debug for CachedStream<S, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CachedStream").finish_non_exhaustive()
     }
 }

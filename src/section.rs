@@ -3,7 +3,7 @@
 //! that misses, from its look-up through its claim to the stored result, in plain and in async code.
 
 use crate::archive::{CacheValue, encode, encode_owned, may_be_too_deep, validate};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::record::Identity;
 use crate::handle::Handle;
 use crate::key::{CacheKey, KeySchema, identify};
@@ -12,13 +12,12 @@ use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name, Scope};
 use crate::store::approach::{Approach, Lead, Step};
 use crate::store::expiry::View;
-use crate::store::flight::Leading;
-use crate::store::gate::Deadline;
+use crate::store::flight::{Leading, Led, led};
 use crate::store::journal::LARGE;
 use crate::store::region::Region;
-use crate::store::write::{Entry, ScopeRecord, Terms};
+use crate::store::write::{Entry, Progress, ScopeRecord, Terms};
 use crate::store::{Found, Hit, Store, Token};
-use crate::sys::task::{offload, sleep};
+use crate::sys::task::offload;
 use crate::value::{Cached, Items};
 use crate::warrant::{Sequence, Shape, Warrant};
 use rkyv::util::AlignedVec;
@@ -39,8 +38,6 @@ pub(crate) struct Section<V> {
 const BRIEF: usize = 64 << 10;
 // One who tries again and again must not reserve space each time, and leave it.
 const _: () = assert!(BRIEF <= LARGE);
-/// How often a task tries the lock that others hold.
-const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 impl<V> Section<V> {
     #[inline]
@@ -73,14 +70,19 @@ impl<V> Section<V> {
         }
     }
 
+    /// As [`parts`](Section::parts), for tasks.
+    pub(crate) fn shared_parts(&self) -> Option<(&Arc<Store>, Warrant<V>)> {
+        Some((self.handle.store()?, self.warrant?))
+    }
+
     #[inline]
-    fn find_seen(&self, identity: &Identity) -> Option<(Hit, Warrant<V>)> {
+    pub(crate) fn find_seen(&self, identity: &Identity) -> Option<(Hit, Warrant<V>)> {
         let (store, warrant) = self.parts()?;
         Some((store.find_seen(identity, self.view())?, warrant))
     }
 
     /// Counts a call that found nothing.
-    fn count_miss(&self) {
+    pub(crate) fn count_miss(&self) {
         self.handle.totals().count_miss();
     }
 
@@ -107,14 +109,21 @@ impl<V> Section<V> {
         Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
     }
 
-    /// What is stored of a result, whose size has been checked.
+    /// As [`refresh_terms`](Section::refresh_terms), without blocking the thread.
+    async fn refresh_terms_async(&self) -> Result<Option<Terms>> {
+        let Some((store, _)) = self.shared_parts() else { return Ok(None) };
+        Ok(Some(Terms::Refresh(Store::token(&*store.region_async().await?))))
+    }
+
+    /// What is stored of a result that has been vetted.
     pub(crate) fn entry<'a>(
         &self,
         identity: Identity,
         payload: &'a [u8],
         cost: Duration,
+        is_valid: bool,
     ) -> Entry<'a> {
-        Entry { identity, payload, ttl: self.view().ttl(), cost, is_valid: false }
+        Entry { identity, payload, ttl: self.view().ttl(), cost, is_valid }
     }
 
     pub(crate) fn scope_record(&self) -> ScopeRecord<'_> {
@@ -130,12 +139,32 @@ impl<V> Section<V> {
         cost: Duration,
         terms: Terms,
     ) -> Result<Option<Found>> {
-        self.put_entry(&self.entry(identity, payload, cost), terms)
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        let entry = self.entry(identity, payload, cost, false);
+        store.put(&entry, &self.scope_record(), terms, &store.deadline())
     }
 
-    fn put_entry(&self, entry: &Entry<'_>, terms: Terms) -> Result<Option<Found>> {
-        let Some((store, _)) = self.parts() else { return Ok(None) };
-        store.put(entry, &self.scope_record(), terms, &store.deadline())
+    /// As [`put`](Section::put), without blocking the thread. A payload that is valid has been vetted and
+    /// checked.
+    pub(crate) async fn put_async(
+        self: &Arc<Self>,
+        identity: Identity,
+        payload: impl AsRef<[u8]> + Send + 'static,
+        cost: Duration,
+        terms: Terms,
+        is_valid: bool,
+    ) -> Result<Option<Found>>
+    where
+        V: 'static,
+    {
+        let Some((store, _)) = self.shared_parts() else { return Ok(None) };
+        let is_brief = payload.as_ref().len() <= BRIEF;
+        let section = Arc::clone(self);
+        let attempt = move |store: &Store, progress: &mut Progress| {
+            let entry = section.entry(identity, payload.as_ref(), cost, is_valid);
+            store.try_put(&entry, &section.scope_record(), terms, progress)
+        };
+        store.put_async(is_brief, attempt).await
     }
 }
 
@@ -228,19 +257,18 @@ impl<V: CacheValue> Section<V> {
         Some(Cached::of(hit, warrant))
     }
 
-    /// An entry, if it may be stored. One over the handle's limit is not. An archive that whoever meets it will refuse is not stored: it would be
-    /// computed and stored again and again. What rkyv archives by itself is valid unless it is nested too
-    /// deep, and checking it takes time, so that it is left to who first accesses the record. A type whose
-    /// own implementation archives something else is found out then; what takes the place of a value that
-    /// was refused is checked.
-    fn vet<'a>(&self, entry: Entry<'a>, terms: Terms, wanted: Wanted) -> Result<Entry<'a>> {
-        self.handle.check_size(entry.payload.len() as u64)?;
-        let is_checked =
-            wanted == Wanted::Archived || terms.is_wary() || may_be_too_deep(entry.payload);
+    /// Fails for an archive that may not be stored; says whether it was checked. One over the handle's limit is
+    /// not stored, nor one that whoever meets it will refuse: it would be computed and stored again and again.
+    /// What rkyv archives by itself is valid unless it is nested too deep, and checking it takes time, so that
+    /// it is left to who first accesses the record. A type whose own implementation archives something else is
+    /// found out then; what takes the place of a value that was refused is checked.
+    fn vet(&self, archive: &[u8], terms: Terms, wanted: Wanted) -> Result<bool> {
+        self.handle.check_size(archive.len() as u64)?;
+        let is_checked = wanted == Wanted::Archived || terms.is_wary() || may_be_too_deep(archive);
         if is_checked {
-            validate::<V>(entry.payload)?;
+            validate::<V>(archive)?;
         }
-        Ok(Entry { is_valid: is_checked, ..entry })
+        Ok(is_checked)
     }
 
     /// Archives a value and stores it.
@@ -252,9 +280,11 @@ impl<V: CacheValue> Section<V> {
         terms: Terms,
         wanted: Wanted,
     ) -> Result<Option<Found>> {
+        let Some((store, _)) = self.parts() else { return Ok(None) };
         encode(value, |archive| {
-            let entry = self.entry(identity, archive, cost);
-            self.put_entry(&self.vet(entry, terms, wanted)?, terms)
+            let is_valid = self.vet(archive, terms, wanted)?;
+            let entry = self.entry(identity, archive, cost, is_valid);
+            store.put(&entry, &self.scope_record(), terms, &store.deadline())
         })?
     }
 
@@ -283,13 +313,16 @@ impl<V: CacheValue> Section<V> {
             }
         };
         self.count_miss();
-        let (value, cost) = led(lead.as_ref(), compute)?;
+        // To its end: archiving the result, and checking what was stored, are the user's code too.
+        let _leading = lead.as_ref().map(|_| Leading::new());
+        let (value, cost) = timed(compute)?;
         let stored = terms.and_then(|terms| self.store(*identity, &value, cost, terms, wanted));
         Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
     }
 
-    /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, and for a lock
-    /// that others hold, are the task's, and large values are copied by another thread.
+    /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, for a lock that
+    /// others hold, and for a file to be opened are the task's, and large values are copied by another
+    /// thread.
     pub(crate) async fn obtain_async<E, F>(
         self: &Arc<Self>,
         identity: &Identity,
@@ -300,13 +333,13 @@ impl<V: CacheValue> Section<V> {
         F: Future<Output = Result<V, E>>,
     {
         self.retry_async().await;
-        let Some((store, warrant)) = self.parts() else {
+        let Some((store, warrant)) = self.shared_parts() else {
             self.count_miss();
             return compute().await.map(|value| Outcome::Made(value, None));
         };
         let mut approach = self.approach(store, identity);
         let (mut lead, terms) = loop {
-            let (terms, token, region) = match self.look(store, identity, warrant) {
+            let (terms, token, region) = match self.look_async(store, identity, warrant).await {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
                 Ok(Look::Miss(terms, token, region)) => (terms, token, region),
                 Err(error) => break (approach.into_lead(), Err(error)),
@@ -316,11 +349,14 @@ impl<V: CacheValue> Section<V> {
             }
         };
         self.count_miss();
-        let (value, cost) = led_async(lead.as_ref(), compute).await?;
+        let is_led = lead.is_some();
+        let (value, cost) = timed_async(is_led, compute).await?;
         // Encoded here: a reference to the value would have to be sent between threads with the task.
-        let archive = encode_owned(&value);
-        let stored = self.deliver(*identity, archive, cost, terms, wanted).await;
-        Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
+        let archive = led(is_led, || encode_owned(&value));
+        let stored = self.deliver(*identity, archive, cost, terms, wanted, is_led).await;
+        let settle = || self.settle(stored, wanted, lead.as_mut(), warrant);
+        let cached = led(is_led, settle);
+        Ok(Outcome::Made(value, cached))
     }
 
     /// Computes anew, and stores the value in place of what is there.
@@ -331,7 +367,7 @@ impl<V: CacheValue> Section<V> {
     ) -> Result<V, E> {
         self.retry();
         let terms = self.refresh_terms();
-        let (value, cost) = led(None, compute)?;
+        let (value, cost) = timed(compute)?;
         let stored = terms.and_then(|terms| match terms {
             Some(terms) => self.store(*identity, &value, cost, terms, Wanted::Value),
             None => Ok(None),
@@ -350,23 +386,35 @@ impl<V: CacheValue> Section<V> {
         F: Future<Output = Result<V, E>>,
     {
         self.retry_async().await;
-        let terms = self.refresh_terms();
-        let (value, cost) = led_async(None, compute).await?;
+        let terms = self.refresh_terms_async().await;
+        let (value, cost) = timed_async(false, compute).await?;
         if let Some(terms) = terms.transpose() {
             let archive = encode_owned(&value);
-            let stored = self.deliver(*identity, archive, cost, terms, Wanted::Value).await;
+            let stored = self.deliver(*identity, archive, cost, terms, Wanted::Value, false).await;
             stored.inspect_err(|error| self.handle.note(error)).ok();
         }
         Ok(value)
     }
 
     fn look(&self, store: &Store, identity: &Identity, warrant: Warrant<V>) -> Result<Look<V>> {
-        let found = store.find(identity, self.view())?;
+        Ok(self.judge(store.find(identity, self.view())?, warrant))
+    }
+
+    async fn look_async(
+        &self,
+        store: &Arc<Store>,
+        identity: &Identity,
+        warrant: Warrant<V>,
+    ) -> Result<Look<V>> {
+        Ok(self.judge(store.find_async(identity, self.view()).await?, warrant))
+    }
+
+    fn judge(&self, found: Found, warrant: Warrant<V>) -> Look<V> {
         let (terms, token, region) = (self.terms(&found), found.token, Arc::clone(&found.region));
-        Ok(match Cached::admit(found, warrant) {
+        match Cached::admit(found, warrant) {
             Some(cached) => Look::Hit(cached),
             None => Look::Miss(terms, token, region),
-        })
+        }
     }
 
     /// The way to the right to compute. What expires at once nobody waits for.
@@ -399,7 +447,7 @@ impl<V: CacheValue> Section<V> {
         cached
     }
 
-    /// Stores an archived value without blocking the thread.
+    /// Stores an archived value without blocking the thread. What is large is checked, and copied, by another.
     async fn deliver(
         self: &Arc<Self>,
         identity: Identity,
@@ -407,26 +455,17 @@ impl<V: CacheValue> Section<V> {
         cost: Duration,
         terms: Result<Terms>,
         wanted: Wanted,
+        is_led: bool,
     ) -> Result<Option<Found>> {
         let (archive, terms) = (archive?, terms?);
-        if archive.len() > BRIEF {
-            let section = Arc::clone(self);
-            let store = move || {
-                let entry = section.entry(identity, &archive, cost);
-                section.put_entry(&section.vet(entry, terms, wanted)?, terms)
-            };
-            return offload(store).await;
-        }
-        let Some((store, _)) = self.parts() else { return Ok(None) };
-        let entry = self.vet(self.entry(identity, &archive, cost), terms, wanted)?;
-        let deadline = store.deadline();
-        loop {
-            let at_once = Deadline::after(Duration::ZERO);
-            match store.put(&entry, &self.scope_record(), terms, &at_once) {
-                Err(Error::Locked { .. }) if deadline.left().is_some() => sleep(LOCK_PAUSE).await,
-                result => return result,
-            }
-        }
+        let (section, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
+        // Checking calls the type's own code.
+        let vet = move || {
+            let is_valid = led(is_led, || section.vet(&archive, terms, wanted))?;
+            Ok((archive, is_valid))
+        };
+        let (archive, is_valid) = if is_brief { vet()? } else { offload(vet).await? };
+        self.put_async(identity, archive, cost, terms, is_valid).await
     }
 }
 
@@ -437,31 +476,23 @@ enum Look<V: CacheValue> {
     Miss(Terms, Token, Arc<Region>),
 }
 
-/// Computes, as one who leads if there is a lead, and says how long it took.
-fn led<V, E>(
-    lead: Option<&Lead<'_>>,
-    compute: impl FnOnce() -> Result<V, E>,
-) -> Result<(V, Duration), E> {
-    let _leading = lead.map(|_| Leading::new());
+/// Computes, and says how long it took.
+fn timed<V, E>(compute: impl FnOnce() -> Result<V, E>) -> Result<(V, Duration), E> {
     let start = Instant::now();
     let value = compute()?;
     Ok((value, start.elapsed()))
 }
 
-/// As [`led`]; the lead is felt by what each poll calls.
-async fn led_async<V, E, F>(
-    lead: Option<&Lead<'_>>,
-    compute: impl FnOnce() -> F,
-) -> Result<(V, Duration), E>
+/// As [`timed`]. The lead, if there is one, is felt by what makes the future, by each poll of it, and by its
+/// destructor.
+async fn timed_async<V, E, F>(is_led: bool, compute: impl FnOnce() -> F) -> Result<(V, Duration), E>
 where
     F: Future<Output = Result<V, E>>,
 {
     let start = Instant::now();
-    let mut future = pin!(compute());
-    let value = poll_fn(|context| {
-        let _leading = lead.map(|_| Leading::new());
-        future.as_mut().poll(context)
-    });
+    let future = pin!(Some(led(is_led, compute)));
+    let mut future = Led::new(future, is_led);
+    let value = poll_fn(|context| future.poll(context));
     Ok((value.await?, start.elapsed()))
 }
 
@@ -498,6 +529,14 @@ impl<V: CacheValue> Section<Sequence<V>> {
             return Err(Ok(None));
         };
         let found = store.find(identity, self.view()).map_err(Err)?;
+        self.admit_items(found, warrant)
+    }
+
+    pub(crate) fn admit_items(
+        &self,
+        found: Found,
+        warrant: Warrant<Sequence<V>>,
+    ) -> Result<Items<V>, Result<Option<Terms>>> {
         let terms = self.terms(&found);
         Items::admit(found, warrant).ok_or_else(|| {
             self.count_miss();

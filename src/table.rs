@@ -9,7 +9,6 @@ use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name};
 use crate::section::Section;
 use crate::store::region::PREFETCH_MAX;
-use crate::store::write::Entry;
 use crate::warrant::Shape;
 use crate::{CacheKey, CacheValue, Cached};
 use rkyv::util::AlignedVec;
@@ -181,7 +180,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             let Some((store, _)) = self.section.parts() else { continue };
             let entry = |(identity, place): &(Identity, Range<usize>)| {
                 let archive = &archives[place.clone()];
-                Entry { is_valid: true, ..self.section.entry(*identity, archive, Duration::ZERO) }
+                self.section.entry(*identity, archive, Duration::ZERO, true)
             };
             let batch: Vec<_> = places.iter().map(entry).collect();
             store.put_many(&batch, &self.section.scope_record())?;

@@ -5,12 +5,17 @@
 mod common;
 
 use common::Dir;
+use futures_lite::StreamExt as _;
 use futures_lite::future::block_on;
-use persist_cache::MmapCache;
+use persist_cache::rkyv::rancor::Fallible;
+use persist_cache::rkyv::{Archive, Deserialize, Place, Serialize, rend::u64_le};
+use persist_cache::{AsyncMemoized, MmapCache};
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -45,7 +50,8 @@ type Hook = Mutex<Box<dyn FnMut() + Send>>;
 /// A waker that calls a function of the executor's whenever it is cloned or dropped.
 #[expect(unsafe_code, reason = "only a table of functions makes a waker whose clones run code")]
 fn hooked(hook: Arc<Hook>) -> Waker {
-    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, |data| drop(own(data)), |_| {}, drop_);
+    static TABLE: RawWakerVTable =
+        RawWakerVTable::new(clone, |data| drop(own(data)), |_| {}, drop_);
     fn own(data: *const ()) -> Arc<Hook> {
         // SAFETY: the pointer is of `Arc::into_raw` in `clone` or `hooked`, and this one is given up.
         unsafe { Arc::from_raw(data.cast()) }
@@ -143,4 +149,290 @@ fn a_waker_that_panics_harms_nobody_else() {
         is_dropped.store(1, Ordering::Relaxed);
         drop(leader);
     });
+}
+
+/// The file at the cache's path, locked, as another process would lock it.
+fn locked(cache: &MmapCache) -> File {
+    let file = OpenOptions::new().read(true).write(true).open(cache.path()).unwrap();
+    fs4::FileExt::lock(&file).unwrap();
+    file
+}
+
+/// Puts a copy of the file in place of it that nobody may trust before it has its lock, which is held.
+fn replaced(cache: &MmapCache, dir: &Dir) -> impl FnOnce() -> File {
+    let copy = dir.join("copy");
+    std::fs::copy(cache.path(), &copy).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&copy).unwrap();
+    fs4::FileExt::lock(&file).unwrap();
+    let path = cache.path().to_path_buf();
+    move || {
+        std::fs::rename(copy, path).unwrap();
+        thread::sleep(Duration::from_millis(150)); // A miss looks at the path by then.
+        file
+    }
+}
+
+/// Each poll returns while the lock is held that the call cannot go on without: if one waited for it, this
+/// would not end, since the lock is given back when the polls have returned.
+#[test]
+fn no_poll_waits_for_a_lock_or_a_file() {
+    let dir = Dir::new();
+    let cache = open(&dir);
+    let small = cache.memoize_async_as("small", async |n: &u64| *n);
+    let large = cache.memoize_async_as("large", async |n: &u64| vec![*n as u8; 100_000]);
+    block_on(async {
+        let mut held = locked(&cache);
+        for round in 1..3 {
+            let (mut one, mut other) = (Box::pin(small.call(&round)), Box::pin(large.call(&round)));
+            for _ in 0..20 {
+                assert!(poll(&mut one).is_pending() && poll(&mut other).is_pending());
+                thread::sleep(Duration::from_millis(1));
+            }
+            drop(held);
+            assert_eq!((one.await.to_native(), other.await.len()), (round, 100_000));
+            assert!(small.peek(&round).is_some() && large.peek(&round).is_some());
+            // The next time it is another file, which has to be recovered first.
+            held = replaced(&cache, &dir)();
+        }
+    });
+    assert_eq!(cache.stats().store_errors, 0);
+}
+
+/// The same of a refresh.
+#[test]
+fn no_poll_of_a_refresh_waits() {
+    use persist_cache::cache;
+    static PATH: OnceLock<std::path::PathBuf> = OnceLock::new();
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    #[cache(path = PATH.get().unwrap().clone())]
+    async fn runs() -> u32 {
+        RUNS.fetch_add(1, Ordering::Relaxed)
+    }
+    watch();
+    let dir = Dir::new();
+    PATH.set(dir.join("refresh")).unwrap();
+    block_on(async {
+        assert_eq!((runs().await, runs().await), (0, 0));
+        let held = locked(&runs::cache());
+        let mut refresh = Box::pin(runs::refresh());
+        for _ in 0..20 {
+            assert!(poll(&mut refresh).is_pending());
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(held);
+        assert_eq!((refresh.await, runs().await), (1, 1));
+    });
+}
+
+/// A stream's creation waits for nothing either: what is stored in a file that is not open yet is looked for
+/// when the stream is polled.
+#[test]
+fn no_stream_waits_for_a_lock_or_a_file() {
+    let dir = Dir::new();
+    let cache = open(&dir);
+    let (calls, items) = (AtomicU32::new(0), AtomicU32::new(0));
+    let count = cache.memoize_stream_as("count", |n: &u32| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let item = |n| {
+            items.fetch_add(1, Ordering::Relaxed);
+            n
+        };
+        futures_lite::stream::iter(0..*n).map(item)
+    });
+    let all = |n: u32| Box::pin(count.call(&n).collect::<Vec<u32>>());
+    block_on(async {
+        assert_eq!(all(3).await, [0, 1, 2]);
+        let replace = replaced(&cache, &dir);
+        assert!(count.forget(&3).unwrap());
+        let held = replace();
+        calls.store(0, Ordering::Relaxed);
+        items.store(0, Ordering::Relaxed);
+        let mut stored = all(3);
+        for _ in 0..20 {
+            assert!(poll(&mut stored).is_pending());
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(held);
+        assert_eq!(stored.await, [0, 1, 2]);
+        assert_eq!((calls.load(Ordering::Relaxed), items.load(Ordering::Relaxed)), (1, 0));
+        // The same of one that is not stored: it is computed, once, and stored in the other file.
+        let held = replaced(&cache, &dir)();
+        let mut other = all(4);
+        assert!(poll(&mut other).is_pending());
+        drop(held);
+        assert_eq!(other.await, [0, 1, 2, 3]);
+        assert_eq!(all(4).await, [0, 1, 2, 3]);
+        assert_eq!((calls.load(Ordering::Relaxed), items.load(Ordering::Relaxed)), (2, 4));
+        // The next lock is one that who stores waits for.
+        let held = locked(&cache);
+        let mut third = all(5);
+        for _ in 0..20 {
+            assert!(poll(&mut third).is_pending());
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(held);
+        assert_eq!(third.await.len(), 5);
+        assert_eq!((all(5).await.len(), items.load(Ordering::Relaxed)), (5, 9));
+    });
+    assert_eq!(cache.stats().store_errors, 0);
+}
+
+/// How many threads this library has.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "persist-cache").count()
+}
+
+/// However many results wait to be stored, a few threads do it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_few_threads_store_for_all_tasks() {
+    let dir = Dir::new();
+    let cache = open(&dir);
+    let large = cache.memoize_async_as("large", async |n: &u64| vec![*n as u8; 100_000]);
+    let held = locked(&cache);
+    let numbers: Vec<u64> = (0..1000).collect();
+    let mut calls: Vec<_> = numbers.iter().map(|n| Box::pin(large.call(n))).collect();
+    for _ in 0..3 {
+        assert!(calls.iter_mut().all(|call| poll(call).is_pending()));
+        // Those of the pool, and the one that wakes sleepers.
+        assert!((1..=5).contains(&threads()), "{}", threads());
+    }
+    drop(held);
+    // Half of them are given up, at whatever they are.
+    calls.truncate(500);
+    block_on(async {
+        for call in calls {
+            assert_eq!(call.await.len(), 100_000);
+        }
+    });
+    assert_eq!(cache.stats().store_errors, 0);
+    assert!((0..500).all(|n| large.peek(&n).is_some()));
+}
+
+/// A call that is dropped while it waits for a lock or a file leaves no claim: the next one leads.
+#[test]
+fn a_call_dropped_while_it_waits_leaves_no_claim() {
+    let dir = Dir::new();
+    let cache = open(&dir);
+    let runs = AtomicU32::new(0);
+    let large = cache.memoize_async_as("large", async |_: &u64| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        vec![0_u8; 100_000]
+    });
+    let held = locked(&cache);
+    for round in 1..9 {
+        let mut call = Box::pin(large.call(&1));
+        for _ in 0..round {
+            assert!(poll(&mut call).is_pending());
+        }
+        drop(call);
+        assert_eq!(runs.load(Ordering::Relaxed), round, "nobody was waited for");
+    }
+    drop(held);
+    assert_eq!(block_on(large.call(&1)).len(), 100_000);
+}
+
+type Boxed = Pin<Box<dyn Future<Output = Result<u64, ()>>>>;
+
+/// What a future calls when it is dropped.
+struct Then<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Then<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// What makes a future, and what drops it, is called by the leader too: a call of its own waits for nobody.
+#[test]
+fn making_and_dropping_a_future_is_led() {
+    thread_local! {
+        static CACHE: RefCell<Option<MmapCache>> = const { RefCell::new(None) };
+    }
+    static DEPTH: AtomicU32 = AtomicU32::new(0);
+    fn again() {
+        if DEPTH.fetch_add(1, Ordering::Relaxed) == 0 {
+            let cache = CACHE.with_borrow(|cache| cache.clone()).unwrap();
+            let call = cache.try_memoize_async_as("eager", |_: &u64| async { Ok::<u64, ()>(8) });
+            assert_eq!(block_on(call.call(&7)).map(|n| n.to_native()), Ok(8));
+        }
+    }
+    let dir = Dir::new();
+    let cache = open(&dir);
+    CACHE.set(Some(cache.clone()));
+    let eager = cache.try_memoize_async_as("eager", |_: &u64| -> Boxed {
+        again();
+        Box::pin(async { Ok(7) })
+    });
+    // The call within stored its result first.
+    assert_eq!(block_on(eager.call(&7)).map(|n| n.to_native()), Ok(8));
+    for is_dropped_early in [true, false] {
+        cache.clear().unwrap();
+        DEPTH.store(0, Ordering::Relaxed);
+        let late = cache.try_memoize_async_as("eager", |_: &u64| -> Boxed {
+            Box::pin(async move {
+                let _then = Then(again);
+                if is_dropped_early {
+                    std::future::pending::<()>().await;
+                }
+                Ok(7)
+            })
+        });
+        let mut call = Box::pin(late.call(&7));
+        assert_eq!(poll(&mut call).is_pending(), is_dropped_early);
+        drop(call);
+        assert_eq!(DEPTH.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// A value that calls, when it is archived, the function whose result it is.
+struct Asks(u64);
+
+thread_local! {
+    static ASKED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+impl Archive for Asks {
+    type Archived = u64_le;
+    type Resolver = ();
+    fn resolve(&self, (): (), out: Place<u64_le>) {
+        out.write(self.0.into());
+    }
+}
+
+impl<S: Fallible + ?Sized> Serialize<S> for Asks {
+    fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+        if let Some(ask) = ASKED.take() {
+            ask();
+        }
+        Ok(())
+    }
+}
+
+impl<D: Fallible + ?Sized> Deserialize<Asks, D> for u64_le {
+    fn deserialize(&self, _: &mut D) -> Result<Asks, D::Error> {
+        Ok(Asks(self.to_native()))
+    }
+}
+
+/// So is archiving its result.
+#[test]
+fn archiving_a_result_is_led() {
+    let dir = Dir::new();
+    let cache = open(&dir);
+    let inner = cache.clone();
+    let call = move || {
+        let asks = inner.memoize_as("asks", |n: &u64| Asks(n + 1));
+        assert_eq!(asks.call(&1).to_native(), 2);
+    };
+    ASKED.set(Some(Box::new(call.clone())));
+    call();
+    cache.clear().unwrap();
+    ASKED.set(Some(Box::new(call)));
+    let asks: AsyncMemoized<u64, Asks, _> =
+        cache.memoize_async_as("asks", async |n: &u64| Asks(n + 1));
+    assert_eq!(block_on(asks.call(&1)).to_native(), 2);
 }

@@ -1,9 +1,10 @@
 //! Memoised functions that return an iterator or a stream.
 
 use crate::error::Result;
-use crate::recording::{CachedIter, CachedStream, Plain};
+use crate::recording::{CachedIter, Plain};
 use crate::schema::Schema;
 use crate::section::Section;
+use crate::stream::CachedStream;
 use crate::warrant::Sequence;
 use crate::{CacheKey, CacheValue};
 use futures_core::Stream;

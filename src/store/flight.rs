@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::future::poll_fn;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -181,5 +181,37 @@ impl Leading {
 impl Drop for Leading {
     fn drop(&mut self) {
         let _ = LEADING.try_with(|leading| leading.set(leading.get() - 1));
+    }
+}
+
+/// Calls the user's code, as one who leads if `is_led`.
+pub(crate) fn led<T>(is_led: bool, call: impl FnOnce() -> T) -> T {
+    let _leading = is_led.then(Leading::new);
+    call()
+}
+
+/// A computation's future: what its polls call, and its destructor, is called by a leader if it is led.
+pub(crate) struct Led<'a, F> {
+    /// Something until it is dropped.
+    future: Pin<&'a mut Option<F>>,
+    is_led: bool,
+}
+
+impl<'a, F> Led<'a, F> {
+    pub(crate) fn new(future: Pin<&'a mut Option<F>>, is_led: bool) -> Led<'a, F> {
+        Led { future, is_led }
+    }
+}
+
+impl<F: Future> Led<'_, F> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
+        let future = self.future.as_mut().as_pin_mut().expect("there until it is dropped");
+        led(self.is_led, || future.poll(context))
+    }
+}
+
+impl<F> Drop for Led<'_, F> {
+    fn drop(&mut self) {
+        led(self.is_led, || self.future.set(None));
     }
 }

@@ -7,9 +7,8 @@ use super::region::Region;
 use super::share::lock;
 use crate::error::{Error, Result};
 use crate::sys::file::{CacheFile, Medium as _};
-use std::cell::OnceCell;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the file's lock may be handed on before other processes get their turn.
@@ -20,20 +19,20 @@ const BACKOFF_MAX: Duration = Duration::from_millis(2);
 /// A point in time to give up at. The clock is first looked at when there is something to wait for.
 #[derive(Debug)]
 pub(crate) struct Deadline {
-    start: OnceCell<Instant>,
+    start: OnceLock<Instant>,
     timeout: Duration,
 }
 
 impl Deadline {
     pub(crate) fn after(timeout: Duration) -> Deadline {
-        Deadline { start: OnceCell::new(), timeout }
+        Deadline { start: OnceLock::new(), timeout }
     }
     /// How long it is until then; `None` once it has passed.
     pub(crate) fn left(&self) -> Option<Duration> {
         let waited = self.start.get_or_init(Instant::now).elapsed();
         self.timeout.checked_sub(waited).filter(|left| !left.is_zero())
     }
-    fn passed(&self, path: &Path) -> Error {
+    pub(crate) fn passed(&self, path: &Path) -> Error {
         Error::Locked { path: path.to_path_buf(), waited: self.timeout }
     }
 }

@@ -3,7 +3,7 @@
 //! Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
 //! replaced, to a new one after deletion.
 
-// In reading order: each stands on those above it; the last five are this module's operations.
+// In reading order: each stands on those above it; the last six are this module's operations.
 pub(crate) mod expiry;
 pub(crate) mod journal;
 pub(crate) mod apply;
@@ -20,6 +20,7 @@ pub(crate) mod open;
 pub(crate) mod watch;
 pub(crate) mod approach;
 pub(crate) mod write;
+pub(crate) mod tasks;
 pub(crate) mod compact;
 pub(crate) mod stats;
 pub(crate) mod verify;
@@ -42,6 +43,7 @@ use share::{Key, Share, Shares, Totals, lock, own_share, release_share, share_of
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 use watch::{Watched, watch};
 
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
@@ -93,6 +95,10 @@ pub(crate) struct Found {
     /// When the look began.
     pub(crate) token: Token,
 }
+
+/// What one who waits for nothing cannot have at once: another file must be opened first, in place of this
+/// one, if one is open.
+pub(crate) struct Elsewhere(pub(crate) Option<Arc<Region>>);
 
 impl Found {
     /// Whether it is nothing.
@@ -147,16 +153,15 @@ impl Store {
 
     /// The file that is the cache now, as far as is known.
     pub(crate) fn region(&self) -> Result<Arc<Region>> {
-        if let Some(region) = &*lock(&self.state().current) {
-            return Ok(Arc::clone(region));
+        match self.known() {
+            Some(region) => Ok(region),
+            None => self.region_until(&self.deadline()),
         }
-        self.region_until(&self.deadline())
     }
 
-    #[cold]
     fn region_until(&self, deadline: &Deadline) -> Result<Arc<Region>> {
-        if let Some(region) = &*lock(&self.state().current) {
-            return Ok(Arc::clone(region));
+        if let Some(region) = self.known() {
+            return Ok(region);
         }
         // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
         let region = open::open(&self.location, deadline)?;
@@ -168,6 +173,11 @@ impl Store {
             watch(watched);
         }
         Ok(region)
+    }
+
+    /// As [`region`](Store::region), if it is open.
+    pub(crate) fn known(&self) -> Option<Arc<Region>> {
+        lock(&self.state().current).clone()
     }
 
     /// The file that is the cache now, by what the one known last says.
@@ -184,9 +194,22 @@ impl Store {
 
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
     pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
+        self.follow_until(old, &self.deadline())
+    }
+
+    fn follow_until(&self, old: Arc<Region>, deadline: &Deadline) -> Result<()> {
         self.leave(&old);
         drop(old);
-        self.region().map(drop)
+        self.region_until(deadline).map(drop)
+    }
+
+    /// Opens the file that is elsewhere, once; [`Error::Locked`] if that would have to wait for a lock.
+    pub(crate) fn try_follow(&self, Elsewhere(old): Elsewhere) -> Result<()> {
+        let at_once = Deadline::after(Duration::ZERO);
+        match old {
+            Some(old) => self.follow_until(old, &at_once),
+            None => self.region_until(&at_once).map(drop),
+        }
     }
 
     /// Lets go of `old`, if nobody did yet, for all threads of this process: on a full disk its space may be
@@ -216,29 +239,50 @@ impl Store {
     #[cold]
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
         for _ in 0..TRIES {
-            let region = self.region()?;
-            // Before the look: what is stored during it is stored since.
-            let token = Store::token(&region);
-            let sight = region.find(identity, view);
-            let has_moved = match &sight {
-                Sight::Moved => true,
-                Sight::Absent => !self.is_current(&region)?,
-                Sight::Mapped { .. } | Sight::Copied(..) => false,
-            };
-            if has_moved {
-                self.follow(region)?;
-                continue;
+            match self.find_in(self.region()?, identity, view)? {
+                Ok(found) => return Ok(found),
+                Err(old) => self.follow(old)?,
             }
-            let saved = match &sight {
-                Sight::Mapped { record, .. } => region.map().map(|map| *map.head(record)),
-                Sight::Copied(head, _) => Some(**head),
-                Sight::Absent | Sight::Moved => None,
-            };
-            let saved = saved.map(|head| record::cost(&head).nanos());
-            let share = self.share_of(&region);
-            return Ok(Found { region, share, sight, saved, token });
         }
         Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// As [`find`](Store::find), in the file that is open.
+    pub(crate) fn find_here(
+        &self,
+        identity: &Identity,
+        view: View,
+    ) -> Result<Result<Found, Elsewhere>> {
+        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+        Ok(self.find_in(region, identity, view)?.map_err(|old| Elsewhere(Some(old))))
+    }
+
+    /// What `identity` has in a file; the file again, if the cache is not in it any more.
+    fn find_in(
+        &self,
+        region: Arc<Region>,
+        identity: &Identity,
+        view: View,
+    ) -> Result<Result<Found, Arc<Region>>> {
+        // Before the look: what is stored during it is stored since.
+        let token = Store::token(&region);
+        let sight = region.find(identity, view);
+        let has_moved = match &sight {
+            Sight::Moved => true,
+            Sight::Absent => !self.is_current(&region)?,
+            Sight::Mapped { .. } | Sight::Copied(..) => false,
+        };
+        if has_moved {
+            return Ok(Err(region));
+        }
+        let saved = match &sight {
+            Sight::Mapped { record, .. } => region.map().map(|map| *map.head(record)),
+            Sight::Copied(head, _) => Some(**head),
+            Sight::Absent | Sight::Moved => None,
+        };
+        let saved = saved.map(|head| record::cost(&head).nanos());
+        let share = self.share_of(&region);
+        Ok(Ok(Found { region, share, sight, saved, token }))
     }
 
     /// As [`find_seen`](Store::find_seen), for each of a few identities, in their order. What is not given
@@ -320,23 +364,49 @@ impl Store {
         Deadline::after(self.location.lock_timeout)
     }
 
+    /// As [`lock`](Store::lock), on the file that is open; [`Error::Locked`] if others have its lock.
+    pub(crate) fn try_lock(&self) -> Result<Result<Writer<'_>, Elsewhere>> {
+        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+        let at_once = Deadline::after(Duration::ZERO);
+        let mut pass = self.state().gate.enter(&at_once, &self.location.path)?;
+        if !self.lock_in(&mut pass, &region, &at_once)? {
+            return Ok(Err(Elsewhere(Some(region))));
+        }
+        let writer = Writer { store: self, region, _pass: pass };
+        self.finish_others(writer.region())?;
+        Ok(Ok(writer))
+    }
+
     /// Takes the lock, and leaves what a killed holder of it left.
     pub(crate) fn lock_as_left(&self, deadline: &Deadline) -> Result<Writer<'_>> {
         let path = &self.location.path;
         let mut pass = self.state().gate.enter(deadline, path)?;
         for _ in 0..TRIES {
-            let region = self.region()?;
-            if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
-                return Err(Error::ReadOnly { path: path.clone() });
-            }
-            pass.lock(&region, deadline)?;
-            if self.is_ready(&region)? {
+            let region = self.region_until(deadline)?;
+            if self.lock_in(&mut pass, &region, deadline)? {
                 return Ok(Writer { store: self, region, _pass: pass });
             }
-            pass.unlock();
-            self.follow(region)?;
+            self.follow_until(region, deadline)?;
         }
         Err(Error::Unstable { path: path.clone() })
+    }
+
+    /// Locks a file, by one who has the gate; `false`, and it is not locked, if another file must be opened.
+    fn lock_in(
+        &self,
+        pass: &mut Pass<'_>,
+        region: &Arc<Region>,
+        deadline: &Deadline,
+    ) -> Result<bool> {
+        if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
+            return Err(Error::ReadOnly { path: self.location.path.clone() });
+        }
+        pass.lock(region, deadline)?;
+        let is_ready = self.is_ready(region)?;
+        if !is_ready {
+            pass.unlock();
+        }
+        Ok(is_ready)
     }
 
     /// Finishes what a killed holder of the lock left.

@@ -28,8 +28,8 @@ pub(crate) struct Location {
     pub(crate) lock_timeout: Duration,
 }
 
-/// Opens the cache at `location`, and creates it where there is none and it may be written. Waits for the
-/// lock of who verifies it until the deadline.
+/// Opens the cache at `location`, and creates it where there is none and it may be written. Waits for a
+/// lock, under which it recovers, until the deadline.
 pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Region>> {
     for _ in 0..TRIES {
         let Some(file) = open_file(location)? else {

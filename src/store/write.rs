@@ -7,7 +7,7 @@ use super::journal::{Draft, Journal, LARGE, LIST_MAX};
 use super::open;
 use super::region::{Backing, Region, Sight};
 use super::rewrite::hand_over;
-use super::{Found, Store, Token, Writer};
+use super::{Elsewhere, Found, Store, Token, Writer};
 use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::word;
@@ -77,8 +77,31 @@ impl Terms {
     }
 }
 
-impl Entry<'_> {
-    fn draft(&self, seed: u64) -> Draft<'_> {
+/// What was done of a put that takes the lock more than once.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// The record's head, and the seed that its checksum is made with.
+    head: Option<(u64, Head)>,
+    /// Where a large payload lies that has yet to become a value.
+    filled: Option<Place>,
+    /// Where a record of the key is that was found damaged.
+    damaged: Option<Place>,
+}
+
+impl Progress {
+    /// The record for a file with this seed: the one that there is, or a new one.
+    fn draft<'a>(&mut self, entry: &Entry<'a>, seed: u64) -> Draft<'a> {
+        let head = match self.head {
+            Some((of, head)) if of == seed => head,
+            _ => entry.draft(seed).head,
+        };
+        self.head = Some((seed, head));
+        Draft { head, payload: entry.payload }
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn draft(&self, seed: u64) -> Draft<'a> {
         let mut draft = Draft::new(Kind::VALUE, self.identity, self.payload, seed);
         draft.head.ttl = self.ttl.map_or(Ttl::NONE, Ttl::new);
         draft.head.cost = Cost::new(self.cost);
@@ -112,49 +135,39 @@ impl Store {
     ) -> Result<Option<Found>> {
         entry.check_size()?;
         // Encoded, above all checksummed, before the lock; the seed outlives compaction.
-        let mut seed = self.begin(&entry.identity)?;
-        let mut draft = entry.draft(seed);
-        // The place of a large value, once it is copied, and that of a record of the key that is damaged.
-        let (mut filled, mut damaged) = (None::<Place>, None::<Place>);
+        let mut progress = Progress::default();
+        progress.draft(entry, self.begin(&entry.identity)?);
         for _ in 0..open::TRIES {
             let writer = self.lock_until(deadline)?;
-            let journal = writer.journal();
-            damaged = damaged.filter(|place| writer.is_in(&place.region));
-            match writer.rule(entry, terms, damaged.as_ref().map(|place| place.offset))? {
-                Ruling::Store => {}
-                Ruling::Refuse => return Ok(None),
-                Ruling::Keep(offset) => {
-                    let region = Arc::clone(writer.region());
-                    drop(writer);
-                    // It stays what it was under the lock, whatever supersedes it.
-                    let sight = region.value_at(offset);
-                    if !matches!(sight, Sight::Absent) {
-                        return Ok(Some(self.found(&region, sight)));
-                    }
-                    damaged = Some(Place { region, offset });
-                    continue;
-                }
+            if let Some(settled) = writer.put(entry, scope, terms, &mut progress)? {
+                return Ok(settled);
             }
-            // Of a file that was compacted meanwhile, which leaves such space behind, there is another now.
-            if let Some(place) = filled.take().filter(|place| writer.is_in(&place.region)) {
-                writer.fulfil(place.offset)?;
-                return Ok(Some(writer.stored(place.offset, entry)));
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// As [`put`](Store::put), into the file that is open, and without waiting: [`Error::Locked`] if others
+    /// have the lock. The next attempt goes on from where this one came to.
+    pub(crate) fn try_put(
+        &self,
+        entry: &Entry<'_>,
+        scope: &ScopeRecord<'_>,
+        terms: Terms,
+        progress: &mut Progress,
+    ) -> Result<Result<Option<Found>, Elsewhere>> {
+        entry.check_size()?;
+        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+        region.prefetch_slot(&entry.identity);
+        progress.draft(entry, region.facts.seed);
+        drop(region);
+        for _ in 0..open::TRIES {
+            let writer = match self.try_lock()? {
+                Ok(writer) => writer,
+                Err(elsewhere) => return Ok(Err(elsewhere)),
+            };
+            if let Some(settled) = writer.put(entry, scope, terms, progress)? {
+                return Ok(Ok(settled));
             }
-            if journal.facts.seed != seed {
-                seed = journal.facts.seed;
-                draft = entry.draft(seed);
-            }
-            announce(&writer, scope)?;
-            if !entry.is_large() {
-                let offset = writer.append(std::slice::from_mut(&mut draft))?[0];
-                return Ok(Some(writer.stored(offset, entry)));
-            }
-            let offset = journal.reserve(&mut draft.head)?;
-            let region = Arc::clone(writer.region());
-            drop(writer);
-            let (file, payload) = (region.file(), offset + record::HEAD_SIZE);
-            file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
-            filled = Some(Place { region, offset });
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
@@ -331,6 +344,53 @@ fn is_expired_at(region: &Region, offset: u64, moment: Moment) -> bool {
 impl Writer<'_> {
     pub(crate) fn journal(&self) -> Journal<'_> {
         self.region().journal()
+    }
+
+    /// What a put does in one hold of the lock. `None`: it has to take it once more, since payloads are copied
+    /// and checked without it.
+    fn put(
+        self,
+        entry: &Entry<'_>,
+        scope: &ScopeRecord<'_>,
+        terms: Terms,
+        progress: &mut Progress,
+    ) -> Result<Option<Option<Found>>> {
+        progress.damaged = progress.damaged.take().filter(|place| self.is_in(&place.region));
+        match self.rule(entry, terms, progress.damaged.as_ref().map(|place| place.offset))? {
+            Ruling::Store => {}
+            Ruling::Refuse => return Ok(Some(None)),
+            Ruling::Keep(offset) => {
+                let (store, region) = (self.store, Arc::clone(self.region()));
+                drop(self);
+                // It stays what it was under the lock, whatever supersedes it.
+                let sight = region.value_at(offset);
+                if !matches!(sight, Sight::Absent) {
+                    return Ok(Some(Some(store.found(&region, sight))));
+                }
+                progress.damaged = Some(Place { region, offset });
+                return Ok(None);
+            }
+        }
+        // Of a file that was compacted meanwhile, which leaves such space behind, there is another now.
+        if let Some(place) = progress.filled.take().filter(|place| self.is_in(&place.region)) {
+            self.fulfil(place.offset)?;
+            return Ok(Some(Some(self.stored(place.offset, entry))));
+        }
+        let journal = self.journal();
+        let mut draft = progress.draft(entry, journal.facts.seed);
+        announce(&self, scope)?;
+        if !entry.is_large() {
+            let offset = self.append(std::slice::from_mut(&mut draft))?[0];
+            return Ok(Some(Some(self.stored(offset, entry))));
+        }
+        let offset = journal.reserve(&mut draft.head)?;
+        let region = Arc::clone(self.region());
+        drop(self);
+        let file = region.file();
+        let payload = offset + record::HEAD_SIZE;
+        file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
+        progress.filled = Some(Place { region, offset });
+        Ok(None)
     }
 
     /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at
