@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::ALIGNMENT;
+use crate::sys::heap;
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{BoxedError, Source as _};
@@ -14,7 +15,6 @@ use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Deserialize, Portable, RelPtr, Serialize};
 use std::cell::{Cell, RefCell};
-use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
@@ -115,18 +115,10 @@ impl Sink {
     #[cold]
     fn expect_room(&self, more: usize) -> Result<(), BoxedError> {
         let size = self.0.len().checked_add(more).and_then(usize::checked_next_power_of_two);
-        let has_room = size.is_some_and(has_memory);
+        let has_room = size.is_some_and(heap::has_room);
         let error = || BoxedError::new(Error::OutOfMemory { size: self.0.len() as u64 });
         has_room.then_some(()).ok_or_else(error)
     }
-}
-
-/// Whether so many bytes of memory can be had now.
-pub(crate) fn has_memory(size: usize) -> bool {
-    let mut memory = Vec::<u8>::new();
-    let is_there = memory.try_reserve_exact(size).is_ok();
-    black_box(&memory); // An allocation that nothing looks at is left out, and taken to have gone well.
-    is_there
 }
 
 thread_local! {

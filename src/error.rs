@@ -122,8 +122,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The value, the file or the index would pass the limit of the format.
-    #[error("{what} would take {size} bytes, the format allows {limit}; store less at once")]
+    /// The value, the file or the index would pass the limit of the format, or of reading by copy.
+    #[error("{what} would take {size} bytes, and {limit} is the limit; store less at once")]
     TooLarge {
         /// What grows too large.
         what: &'static str,

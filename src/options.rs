@@ -96,7 +96,8 @@ impl OpenOptions {
 
     /// Reads by copy instead of through a map, and verifies each time. Safe wherever the file lies and
     /// whoever can write it: nothing a stranger does to it is undefined behaviour or a signal. A hit
-    /// costs some ten system calls and a copy.
+    /// costs some ten system calls and a copy; of a value larger than a MiB, reading it twice, since memory is
+    /// taken for what is sound alone. A value larger than a GiB is a miss, and is not stored.
     pub fn copy_reads(mut self) -> OpenOptions {
         self.care = Care::Copied;
         self

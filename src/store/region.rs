@@ -10,8 +10,10 @@ use crate::format::record::{self, Cost, HEAD_SIZE, Head, HeadBytes, Identity};
 use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
+use crate::scan::{WINDOW_SIZE, Window};
 use crate::sys::Words;
 use crate::sys::file::{CacheFile, Medium};
+use crate::sys::heap;
 use crate::sys::map::{Map, Record};
 use crate::sys::place::{self, Care};
 use rkyv::util::AlignedVec;
@@ -19,6 +21,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// Address space mapped at first; grown fourfold when half of it is used.
 pub(crate) const MAP_SIZE: u64 = 64 << 30;
+
+/// The largest payload that is read by copy. A larger one is a miss, and is not stored by who reads so.
+pub(crate) const RECORD_COPY_MAX: u64 = 1 << 30;
 
 /// For how many look-ups the machine fetches memory at a time. With half as many, each took a sixth longer.
 pub(crate) const PREFETCH_MAX: usize = 32;
@@ -270,18 +275,24 @@ impl Region {
         }
     }
 
-    /// A copy of a payload that lies below tail and end of file and has its checksum.
+    /// A copy of a payload that lies below tail and end of file and has its checksum. A stranger may have
+    /// made a sparse file of any size, and may change it meanwhile: so memory is taken for what has its
+    /// checksum alone, and what was read is checked once more.
     fn copy(&self, file: &CacheFile, offset: u64, head: &HeadBytes) -> Option<AlignedVec> {
         let len = record::len(head);
         let end = (offset + HEAD_SIZE).checked_add(len)?;
         let tail = file.load(word::TAIL) & WORD_MASK;
         let limit = self.private.as_ref().map_or(tail, |private| private.end);
         let limit = limit.min(file.size().ok()?);
-        if end > limit {
+        if end > limit || len > RECORD_COPY_MAX {
             return None;
         }
-        // A stranger may have made a sparse file of any size: running out of memory is a miss.
-        Vec::<u8>::new().try_reserve_exact(usize::try_from(len).ok()?).ok()?;
+        if len > WINDOW_SIZE {
+            let head = Head::decode(head, offset, self.facts.seed)?;
+            let is_whole = Window::new(file, end).is_whole(offset, &head, self.facts.seed);
+            is_whole.ok()?.then_some(())?;
+        }
+        heap::has_room(usize::try_from(len).ok()?).then_some(())?;
         let mut payload = AlignedVec::with_capacity(len as usize);
         payload.resize(len as usize, 0);
         file.read(offset + HEAD_SIZE, &mut payload).ok()?;

@@ -5,7 +5,7 @@ use super::expiry::{Moment, View};
 use super::gate::Deadline;
 use super::journal::{Draft, Journal, LARGE, LIST_MAX};
 use super::open;
-use super::region::{Backing, Region, Sight};
+use super::region::{Backing, RECORD_COPY_MAX, Region, Sight};
 use super::rewrite::hand_over;
 use super::{Elsewhere, Found, Store, Token, Writer};
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::word;
 use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
 use crate::sys::file::Medium as _;
-use crate::sys::place;
+use crate::sys::place::{self, Care};
 use rkyv::util::AlignedVec;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -113,11 +113,16 @@ impl<'a> Entry<'a> {
         self.payload.len() > LARGE
     }
 
-    fn check_size(&self) -> Result<()> {
+    /// Whether it may be stored in a file that is accessed with such care, and will be found there.
+    fn check_size(&self, care: Care) -> Result<()> {
         let size = self.payload.len() as u64;
-        match size <= PAYLOAD_LIMIT {
+        let (what, limit) = match care {
+            Care::Copied => ("a value that is read by copy", RECORD_COPY_MAX),
+            Care::Checked | Care::Trusted => ("a value", PAYLOAD_LIMIT),
+        };
+        match size <= limit {
             true => Ok(()),
-            false => Err(Error::TooLarge { what: "a value", size, limit: PAYLOAD_LIMIT }),
+            false => Err(Error::TooLarge { what, size, limit }),
         }
     }
 }
@@ -133,7 +138,7 @@ impl Store {
         terms: Terms,
         deadline: &Deadline,
     ) -> Result<Option<Found>> {
-        entry.check_size()?;
+        entry.check_size(self.location.care)?;
         // Encoded, above all checksummed, before the lock; the seed outlives compaction.
         let mut progress = Progress::default();
         progress.draft(entry, self.begin(&entry.identity)?);
@@ -155,7 +160,7 @@ impl Store {
         terms: Terms,
         progress: &mut Progress,
     ) -> Result<Result<Option<Found>, Elsewhere>> {
-        entry.check_size()?;
+        entry.check_size(self.location.care)?;
         let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
         region.prefetch_slot(&entry.identity);
         progress.draft(entry, region.facts.seed);
@@ -182,7 +187,7 @@ impl Store {
 
     /// Stores values, each stretch of small ones under one lock, and each large one by itself.
     pub(crate) fn put_many(&self, entries: &[Entry<'_>], scope: &ScopeRecord<'_>) -> Result<()> {
-        entries.iter().try_for_each(Entry::check_size)?;
+        entries.iter().try_for_each(|entry| entry.check_size(self.location.care))?;
         for stretch in entries.chunk_by(|one, next| !one.is_large() && !next.is_large()) {
             match stretch {
                 [one] if one.is_large() => {

@@ -1,13 +1,14 @@
-//! The outside world: clock, forks, files, maps, claims, threads, the program itself. The only place with
-//! platform code, and, in [`map`], [`fork`], [`claims`], [`program`] and [`biased`], with unsafe code of its own.
-//! The index, the log and the store's protocol work over [`Words`] and [`Medium`](file::Medium), so that they
-//! run as well over plain reads and writes, or over a model checker's words.
+//! The outside world: clock, forks, memory, files, maps, claims, threads, the program itself. The only place
+//! with platform code, and, in [`map`], [`fork`], [`claims`], [`program`] and [`biased`], with unsafe code of its
+//! own. The index, the log and the store's protocol work over [`Words`] and [`Medium`](file::Medium), so that
+//! they run as well over plain reads and writes, or over a model checker's words.
 
 pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod list;
 pub(crate) mod trie;
 pub(crate) mod biased;
+pub(crate) mod heap;
 pub(crate) mod effect;
 pub(crate) mod program;
 pub(crate) mod file;

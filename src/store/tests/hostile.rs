@@ -13,11 +13,12 @@ use crate::store::Store;
 use crate::store::compact::copy_to;
 use crate::store::expiry::View;
 use crate::store::journal::Draft;
-use crate::store::region::Sight;
+use crate::store::open::Location;
+use crate::store::region::{RECORD_COPY_MAX, Sight};
 use crate::store::rewrite::{Outcome, Replay};
 use crate::store::write::{Entry, Terms};
 use crate::sys::file::Medium as _;
-use crate::sys::place::Replacement;
+use crate::sys::place::{Care, Replacement};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
@@ -280,4 +281,71 @@ fn an_index_inside_a_value_is_not_believed() {
     let copy = reboot(&dir, &store);
     (2..300).for_each(|key| put(&copy, key, b"y"));
     assert_eq!((get(&copy, 0).unwrap(), get(&copy, 1).unwrap()), (b"x".into(), vec![0; 40_000]));
+}
+
+/// The record of a key, as a stranger makes it who may write the file: it claims a payload of so many bytes,
+/// which lies in a hole.
+#[cfg(target_os = "linux")]
+fn claim(store: &Store, key: u64, len: u64) {
+    let region = store.region().unwrap();
+    let journal = region.journal();
+    let (offset, head) = journal.locate(&identity(key)).unwrap();
+    let head = Head { len, ..head };
+    let file = OpenOptions::new().write(true).open(&store.location.path).unwrap();
+    file.write_all_at(&head.encode(offset, region.facts.seed), offset).unwrap();
+    let end = head.next(offset);
+    file.set_len(end.next_multiple_of(4096)).unwrap();
+    for place in [word::TAIL, word::APPLIED, word::ALLOCATED] {
+        set(&file, place, end);
+    }
+}
+
+/// What a line of a file in /proc says.
+#[cfg(target_os = "linux")]
+fn proc_says(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn who_reads_by_copy_takes_no_memory_for_a_claim() {
+    let dir = tempfile::tempdir().unwrap();
+    let copying = Location { care: Care::Copied, ..location(&dir.path().join("x.pcache")) };
+    let store = Store::open(copying).unwrap();
+    put(&store, 1, b"x");
+    put(&store, 5, b"small");
+    let peak = || proc_says("/proc/self/status", "VmHWM") << 10;
+    let read = || proc_says("/proc/thread-self/io", "rchar");
+
+    claim(&store, 5, 96 << 20);
+    let before = (peak(), read());
+    assert_eq!((get(&store, 1).unwrap(), get(&store, 5)), (b"x".into(), None));
+    assert!(peak() < before.0 + (64 << 20), "{} bytes", peak() - before.0);
+    assert!(read() >= before.1 + (96 << 20), "it was looked at");
+
+    claim(&store, 5, RECORD_COPY_MAX + 1);
+    let before = read();
+    assert_eq!((get(&store, 1).unwrap(), get(&store, 5)), (b"x".into(), None));
+    assert!(read() < before + (1 << 20), "beyond the limit nobody reads");
+}
+
+#[test]
+fn what_would_not_be_read_by_copy_is_not_stored_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let copying = Location { care: Care::Copied, ..location(&dir.path().join("x.pcache")) };
+    let store = Store::open(copying).unwrap();
+    for len in [(1 << 20) + 1, 5 << 20] {
+        let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        put(&store, len, &payload);
+        assert!(get(&store, len).unwrap() == payload, "read in pieces, and whole");
+    }
+    let large = vec![0; RECORD_COPY_MAX as usize + 1];
+    let entry = entry(7, &large);
+    let stored = store.put(&entry, &SCOPE, Terms::Replace, &store.deadline()).map(drop);
+    let stored = [stored, store.put_many(&[entry], &SCOPE)];
+    for result in stored {
+        assert!(matches!(result, Err(Error::TooLarge { limit: RECORD_COPY_MAX, .. })));
+    }
 }
