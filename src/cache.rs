@@ -43,7 +43,8 @@ impl MmapCache {
     ///
     /// Costs some fifteen system calls and a few for each directory on the way, whatever the size of the
     /// cache, and waits for nobody; creating one waits for the device once, so that no power cut leaves
-    /// half a file. The first in a process starts a thread. The first
+    /// half a file, or for another that creates it just then. The first in a process starts a thread. The
+    /// first
     /// opening after a reboot, or of a copied file, verifies it under the lock, from the last
     /// [`sync`](MmapCache::sync) or [`compact`](MmapCache::compact) on.
     ///

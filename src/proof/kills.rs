@@ -5,6 +5,7 @@
 use super::effort;
 use super::script::{Op, Possible, Subject};
 use crate::sys::effect::{Effect, watch};
+use crate::sys::place::HAS_UNNAMED;
 use crate::{Error, MmapCache};
 use rustix::process::{Signal, getpid, kill_process};
 use std::cell::Cell;
@@ -231,6 +232,15 @@ fn nothing_is_lost_by_a_death_at_any_step_nor_by_a_second_one() {
         let tried = try_all(&scene, stride);
         println!("{}: {tried} deaths", scene.name);
     }
+}
+
+/// Where no file can be made without a name, one is prepared under another.
+#[test]
+fn nothing_is_lost_by_a_death_in_a_creation_by_renaming() {
+    HAS_UNNAMED.set(false);
+    let creation = scenes().into_iter().find(|scene| scene.name == "creation").unwrap();
+    println!("{} deaths", try_all(&creation, (20 / effort()).max(1)));
+    HAS_UNNAMED.set(true);
 }
 
 /// Scene, step, signal and path, for another process.

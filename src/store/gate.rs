@@ -39,15 +39,22 @@ impl Deadline {
 
 /// Takes a file's lock, trying again and again until the deadline.
 pub(crate) fn lock_file(file: &CacheFile, deadline: &Deadline) -> Result<()> {
+    try_until(deadline, file.path(), || file.try_lock().map_err(Error::io("lock", file.path())))
+}
+
+/// Tries what another process may be at, again and again until it is done or the deadline passes.
+pub(crate) fn try_until(
+    deadline: &Deadline,
+    path: &Path,
+    mut attempt: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     let mut pause = BACKOFF_MIN;
-    loop {
-        if file.try_lock().map_err(Error::io("lock", file.path()))? {
-            return Ok(());
-        }
-        let left = deadline.left().ok_or_else(|| deadline.passed(file.path()))?;
+    while !attempt()? {
+        let left = deadline.left().ok_or_else(|| deadline.passed(path))?;
         std::thread::sleep(pause.min(left));
         pause = (pause * 2).min(BACKOFF_MAX);
     }
+    Ok(())
 }
 
 /// One writer at a time in this process.

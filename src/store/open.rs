@@ -3,7 +3,7 @@
 //! one that is read. Any other is verified under the lock first.
 
 use super::create::{fill, new_facts, pointer_width};
-use super::gate::{Deadline, lock_file};
+use super::gate::{Deadline, lock_file, try_until};
 use super::recover;
 use super::region::Region;
 use super::trust::is_trusted;
@@ -33,11 +33,11 @@ pub(crate) struct Location {
 pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Region>> {
     for _ in 0..TRIES {
         let Some(file) = open_file(location)? else {
-            create(location)?;
+            create(location, &deadline)?;
             continue;
         };
         let Some(facts) = read_facts(&file)? else {
-            replace_blank(location, &file)?;
+            replace_blank(location, &file, &deadline)?;
             continue;
         };
         let file = if facts.is_for_reading { file.read_only() } else { file };
@@ -82,29 +82,29 @@ fn open_file(location: &Location) -> Result<Option<CacheFile>> {
     }
 }
 
-fn create(location: &Location) -> Result<()> {
-    let facts = new_facts();
-    place::create(&location.path, |file| fill(file, &facts)).map(drop)
+fn create(location: &Location, deadline: &Deadline) -> Result<()> {
+    let (path, facts) = (&location.path, new_facts());
+    try_until(deadline, path, || place::create(path, |file| fill(file, &facts)))
 }
 
 /// A file that a power cut left empty or all zero is nobody's: a new one takes its place.
-fn replace_blank(location: &Location, blank: &CacheFile) -> Result<()> {
+fn replace_blank(location: &Location, blank: &CacheFile, deadline: &Deadline) -> Result<()> {
     let path = &location.path;
     if !blank.is_writable() {
         return Err(Error::ReadOnly { path: path.clone() });
     }
-    let Some(new) = Replacement::begin(path)? else {
-        // Another process is at it.
-        std::thread::sleep(Duration::from_millis(2));
-        return Ok(());
-    };
-    if !place::is_at(blank, path).map_err(Error::io("look at", path))? {
-        return Ok(());
-    }
-    fill(&new.file, &new_facts())
-        .and_then(|()| new.file.sync())
-        .map_err(Error::io("create", path))?;
-    new.publish(path, blank)
+    try_until(deadline, path, || {
+        let new = Replacement::begin(path)?;
+        // Looked at with the lock: who had it before may have replaced the file.
+        if !place::is_at(blank, path).map_err(Error::io("look at", path))? {
+            return Ok(true);
+        }
+        let Some(new) = new else { return Ok(false) };
+        fill(&new.file, &new_facts())
+            .and_then(|()| new.file.sync())
+            .map_err(Error::io("create", path))?;
+        new.publish(path, blank).map(|()| true)
+    })
 }
 
 /// The facts of a file; `None` if it is blank.

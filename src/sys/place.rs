@@ -8,7 +8,7 @@ use super::effect::{Effect, precede};
 use super::file::{CacheFile, Medium as _};
 use crate::error::{Error, Exposure, Result};
 use once_cell::race::OnceBox;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -130,6 +130,10 @@ pub(crate) fn open_sidecar(path: &Path) -> Result<File> {
 
 /// Makes a file without a name in a directory; `None` where the system has none.
 fn create_unnamed(directory: &Directory) -> io::Result<Option<File>> {
+    #[cfg(test)]
+    if !HAS_UNNAMED.get() {
+        return Ok(None);
+    }
     #[cfg(target_os = "linux")]
     {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
@@ -143,6 +147,12 @@ fn create_unnamed(directory: &Directory) -> io::Result<Option<File>> {
         let _ = directory;
         Ok(None)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whether this thread's system makes files without names: for tests of what is done where it does not.
+    pub(crate) static HAS_UNNAMED: Cell<bool> = const { Cell::new(true) };
 }
 
 /// A file without a name in the directory of `path`, gone with its handle.
@@ -160,8 +170,8 @@ pub(crate) fn scratch(path: &Path) -> io::Result<CacheFile> {
     Ok(CacheFile::new(file, &path, true, false))
 }
 
-/// Creates a file at `path` with what `fill` writes, whole or not at all. `false`
-/// if a file is there.
+/// Creates a file at `path` with what `fill` writes, whole or not at all, unless a file is there. `false`
+/// if another process has begun to.
 pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -> Result<bool> {
     let failed = || Error::io("create", path);
     let directory = Directory::open(parent(path)).map_err(failed())?;
@@ -174,17 +184,17 @@ pub(crate) fn create(path: &Path, fill: impl Fn(&CacheFile) -> io::Result<()>) -
         let unnamed = format!("/proc/self/fd/{}", file.inner().as_raw_fd());
         let flags = AtFlags::SYMLINK_FOLLOW;
         match rustix::fs::linkat(CWD, &*unnamed, &directory, name(path), flags) {
-            Ok(()) => return Ok(true),
-            Err(Errno::EXIST) => return Ok(false),
+            Ok(()) | Err(Errno::EXIST) => return Ok(true),
             Err(_) => {} // No /proc: the other way.
         }
     }
-    let Some(new) = Replacement::begin(path)? else { return Ok(false) };
+    let new = Replacement::begin(path)?;
     if path.symlink_metadata().is_ok() {
-        return Ok(false);
+        return Ok(true);
     }
+    let Some(new) = new else { return Ok(false) };
     fill(&new.file).and_then(|()| new.file.sync()).map_err(failed())?;
-    new.rename(path)?;
+    new.publish_new(path)?;
     Ok(true)
 }
 
@@ -254,14 +264,32 @@ impl Replacement {
     /// is dropped.
     pub(crate) fn publish(&self, path: &Path, former: &CacheFile) -> Result<()> {
         self.inherit(former).map_err(Error::io("keep the owner of", path))?;
-        self.rename(path)
+        self.rename(path, RenameFlags::empty())
     }
 
-    fn rename(&self, path: &Path) -> Result<()> {
+    /// Puts the file at `path`, unless something is there.
+    fn publish_new(&self, path: &Path) -> Result<()> {
+        match self.rename(path, RenameFlags::NOREPLACE) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn rename(&self, path: &Path, flags: RenameFlags) -> Result<()> {
         let (directory, from) = (&self.directory, self.file.path());
-        precede(Effect::Rename { from })
-            .and_then(|()| Ok(rustix::fs::renameat(directory, name(from), directory, name(path))?))
-            .map_err(Error::io("replace", path))?;
+        let replace = || rustix::fs::renameat(directory, name(from), directory, name(path));
+        let rename = || match flags.is_empty() {
+            true => replace(),
+            false => rustix::fs::renameat_with(directory, name(from), directory, name(path), flags),
+        };
+        let renamed = precede(Effect::Rename { from }).and_then(|()| match rename() {
+            // Not every file system can refuse to replace.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(replace()?),
+            renamed => Ok(renamed?),
+        });
+        renamed.map_err(Error::io("replace", path))?;
         self.has_name.set(false);
         Ok(())
     }
