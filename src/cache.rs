@@ -270,10 +270,14 @@ impl OpenOptions {
     fn open_store(&self, place: &Place, patience: Patience) -> Result<Arc<Store>> {
         self.code_set()?; // What is opened without it would answer for other code.
         let location = self.location(self.locate(place)?);
-        match patience {
-            Patience::Full => Store::open(location),
-            Patience::None => Store::open_until(location, &Deadline::after(Duration::ZERO)),
+        let store = match patience {
+            Patience::Full => Store::open(location)?,
+            Patience::None => Store::open_until(location, &Deadline::after(Duration::ZERO))?,
+        };
+        if let Place::Named(_) = place {
+            store.keep_root();
         }
+        Ok(store)
     }
 
     /// The store; else one that reads by copy, where the trouble is whom the place belongs to.

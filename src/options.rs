@@ -70,8 +70,8 @@ impl OpenOptions {
         }
     }
 
-    /// The directory of named caches, made if it is missing. By default `PERSIST_CACHE_DIR`, or
-    /// `.persist_cache` in the working directory, resolved once per process.
+    /// The directory of named caches, made if it is missing, and made anew if it is removed. By default
+    /// `PERSIST_CACHE_DIR`, or `.persist_cache` in the working directory, resolved once per process.
     ///
     /// Neither it nor a directory above it may belong to a user other than this one and root, or be writable
     /// by others (but, as `/tmp` is, sticky, or by a group that is this user's alone): else opening is an

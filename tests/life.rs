@@ -7,6 +7,7 @@ mod common;
 use common::{Dir, effort, finish, mix, role, spawn, value_of};
 use persist_cache::{Cached, Error, MmapCache, Table};
 use rustix::process::{Pid, Signal, kill_process};
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -191,4 +192,49 @@ fn a_stopped_writer_stops_no_reader_and_no_other_writer_for_ever() {
     kill_process(pid, Signal::KILL).unwrap();
     child.wait().unwrap();
     table.insert(&2, &value_of(2)).unwrap();
+}
+
+/// A root that is removed with all that is in it is made anew when it is next needed, as a file is.
+#[test]
+fn a_root_that_was_removed_is_made_anew() {
+    let dir = Dir::new();
+    let (top, root) = (dir.join("target"), dir.join("target/some/root"));
+    let cache = MmapCache::options().root(&root).open("x").unwrap();
+    let reader = MmapCache::options().root(&root).read_only(true).open("x").unwrap();
+    let placed = MmapCache::open_at(root.join("placed.pcache")).unwrap();
+    let runs = Cell::new(0);
+    let memoized = cache.memoize_as("f", |n: &u64| {
+        runs.set(runs.get() + 1);
+        n + 1
+    });
+    let table = cache.table::<u64, u64>("t");
+    let placed_table = placed.table::<u64, u64>("t");
+    for (n, removed) in [(0, &root), (1, &top), (2, &root)] {
+        assert_eq!(*memoized.call(&n), n + 1);
+        table.insert(&n, &n).unwrap();
+        fs::remove_dir_all(removed).unwrap();
+        // It is noticed at the next look at the path, a moment later.
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(reader.table::<u64, u64>("t").get(&(n + 100)).is_err());
+        assert!(placed_table.insert(&n, &n).is_err(), "nobody asked for a root there");
+        assert!(!root.exists(), "it is not made by who only reads, or had to find it there");
+        match n {
+            0 => drop(table.insert(&100, &100).unwrap()),
+            _ => assert_eq!(*memoized.call(&(n + 100)), n + 101),
+        }
+        assert!(root.join("CACHEDIR.TAG").exists() && root.join(".gitignore").exists());
+        runs.set(0);
+        for _ in 0..2 {
+            assert_eq!(*memoized.call(&(n + 200)), n + 201);
+            assert!(memoized.peek(&(n + 200)).is_some());
+        }
+        assert_eq!(runs.get(), 1, "what is computed now is stored");
+        // Another process finds it.
+        let spelling = root.join("..").join(root.file_name().unwrap());
+        let other = MmapCache::options().root(spelling).open("x").unwrap();
+        assert!(other.stats().entries > 0);
+        placed_table.insert(&n, &n).unwrap();
+    }
+    assert_eq!(cache.stats().store_errors, 0);
+    assert!(cache.fault().is_none());
 }

@@ -32,8 +32,10 @@ use crate::error::{Error, Result};
 use crate::format::header::{state, word};
 use crate::format::record::{self, Identity};
 use crate::sys::clock;
+use crate::sys::directory::make_root;
 use crate::sys::fork::PerProcess;
 use crate::sys::map::Record;
+use crate::sys::place::{self, Care};
 use expiry::View;
 use flight::Flights;
 use gate::{Deadline, Gate, Pass};
@@ -55,6 +57,8 @@ pub(crate) struct Store {
     key: Key,
     state: PerProcess<Arc<State>>,
     pub(crate) totals: Arc<Totals>,
+    /// Whether its directory is a root of this crate's, to be made where it is missing.
+    is_in_root: AtomicBool,
 }
 
 /// What a forked child does not share with its parent.
@@ -136,6 +140,7 @@ impl Store {
             key: Key::new(),
             state: PerProcess::default(),
             totals: Arc::default(),
+            is_in_root: AtomicBool::new(false),
         });
         store.region_until(deadline)?;
         let mut stores = lock(stores());
@@ -151,6 +156,11 @@ impl Store {
         self.state.get(Arc::default)
     }
 
+    /// Says that the directory is a root: removed, it is made anew as the file is.
+    pub(crate) fn keep_root(&self) {
+        self.is_in_root.store(true, Ordering::Relaxed); // Relaxed: it says nothing about other memory.
+    }
+
     /// The file that is the cache now, as far as is known.
     pub(crate) fn region(&self) -> Result<Arc<Region>> {
         match self.known() {
@@ -162,6 +172,10 @@ impl Store {
     fn region_until(&self, deadline: &Deadline) -> Result<Arc<Region>> {
         if let Some(region) = self.known() {
             return Ok(region);
+        }
+        // Relaxed: see `keep_root`.
+        if self.is_in_root.load(Ordering::Relaxed) && !self.location.is_read_only {
+            make_root(place::parent(&self.location.path), self.location.care == Care::Checked)?;
         }
         // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
         let region = open::open(&self.location, deadline)?;
