@@ -691,3 +691,38 @@ fn a_forked_child_leaves_the_claim_alone() {
     finish(leader);
     assert_eq!(noted(dir.path()), 1);
 }
+
+/// Who clears away old files may take the sidecar alone. A process that comes later claims in a new one.
+#[test]
+fn claims_go_on_after_the_sidecar_was_removed() {
+    let dir = Dir::new();
+    let runs = AtomicU32::new(0);
+    // Of another spelling, which is another store, as another process has it.
+    let open = |spelling: &str| {
+        fs::create_dir(dir.join(spelling)).unwrap();
+        open(&dir.join(spelling).join(".."))
+    };
+    let slow = |n: &u64| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(200));
+        n + 1
+    };
+    let one = open("one");
+    let one_slow = one.memoize_as("slow", slow);
+    assert_eq!(*one_slow.call(&1), 2);
+    let sidecar = one.path().with_extension("pcache.claims");
+    for n in 0..3 {
+        fs::remove_file(&sidecar).unwrap();
+        let other = open(&n.to_string());
+        let other_slow = other.memoize_as("slow", slow);
+        for key in [10 * n + 2, 10 * n + 3] {
+            runs.store(0, Ordering::Relaxed);
+            thread::scope(|scope| {
+                scope.spawn(|| assert_eq!(*one_slow.call(&key), key + 1));
+                scope.spawn(|| assert_eq!(*other_slow.call(&key), key + 1));
+            });
+            assert_eq!(runs.load(Ordering::Relaxed), 1, "{key}");
+        }
+        assert!(sidecar.exists());
+    }
+}

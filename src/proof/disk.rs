@@ -62,7 +62,7 @@ impl Event {
             Effect::Remove { path } if path == cache => Event::Name { inode: None },
             Effect::SyncDirectory => Event::SyncNames,
             // Neither the cache's bytes nor its name.
-            Effect::MakeDirectory | Effect::Own => return Ok(None),
+            Effect::MakeDirectory | Effect::Own | Effect::Touch => return Ok(None),
             Effect::Read | Effect::Remove { .. } => return Ok(None),
         };
         Ok(Some(event))

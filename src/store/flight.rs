@@ -121,11 +121,16 @@ impl Flights {
     /// The claims that other processes see. `None` if there can be no sidecar: then they do not wait
     /// for each other.
     pub(crate) fn claims(&self, path: &Path) -> Option<Arc<Claims>> {
-        let mut claims = lock(&self.claims);
-        if claims.is_none() {
-            *claims = Claims::open(path).ok().map(Arc::new);
+        let known = lock(&self.claims).clone();
+        if let Some(claims) = known.filter(|claims| !claims.is_removed()) {
+            claims.keep_young();
+            return Some(claims);
         }
-        claims.clone()
+        // Without the lock: two threads that open it at once claim in the same file all the same.
+        let opened = Claims::open(path).ok().map(Arc::new);
+        let former = std::mem::replace(&mut *lock(&self.claims), opened.clone());
+        drop(former);
+        opened
     }
 
     /// Lets the sidecar be opened anew: it may have been removed together with the cache.

@@ -2,9 +2,12 @@
 //! the computation lasts. The locks belong to the open file description (`F_OFD_SETLK`), so that they
 //! end with their process however it ends, and not when some other descriptor is closed. (A child that it
 //! forked has the description too, and keeps them until it ends or executes a program.) The sidecar is
-//! empty, and neither renamed nor removed: else there would be two, and a claim in each.
+//! empty, and this crate neither renames nor removes it: else there would be two, and a claim in each.
+//! Somebody else may remove it. So each claim looks whether it is still there, and those who clear away what
+//! is old find it young.
 #![expect(unsafe_code, reason = "no crate of this tree locks a range of a file for a description")]
 
+use super::clock;
 use super::fork::forks;
 use super::place;
 use crate::error::Result;
@@ -12,17 +15,45 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often the times of a sidecar in use are made the present, in milliseconds: no system clears away
+/// what was used an hour ago.
+const TOUCH_INTERVAL: u64 = 3_600_000;
 
 /// The sidecar of a cache, open.
 pub(crate) struct Claims {
     file: File,
     /// The process that opened it.
     process: u64,
+    /// When its times were last made the present, in milliseconds since 1970.
+    touched: AtomicU64,
 }
 
 impl Claims {
     pub(crate) fn open(path: &Path) -> Result<Claims> {
-        Ok(Claims { file: place::open_sidecar(path)?, process: forks() })
+        let file = place::open_sidecar(path)?;
+        let claims = Claims { file, process: forks(), touched: AtomicU64::new(0) };
+        claims.keep_young();
+        Ok(claims)
+    }
+
+    /// Whether the file is gone, so that others claim in another one.
+    pub(crate) fn is_removed(&self) -> bool {
+        place::is_removed(&self.file)
+    }
+
+    /// Keeps those away who remove what nobody has used for long. It is the oldest file of its cache, and no
+    /// claim changes its times.
+    pub(crate) fn keep_young(&self) {
+        let now = clock::now().as_millis() as u64;
+        // Relaxed: two threads that touch it at once do no harm. A clock set back is a reason to.
+        if now.abs_diff(self.touched.load(Ordering::Relaxed)) < TOUCH_INTERVAL {
+            return;
+        }
+        self.touched.store(now, Ordering::Relaxed);
+        // Where it must not be written, its owner does it.
+        let _ = place::touch(&self.file);
     }
 
     /// Claims a byte, if no other description has it.
@@ -67,6 +98,8 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::Claims;
+    use std::sync::atomic::Ordering;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn a_byte_has_one_holder_and_its_neighbours_are_free() {
@@ -81,5 +114,33 @@ mod tests {
         drop(other);
         assert!(one.try_claim(0).unwrap() && one.try_claim(u64::MAX).unwrap());
         assert_eq!(std::fs::metadata(dir.path().join("cache.claims")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_sidecar_in_use_is_young_and_one_that_is_gone_is_known_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, sidecar) = (dir.path().join("cache"), dir.path().join("cache.claims"));
+        let claims = Claims::open(&path).unwrap();
+        let set_old = || {
+            let times = std::fs::FileTimes::new().set_accessed(UNIX_EPOCH).set_modified(UNIX_EPOCH);
+            std::fs::File::open(&sidecar).unwrap().set_times(times).unwrap();
+        };
+        let is_old = || {
+            let data = std::fs::metadata(&sidecar).unwrap();
+            data.modified().unwrap() == UNIX_EPOCH || data.accessed().unwrap() == UNIX_EPOCH
+        };
+        set_old();
+        claims.keep_young();
+        assert!(is_old(), "not with every claim");
+        claims.touched.fetch_sub(super::TOUCH_INTERVAL, Ordering::Relaxed);
+        claims.keep_young();
+        assert!(!is_old(), "an hour later");
+        set_old();
+        let other = Claims::open(&path).unwrap();
+        assert!(!is_old(), "by whoever opens it");
+        assert!(!claims.is_removed());
+        std::fs::remove_file(&sidecar).unwrap();
+        assert!(claims.is_removed() && other.is_removed());
+        assert!(!Claims::open(&path).unwrap().is_removed());
     }
 }

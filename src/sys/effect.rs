@@ -34,6 +34,8 @@ pub(crate) enum Effect<'a> {
     MakeDirectory,
     /// A file or a directory gets another owner or mode.
     Own,
+    /// A file's times become the present.
+    Touch,
 }
 
 /// Called before each effect, which is not done if this fails.

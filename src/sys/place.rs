@@ -8,7 +8,7 @@ use super::effect::{Effect, precede};
 use super::file::{CacheFile, Medium as _};
 use crate::error::{Error, Exposure, Result};
 use once_cell::race::OnceBox;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -126,6 +126,18 @@ pub(crate) fn open_sidecar(path: &Path) -> Result<File> {
             made => return made.map_err(failed()),
         }
     }
+}
+
+/// Makes the times of a file the present: what removes files that nobody has used for long spares it.
+pub(crate) fn touch(file: &File) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    precede(Effect::Touch)?;
+    Ok(rustix::fs::futimens(file, &Timestamps { last_access: now, last_modification: now })?)
+}
+
+/// Whether a file has lost its last name.
+pub(crate) fn is_removed(file: &File) -> bool {
+    file.metadata().is_ok_and(|data| data.nlink() == 0)
 }
 
 /// Makes a file without a name in a directory; `None` where the system has none.
