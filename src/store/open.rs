@@ -12,7 +12,7 @@ use crate::format::header::{Facts, HEADER_SIZE, Misfit};
 use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::place::{self, Care, Replacement};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +93,14 @@ fn replace_blank(location: &Location, blank: &CacheFile, deadline: &Deadline) ->
     if !blank.is_writable() {
         return Err(Error::ReadOnly { path: path.clone() });
     }
+    // Who deletes a cache from a full disk makes the file blank, and has yet to remove its name.
+    lock_file(blank, deadline)?;
+    let replaced = replace_locked_blank(path, blank, deadline);
+    blank.unlock();
+    replaced
+}
+
+fn replace_locked_blank(path: &Path, blank: &CacheFile, deadline: &Deadline) -> Result<()> {
     try_until(deadline, path, || {
         let new = Replacement::begin(path)?;
         // Looked at with the lock: who had it before may have replaced the file.

@@ -48,7 +48,6 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     }
     let (file, tail) = (region.file(), journal.tail()?);
     leave_home(file)?;
-    file.unshare(tail);
     // Space behind the tail is taken anew: a copy may have holes there.
     journal.ledger.set(word::ALLOCATED, tail)?;
     file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))?;

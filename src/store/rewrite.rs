@@ -350,9 +350,17 @@ pub(crate) fn take_place(old: &Region, new: &Replacement) -> Result<()> {
 /// Ends the life of a locked file by what `change` does to its name.
 pub(crate) fn hand_over(ledger: Ledger<'_>, change: impl FnOnce() -> Result<()>) -> Result<()> {
     ledger.store(word::STATE, state::MOVING)?;
+    complete_move(ledger, change)
+}
+
+/// The rest of it, once the state is MOVING.
+pub(crate) fn complete_move(ledger: Ledger<'_>, change: impl FnOnce() -> Result<()>) -> Result<()> {
     if let Err(error) = change() {
-        ledger.store(word::STATE, state::LIVE)?;
+        // MOVING says the same, as long as the file is at its path.
+        let _ = ledger.store(word::STATE, state::LIVE);
         return Err(error);
     }
-    ledger.store(word::STATE, state::MOVED)
+    // And when it is not any more: a disk too full for this word undoes nothing.
+    let _ = ledger.store(word::STATE, state::MOVED);
+    Ok(())
 }

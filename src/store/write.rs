@@ -6,11 +6,11 @@ use super::gate::Deadline;
 use super::journal::{Draft, Journal, LARGE, LIST_MAX};
 use super::open;
 use super::region::{Backing, RECORD_COPY_MAX, Region, Sight};
-use super::rewrite::hand_over;
+use super::rewrite::complete_move;
 use super::{Elsewhere, Found, Store, Token, Writer};
 use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
-use crate::format::header::word;
+use crate::format::header::{state, word};
 use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
 use crate::sys::file::Medium as _;
 use crate::sys::place::{self, Care};
@@ -420,11 +420,18 @@ impl Writer<'_> {
 
     /// Removes the file's name. Readers see it by the state; who holds values holds the file.
     fn unlink(&self) -> Result<()> {
-        let (path, ledger) = (self.region().file().path(), self.journal().ledger);
+        let (file, ledger) = (self.region().file(), self.journal().ledger);
+        let path = file.path();
         if !self.region().is_at_path() {
             return Err(Error::Unstable { path: path.to_path_buf() }); // What is there is not ours.
         }
-        hand_over(ledger, || place::remove(path))
+        if let Err(full) = ledger.store(word::STATE, state::MOVING) {
+            // Blocks are shared with a copy, and there is no space to change one. Readers see a state that
+            // is none; and who meets a blank file replaces it, though not while it is locked.
+            file.blank().map_err(|_| full)?;
+            return place::remove(path);
+        }
+        complete_move(ledger, || place::remove(path))
     }
 
     /// What becomes of an entry that is to be stored on `terms`, if the record at `damaged` is known not to be

@@ -3,7 +3,8 @@
 
 use super::Words;
 use super::effect::{Effect, precede};
-use crate::format::header::{Home, word};
+use super::volume;
+use crate::format::header::{HEADER_SIZE, Home, word};
 use crate::format::record::{HEAD_SIZE, HeadBytes, Kind};
 use crate::format::{ALIGNMENT, FILE_LIMIT, WORD_MASK};
 use fs4::{FileExt as Lockable, TryLockError};
@@ -82,7 +83,7 @@ pub(crate) struct CacheFile {
     path: PathBuf,
     writable: bool,
     /// Whether allocated space is sure to take every later store: if not, a store into a map could
-    /// end in SIGBUS, and bytes go through `pwrite`.
+    /// end in SIGBUS, and bytes and words go through `pwrite`.
     binding: AtomicBool,
 }
 
@@ -137,15 +138,24 @@ impl CacheFile {
         Ok(super::place::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
     }
 
-    /// Ends the sharing of blocks with a copy (`cp --reflink`), which would break [`allocate`]'s
-    /// promise for the pages written in place. Up to `end`: where nothing is yet, that would take space.
-    ///
-    /// [`allocate`]: CacheFile::allocate
-    pub(crate) fn unshare(&self, end: u64) {
+    /// Makes the file one that is nobody's: its header page a hole. Where a change of a word takes space that
+    /// a full disk has not, this takes none.
+    pub(crate) fn blank(&self) -> io::Result<()> {
+        precede(Effect::Punch { file: &self.file, from: 0, to: HEADER_SIZE })?;
+        self.make_hole(0, HEADER_SIZE)
+    }
+
+    fn make_hole(&self, from: u64, to: u64) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        let _ = retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::UNSHARE_RANGE, 0, end));
+        {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            retry(|| rustix::fs::fallocate(&self.file, flags, from, to - from))
+        }
         #[cfg(not(target_os = "linux"))]
-        let _ = end;
+        {
+            let _ = (from, to);
+            Err(io::ErrorKind::Unsupported.into())
+        }
     }
 }
 
@@ -232,22 +242,13 @@ impl Medium for CacheFile {
     }
 
     fn punch(&self, from: u64, to: u64) {
-        if precede(Effect::Punch { file: &self.file, from, to }).is_err() {
-            return;
+        if precede(Effect::Punch { file: &self.file, from, to }).is_ok() {
+            let _ = self.make_hole(from, to);
         }
-        #[cfg(target_os = "linux")]
-        {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let _ = retry(|| rustix::fs::fallocate(&self.file, flags, from, to - from));
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (from, to);
     }
 
     fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
-        // Holes are believed where they were tried against stores into maps: other file systems have
-        // called a hole what was not written back yet.
-        if !cfg!(target_os = "linux") || !self.is_binding() {
+        if !volume::tells_holes(&self.file) {
             return Ok(Some(at));
         }
         match retry(|| rustix::fs::seek(&self.file, SeekFrom::Data(at))) {

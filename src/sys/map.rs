@@ -21,9 +21,6 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// A page, as far as populating goes; the system rounds.
-const PAGE: u64 = 4096;
-
 /// Bytes of a file for each byte of the bits that say which records have been verified.
 const SEEN_RATIO: u64 = 8 * ALIGNMENT;
 
@@ -57,7 +54,8 @@ impl Map {
         let map = |file: &CacheFile| {
             let mut options = MmapOptions::new();
             options.len(size as usize).no_reserve_swap();
-            let raw = match file.is_writable() {
+            // Where a store could be a signal, there is none: the map itself forbids it.
+            let raw = match file.is_writable() && file.is_binding() {
                 true => options.map_raw(file.inner())?,
                 false => options.map_raw_read_only(file.inner())?,
             };
@@ -200,17 +198,11 @@ impl Words for Map {
     fn store(&self, at: u64, value: u64) -> io::Result<()> {
         assert!(self.file.is_writable(), "a read-only file is never locked for writing");
         let word = self.word(at).ok_or(io::ErrorKind::InvalidInput)?;
-        #[cfg(target_os = "linux")]
         if !self.file.is_binding() {
-            // The page may lack disk space: find out by an error, not by a signal.
-            let page = (at / PAGE * PAGE) as usize;
-            match self.raw.advise_range(memmap2::Advice::PopulateWrite, page, PAGE as usize) {
-                // Before Linux 5.14 there is only the slow way.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    return self.file.store(at, value);
-                }
-                result => result?,
-            }
+            // The page may lack disk space, and whether it has some may change before the next
+            // instruction: a copy shares its blocks, or the system writes it back. The system's own store
+            // finds out by an error.
+            return self.file.store(at, value);
         }
         precede(Effect::Write { file: self.file.inner(), at, bytes: &value.to_le_bytes() })?;
         // Release: pairs with the acquire in `load`; bytes copied before are seen by whoever sees

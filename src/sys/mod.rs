@@ -11,6 +11,7 @@ pub(crate) mod biased;
 pub(crate) mod heap;
 pub(crate) mod effect;
 pub(crate) mod program;
+pub(crate) mod volume;
 pub(crate) mod file;
 pub(crate) mod map;
 pub(crate) mod directory;

@@ -6,6 +6,7 @@
 use super::directory::{Directory, check_owner, exposed};
 use super::effect::{Effect, precede};
 use super::file::{CacheFile, Medium as _};
+use super::volume::{Locality, locality};
 use crate::error::{Error, Exposure, Result};
 use once_cell::race::OnceBox;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps};
@@ -417,40 +418,4 @@ fn read_boot_id() -> io::Result<String> {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(io::Error::other("sysctl does not tell which boot this is")),
     }
-}
-
-/// What is known of a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Locality {
-    /// Local, and allocated space takes every later store.
-    Binding,
-    /// Local; a store into allocated space may still fail.
-    Local,
-    /// A network file system, or one that is not on the list.
-    Unknown(u64),
-}
-
-#[cfg(target_os = "linux")]
-fn locality(file: &File) -> io::Result<Locality> {
-    let magic = rustix::fs::fstatfs(file)?.f_type as u64;
-    Ok(match magic {
-        // ext2 to 4, xfs, tmpfs.
-        0xef53 | 0x5846_5342 | 0x0102_1994 => Locality::Binding,
-        // btrfs, overlayfs, zfs, f2fs, bcachefs, ramfs, jfs, nilfs2, squashfs, erofs, ecryptfs.
-        0x9123_683e | 0x794c_7630 | 0x2fc1_2fc1 | 0xf2f5_2010 | 0xca45_1a4e | 0x8584_58f6
-        | 0x3153_464a | 0x3434 | 0x7371_7368 | 0xe0f5_e1e2 | 0xf15f => Locality::Local,
-        unknown => Locality::Unknown(unknown),
-    })
-}
-
-#[cfg(target_os = "macos")]
-fn locality(file: &File) -> io::Result<Locality> {
-    let system = rustix::fs::fstatfs(file)?;
-    let name: Vec<u8> =
-        system.f_fstypename.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
-    Ok(match &*name {
-        b"apfs" => Locality::Binding,
-        b"hfs" => Locality::Local,
-        _ => Locality::Unknown(u64::from(system.f_type)),
-    })
 }

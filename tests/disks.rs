@@ -1,0 +1,273 @@
+//! Real file systems, each made on a loop where the machine allows it: full, with blocks that a copy shares,
+//! with holes. Nothing there is a signal, a wrong value or the end of a cache.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Dir, command, role, value_of};
+use persist_cache::{Cached, Error, MmapCache};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is mounted for a test, in that order; unmounted with it.
+struct Disk {
+    root: PathBuf,
+    mounted: Vec<PathBuf>,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for place in self.mounted.iter().rev() {
+            let _ = Command::new("umount").arg("-l").arg(place).status();
+        }
+    }
+}
+
+/// Whether a command did what it should.
+fn does(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// A small disk of this kind; `None` where this machine makes none.
+fn disk(dir: &Dir, kind: &str) -> Option<Disk> {
+    let made = match kind.strip_prefix("overlay on ") {
+        Some(kind) => disk(dir, kind).and_then(overlay),
+        None => plain_disk(dir, kind),
+    };
+    if made.is_none() {
+        eprintln!("not run on {kind}: this machine makes and mounts none");
+    }
+    made
+}
+
+fn plain_disk(dir: &Dir, kind: &str) -> Option<Disk> {
+    let (root, image) = (dir.join("disk"), dir.join("image"));
+    fs::create_dir(&root).unwrap();
+    let mut mount = Command::new("mount");
+    let (size, options): (u64, &[&str]) = match kind {
+        "tmpfs" => (3, &[]),
+        // The least that is made of each.
+        "xfs" => (300, &["-q"]),
+        "btrfs" => (128, &["-q"]),
+        _ => (12, &["-q"]),
+    };
+    if kind == "tmpfs" {
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}m,mode=700"), "none"]);
+    } else {
+        File::create(&image).unwrap().set_len(size << 20).unwrap();
+        if !does(Command::new(format!("mkfs.{kind}")).args(options).arg(&image)) {
+            return None;
+        }
+        mount.args(["-o", "loop"]).arg(&image);
+    }
+    does(mount.arg(&root)).then(|| Disk { mounted: vec![root.clone()], root })
+}
+
+/// A layer over an empty one, both on `disk`.
+fn overlay(mut disk: Disk) -> Option<Disk> {
+    let [lower, upper, work, root] = ["lower", "upper", "work", "root"].map(|name| {
+        let place = disk.root.join(name);
+        fs::create_dir(&place).unwrap();
+        place
+    });
+    let layers = [("lowerdir=", &lower), ("upperdir=", &upper), ("workdir=", &work)];
+    let layers = layers.map(|(name, place)| format!("{name}{}", place.display())).join(",");
+    let mut mount = Command::new("mount");
+    if !does(mount.args(["-t", "overlay", "overlay", "-o", &layers]).arg(&root)) {
+        return None;
+    }
+    disk.mounted.push(root.clone());
+    disk.root = root;
+    Some(disk)
+}
+
+/// The kinds of file systems, each of which one test is run on.
+const KINDS: [&str; 8] = [
+    "ext2",
+    "ext4",
+    "tmpfs",
+    "xfs",
+    "btrfs",
+    "overlay on tmpfs",
+    "overlay on xfs",
+    "overlay on btrfs",
+];
+
+/// Runs this test in processes of its own, one for each role in turn, on a disk of each of these kinds.
+fn on_each(kinds: &[&str], test: &str, roles: &[&str]) {
+    let mut failures = String::new();
+    for kind in kinds {
+        let dir = Dir::new();
+        let Some(disk) = disk(&dir, kind) else { continue };
+        for role in roles {
+            let output = command(test, role, &disk.root.join("caches")).output().unwrap();
+            if !output.status.success() {
+                let text = String::from_utf8_lossy(&output.stderr);
+                failures += &format!("\n{role} on {kind}: {}: {text}", output.status);
+                break;
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+fn open(place: &Path) -> MmapCache {
+    MmapCache::options().root(place).open("x").unwrap()
+}
+
+fn file_of(place: &Path) -> PathBuf {
+    open(place).path().to_path_buf()
+}
+
+/// Takes all the space of the disk beside the caches, to its last byte.
+fn fill(place: &Path) {
+    let file = |number: usize| place.with_file_name(format!("filler{number}"));
+    let allocated = (0..50).take_while(|number| {
+        does(Command::new("fallocate").args(["-l", "10m"]).arg(file(*number)))
+    });
+    let mut number = allocated.count();
+    // By what is written in large pieces, then in small ones; some give more once that is on the device.
+    for _ in 0..3 {
+        for size in [1 << 20, 4096] {
+            number += 1;
+            let Ok(mut filler) = File::create(file(number)) else { continue };
+            while filler.write_all(&vec![1; size]).is_ok() {}
+        }
+        let _ = Command::new("sync").arg("-f").arg(place).status();
+    }
+}
+
+/// Gives it back.
+fn empty(place: &Path) {
+    for entry in fs::read_dir(place.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("filler") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let _ = Command::new("sync").arg("-f").arg(place).status();
+}
+
+/// Lets a copy share the blocks of the cache, where the file system does that. This may happen at any time.
+fn share(place: &Path, name: &str) -> bool {
+    let file = file_of(place);
+    does(Command::new("cp").arg("--reflink=always").arg(&file).arg(place.with_file_name(name)))
+}
+
+const STORED: u64 = 600;
+
+fn check_stored(cache: &MmapCache) {
+    let table = cache.table::<u64, Vec<u64>>("t");
+    for key in 0..STORED {
+        assert_eq!(table.get(&key).unwrap().map(Cached::into_owned), Some(value_of(key)));
+    }
+    assert_eq!(cache.verify().unwrap().findings, []);
+}
+
+/// Everything that can be done to a cache whose disk is full: what needs space is an error, the values stay,
+/// and emptying it works.
+fn use_while_full(place: &Path, cache: &MmapCache) {
+    let table = cache.table::<u64, Vec<u64>>("t");
+    let more = cache.table::<u64, Vec<u8>>("more");
+    let error = (0..20_000).find_map(|key| more.insert(&key, &vec![key as u8; 500]).err());
+    let error = error.expect("it is full sometime");
+    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    check_stored(cache);
+    for key in 0..50 {
+        assert_eq!(*cache.memoize_as("f", |n: &u64| n + 1).call(&key), key + 1);
+        // Whether there is space for what says so or not.
+        let _ = (more.remove(&key), more.insert_many([(key, vec![1; 100])]), cache.flush());
+    }
+    let _ = (cache.sync(), cache.compact(), more.insert(&1, &vec![1; 1 << 20]));
+    check_stored(cache);
+    // Another process, to which the file is new.
+    let output = command("child_reads", "reads", place).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // This one had it open, and is to see it.
+    let held = table.get(&7).unwrap().unwrap();
+    cache.clear().expect("there is a way out");
+    // A new file may need more than there is.
+    assert!(!table.contains(&7).unwrap_or(false));
+    assert_eq!(Cached::into_owned(held), value_of(7));
+}
+
+#[test]
+fn child_reads() {
+    if let Some((role, place)) = role() {
+        assert_eq!(role, "reads");
+        check_stored(&open(&place));
+    }
+}
+
+fn store(cache: &MmapCache) {
+    let table = cache.table::<u64, Vec<u64>>("t");
+    table.insert_many((0..STORED).map(|key| (key, value_of(key)))).unwrap();
+}
+
+fn goes_on(place: &Path, cache: &MmapCache) {
+    empty(place);
+    store(cache);
+    check_stored(cache);
+    cache.compact().unwrap();
+    check_stored(cache);
+    cache.sync().unwrap();
+}
+
+#[test]
+fn a_full_disk_of_any_kind_is_an_error_and_no_signal() {
+    const TEST: &str = "a_full_disk_of_any_kind_is_an_error_and_no_signal";
+    let Some((role, place)) = role() else {
+        return on_each(&KINDS, TEST, &["stores", "fills", "goes on"]);
+    };
+    let cache = open(&place);
+    match &*role {
+        "stores" => store(&cache),
+        "fills" => {
+            fill(&place);
+            use_while_full(&place, &cache);
+        }
+        _ => goes_on(&place, &cache),
+    }
+}
+
+/// Where a copy shares the blocks of a file, each change of what is there takes space.
+#[test]
+fn a_full_disk_with_a_copy_that_shares_its_blocks_is_an_error_and_no_signal() {
+    const TEST: &str = "a_full_disk_with_a_copy_that_shares_its_blocks_is_an_error_and_no_signal";
+    let Some((_, place)) = role() else {
+        return on_each(&["xfs", "btrfs", "overlay on xfs"], TEST, &["fills"]);
+    };
+    let cache = open(&place);
+    store(&cache);
+    assert!(share(&place, "backup"));
+    fill(&place);
+    share(&place, "another");
+    use_while_full(&place, &cache);
+    goes_on(&place, &cache);
+}
+
+/// The same, and the cache is deleted while others have it open.
+#[test]
+fn a_cache_is_deleted_from_a_full_disk() {
+    const TEST: &str = "a_cache_is_deleted_from_a_full_disk";
+    let Some((_, place)) = role() else {
+        return on_each(&KINDS, TEST, &["deletes"]);
+    };
+    let (cache, other) = (open(&place), {
+        // A store of its own, as another process has one.
+        let options = MmapCache::options().root(&place);
+        options.lock_timeout(std::time::Duration::from_secs(9)).open("x").unwrap()
+    });
+    store(&cache);
+    check_stored(&other);
+    let _ = share(&place, "backup");
+    fill(&place);
+    let _ = share(&place, "another");
+    let path = file_of(&place);
+    cache.delete().unwrap();
+    assert!(!path.exists());
+    assert!(!other.table::<u64, Vec<u64>>("t").contains(&7).unwrap_or(false));
+    goes_on(&place, &other);
+}
