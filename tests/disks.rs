@@ -8,6 +8,7 @@ use common::{Dir, command, role, value_of};
 use persist_cache::{Cached, Error, MmapCache};
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -270,4 +271,146 @@ fn a_cache_is_deleted_from_a_full_disk() {
     assert!(!path.exists());
     assert!(!other.table::<u64, Vec<u64>>("t").contains(&7).unwrap_or(false));
     goes_on(&place, &other);
+}
+
+/// The value of a key, most of which is zeros: a copy that leaves out what is zero has holes there.
+fn hollow(key: u64) -> Vec<u64> {
+    let mut value = vec![0; 5000];
+    value[0] = key;
+    value
+}
+
+fn check_hollow(cache: &MmapCache) {
+    let table = cache.table::<u64, Vec<u64>>("hollow");
+    for key in 0..20 {
+        assert_eq!(table.get(&key).unwrap().map(Cached::into_owned), Some(hollow(key)));
+    }
+    assert_eq!(cache.verify().unwrap().findings, []);
+}
+
+/// Copies a file and leaves out what is zero; to the same file again, or to another one that takes its name.
+fn copy_sparsely(file: &Path, to_the_same: bool) {
+    let copy = file.with_extension("copy");
+    let cp = |mode: &str, from: &Path, to: &Path| {
+        assert!(does(Command::new("cp").args(["--reflink=never", mode]).args([from, to])));
+    };
+    cp("--sparse=always", file, &copy);
+    let data = fs::metadata(&copy).unwrap();
+    assert!(data.blocks() * 512 < data.len(), "it has holes");
+    if to_the_same {
+        cp("--sparse=always", &copy, file);
+        fs::remove_file(&copy).unwrap();
+    } else {
+        fs::rename(&copy, file).unwrap();
+    }
+}
+
+/// On tmpfs a page of a hole takes space when it is read through a map.
+#[test]
+fn a_file_with_holes_on_a_full_disk_is_read() {
+    const TEST: &str = "a_file_with_holes_on_a_full_disk_is_read";
+    let Some((role, place)) = role() else {
+        for copy in ["copies", "overwrites"] {
+            on_each(&KINDS, TEST, &["stores", copy, "reads"]);
+        }
+        return;
+    };
+    let cache = match &*role {
+        "stores" => {
+            let table = open(&place).table::<u64, Vec<u64>>("hollow");
+            table.insert_many((0..20).map(|key| (key, hollow(key)))).unwrap();
+            return;
+        }
+        "copies" => {
+            copy_sparsely(&file_of(&place), false);
+            // Another file than it was, so it is verified; then it is in use while the disk fills.
+            let cache = open(&place);
+            fill(&place);
+            cache
+        }
+        "overwrites" => {
+            // The file that it was, so it is believed; and there is no space for its holes.
+            copy_sparsely(&file_of(&place), true);
+            fill(&place);
+            open(&place)
+        }
+        _ => open(&place),
+    };
+    check_hollow(&cache);
+    let table = cache.table::<u64, Vec<u64>>("hollow");
+    let _ = (table.insert(&1, &hollow(1)), table.remove(&100), cache.flush());
+    check_hollow(&cache);
+    if role == "reads" {
+        empty(&place);
+        cache.compact().unwrap();
+        check_hollow(&cache);
+        store(&cache);
+        check_stored(&cache);
+    }
+}
+
+/// A reader may still search a table that the index has left: where that could take space, it keeps what it
+/// has until the next compaction.
+#[test]
+fn a_former_index_on_tmpfs_has_no_holes() {
+    const TEST: &str = "a_former_index_on_tmpfs_has_no_holes";
+    let Some((_, place)) = role() else {
+        return on_each(&["tmpfs", "overlay on tmpfs"], TEST, &["grows"]);
+    };
+    let cache = open(&place);
+    let table = cache.table::<u64, u64>("t");
+    for key in 0..10_000 {
+        table.insert(&key, &key).unwrap();
+    }
+    cache.clear().unwrap();
+    (0..100).for_each(|key| drop(table.insert(&key, &key).unwrap()));
+    let data = fs::metadata(cache.path()).unwrap();
+    assert!(data.blocks() * 512 >= data.len(), "{} blocks of {}", data.blocks(), data.len());
+    cache.compact().unwrap();
+    assert!(fs::metadata(cache.path()).unwrap().len() < data.len() / 2);
+}
+
+/// Without /proc nothing tells which boot this is, and a file without a name gets none by it.
+#[test]
+fn without_proc_a_cache_works_as_well() {
+    const TEST: &str = "without_proc_a_cache_works_as_well";
+    let Some((role, place)) = role() else {
+        let dir = Dir::new();
+        for role in ["stores", "reads"] {
+            let inner = command(TEST, role, &dir.join("caches"));
+            let mut shell = Command::new("unshare");
+            shell.args([
+                "-m",
+                "sh",
+                "-c",
+                "mount -t tmpfs none /proc || exit 9; exec \"$0\" \"$@\"",
+            ]);
+            shell.arg(inner.get_program()).args(inner.get_args());
+            shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let output = shell.output();
+            let Some(output) = output.ok().filter(|it| !matches!(it.status.code(), Some(1 | 9)))
+            else {
+                return eprintln!("not run: this machine lets the test mount nothing");
+            };
+            assert!(output.status.success(), "{role}: {output:?}");
+        }
+        return;
+    };
+    assert!(!Path::new("/proc/self").exists());
+    let cache = open(&place);
+    if role == "stores" {
+        store(&cache);
+    }
+    check_stored(&cache);
+    cache.compact().unwrap();
+    check_stored(&cache);
+    cache.sync().unwrap();
+    assert_eq!(*cache.memoize_as("f", |n: &u64| n + 1).call(&1), 2);
+    if role == "reads" {
+        cache.clear().unwrap();
+        assert!(!cache.table::<u64, Vec<u64>>("t").contains(&7).unwrap());
+        cache.delete().unwrap();
+        store(&cache);
+        check_stored(&cache);
+    }
 }

@@ -4,11 +4,12 @@
 
 use super::create::{fill, new_facts, pointer_width};
 use super::gate::{Deadline, lock_file, try_until};
+use super::journal::Journal;
 use super::recover;
 use super::region::Region;
 use super::trust::is_trusted;
 use crate::error::{Error, Result};
-use crate::format::header::{Facts, HEADER_SIZE, Misfit};
+use crate::format::header::{Facts, HEADER_SIZE, Misfit, word};
 use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::place::{self, Care, Replacement};
 use std::io;
@@ -41,7 +42,11 @@ pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Regio
             continue;
         };
         let file = if facts.is_for_reading { file.read_only() } else { file };
-        let region = Region::attach(file, facts, location.care)?;
+        let care = match location.care {
+            Care::Copied => Care::Copied,
+            care => beware_of_holes(&file, &facts, care)?,
+        };
+        let region = Region::attach(file, facts, care)?;
         if is_trusted(&region)? {
             return Ok(Arc::new(region));
         }
@@ -56,6 +61,38 @@ pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Regio
         }
     }
     Err(Error::Unstable { path: location.path.clone() })
+}
+
+/// How a file is to be reached, with the holes filled that others made, copying it for instance: a page of
+/// one may take space when it is stored to, and on some file systems when it is read. Where there is none,
+/// words and bytes go by system calls, which fail instead.
+fn beware_of_holes(file: &CacheFile, facts: &Facts, care: Care) -> Result<Care> {
+    let journal = Journal::new(file, facts);
+    let [tail, allocated] = [word::TAIL, word::ALLOCATED].map(|place| journal.ledger.get(place));
+    let look = || Error::io("look at", file.path());
+    let has_holes = file.has_holes().map_err(look())?;
+    // Of a file whose tail cannot be believed, the header alone is reached in place.
+    let (Ok(tail), Ok(allocated), true) = (tail, allocated, has_holes) else { return Ok(care) };
+    let size = file.size().map_err(look())?;
+    let end = tail.max(allocated).min(size);
+    if !file.are_holes_free() {
+        return Ok(if file.fill(&[(0, end)]).map_err(look())? { care } else { Care::Copied });
+    }
+    // Tables that the index has left are holes, rightly. What is stored to: the words, the tables in use, and
+    // the space behind the tail.
+    let table = |place| {
+        let table = journal.ledger.table(place);
+        if table.is_plausible() && table.end() <= end {
+            (table.offset(), table.end())
+        } else {
+            (0, 0)
+        }
+    };
+    let stored = [(0, HEADER_SIZE), table(word::INDEX), table(word::PENDING), (tail, end)];
+    if file.is_binding() && file.is_writable() && !file.fill(&stored).map_err(look())? {
+        file.unbind();
+    }
+    Ok(care)
 }
 
 /// Makes a locked file trustworthy, if nobody has yet. `false` if another file is at the path now.

@@ -49,8 +49,8 @@ pub(crate) trait Medium: Words {
     /// Gives the bytes from `from` to `to` their disk space, so that a full disk is an error here
     /// and not a signal later.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
-    /// Gives the disk space of a range back; it reads as zeros. Where the system cannot, the space comes
-    /// back with the next compaction.
+    /// Gives the disk space of a range back; it reads as zeros. Where the system cannot, or a reader who
+    /// still looks there would need the space again, it comes back with the next compaction.
     fn punch(&self, from: u64, to: u64);
     /// Where the next bytes lie that were ever written, from `at` on; `None` if there are none. A file may
     /// be far longer than what is in it.
@@ -75,6 +75,9 @@ pub(crate) trait Medium: Words {
         Ok(())
     }
 }
+
+/// Bytes of holes that are filled in any file.
+const FILL_MAX: u64 = 64 << 20;
 
 /// An open file and where it was opened.
 #[derive(Debug)]
@@ -136,6 +139,34 @@ impl CacheFile {
         let data = self.file.metadata()?;
         let (device, inode, born) = (data.dev(), data.ino(), born(&data));
         Ok(super::place::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
+    }
+
+    /// Whether parts of the file have no disk space: what was given back, and what a copy left out.
+    pub(crate) fn has_holes(&self) -> io::Result<bool> {
+        let data = self.file.metadata()?;
+        Ok(data.blocks() * 512 < data.len())
+    }
+
+    /// Whether a hole may be met in a map: a load from it takes no space.
+    pub(crate) fn are_holes_free(&self) -> bool {
+        volume::are_holes_free(&self.file)
+    }
+
+    /// Gives the holes among these places their disk space. `false` if they cannot have it. What has its space
+    /// is left as it is.
+    pub(crate) fn fill(&self, places: &[(u64, u64)]) -> io::Result<bool> {
+        let size: u64 = places.iter().map(|(from, to)| to.saturating_sub(*from)).sum();
+        // A file of little but holes, which anyone makes of any size, is not to fill the disk.
+        if !self.writable || size > 2 * self.file.metadata()?.blocks() * 512 + FILL_MAX {
+            return Ok(false);
+        }
+        let fill = |(from, to): &(u64, u64)| from >= to || self.allocate(*from, *to).is_ok();
+        Ok(places.iter().all(fill))
+    }
+
+    /// From now on nothing is stored into a map of it.
+    pub(crate) fn unbind(&self) {
+        self.binding.store(false, Ordering::Relaxed); // Relaxed: see `is_binding`.
     }
 
     /// Makes the file one that is nobody's: its header page a hole. Where a change of a word takes space that
@@ -242,7 +273,7 @@ impl Medium for CacheFile {
     }
 
     fn punch(&self, from: u64, to: u64) {
-        if precede(Effect::Punch { file: &self.file, from, to }).is_ok() {
+        if self.are_holes_free() && precede(Effect::Punch { file: &self.file, from, to }).is_ok() {
             let _ = self.make_hole(from, to);
         }
     }

@@ -1,5 +1,5 @@
 //! What is known of the file system that a file lies on: whether maps of it may be shared, and what a store into
-//! one may cost.
+//! one, or a load from a hole, may cost.
 
 use std::fs::File;
 use std::io;
@@ -69,6 +69,15 @@ fn has_extents(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Whether a hole costs nothing: a page of it that is loaded through a map takes no disk space. On tmpfs it
+/// does, and is a signal if there is none; on overlayfs it may.
+#[cfg(target_os = "linux")]
+pub(crate) fn are_holes_free(file: &File) -> bool {
+    magic_of(file).is_ok_and(|magic| {
+        matches!(magic, magic::EXT | magic::XFS | magic::BTRFS) || magic::OTHERS.contains(&magic)
+    })
+}
+
 /// Whether the file system tells holes from what was written and is not on the device yet. zfs, for one, has
 /// called that a hole.
 #[cfg(target_os = "linux")]
@@ -87,6 +96,12 @@ pub(crate) fn locality(file: &File) -> io::Result<Locality> {
         b"apfs" | b"hfs" => Locality::Local,
         _ => Locality::Unknown(u64::from(system.f_type)),
     })
+}
+
+/// As above: none of them keeps files in memory alone.
+#[cfg(target_os = "macos")]
+pub(crate) fn are_holes_free(_: &File) -> bool {
+    true
 }
 
 /// As above; not tried.
