@@ -403,6 +403,7 @@ pub(crate) fn boot_id() -> io::Result<Option<[u8; 16]>> {
 
 #[cfg(target_os = "linux")]
 fn read_boot_id() -> io::Result<String> {
+    use std::io::Read as _;
     // No more than there is: files of this kind have no size, and looking for their end takes calls.
     let mut uuid = String::with_capacity(64);
     File::open("/proc/sys/kernel/random/boot_id")?.take(36).read_to_string(&mut uuid)?;
