@@ -261,3 +261,49 @@ fn a_helper_that_differs_is_seen_where_the_program_counts_as_code() {
         "{complaint}"
     );
 }
+
+/// A type, and this crate itself, in a Rust library that is linked dynamically.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_type_of_a_library_that_is_linked_dynamically_is_edited() {
+    let workspace = Workspace::new(&["library", "user"]);
+    workspace.package("library", "0.1.0", "[lib]\ncrate-type = [\"dylib\"]\n");
+    workspace.write(
+        "user/Cargo.toml",
+        "[package]\nname = \"user\"\nedition = \"2024\"\n[dependencies]\nlibrary = { path = \"../library\" }\n",
+    );
+    workspace.write(
+        "user/src/main.rs",
+        "use library::persist_cache::MmapCache;
+         fn main() {
+             let cache = MmapCache::open(\"library\").unwrap();
+             let named = cache.memoize_as(\"named\", |_: &u64| library::report());
+             println!(\"{} {}\", library::shown(&named.call(&1)), cache.stats().misses);
+         }",
+    );
+    for (field, one) in [("u32", "1"), ("f32", "1.0")] {
+        let library = format!(
+            "pub use persist_cache;
+             use persist_cache::rkyv::{{Archive, Deserialize, Serialize}};
+             #[derive(Archive, Serialize, Deserialize)]
+             #[rkyv(crate = persist_cache::rkyv)]
+             pub struct Size {{ width: {field} }}
+             #[derive(Archive, Serialize, Deserialize)]
+             #[rkyv(crate = persist_cache::rkyv)]
+             pub struct Report {{ size: Size }}
+             pub fn report() -> Report {{ Report {{ size: Size {{ width: {one} }} }} }}
+             pub fn shown(report: &ArchivedReport) -> String {{ report.size.width.to_string() }}"
+        );
+        workspace.write("library/src/lib.rs", &library);
+        // Names would show it, too.
+        let options = ["-Copt-level=3", "-Cstrip=symbols", "-Ccodegen-units=1"];
+        let program = workspace.build("user", ["--bin", "user"], &options, "program");
+        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join("builds/debug");
+        let rustc = Command::new("rustc").args(["--print", "target-libdir"]).output().unwrap();
+        let of_std = String::from_utf8(rustc.stdout).unwrap();
+        let path = format!("{}:{}", beside.display(), of_std.trim());
+        let libraries = [("LD_LIBRARY_PATH", &*path)];
+        assert_eq!(workspace.run(&program, &libraries), "1 1");
+        assert_eq!(workspace.run(&program, &libraries), "1 0");
+    }
+}
