@@ -4,7 +4,9 @@
 use crate::sys::list::List;
 use rkyv::Archive;
 use std::any::TypeId;
+use std::hash::{Hash as _, Hasher as _};
 use std::marker::PhantomData;
+use xxhash_rust::xxh3::Xxh3;
 
 /// The values of an iterator, stored as one.
 pub(crate) struct Sequence<V>(PhantomData<V>);
@@ -49,14 +51,18 @@ impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
     }
 }
 
-/// Whose scopes are in this process: archived type and instance.
-type Owner = (TypeId, (TypeId, TypeId));
+/// Whose a scope is in this process, archived type and instance: a hash of them.
+type Owner = u64;
 
 /// By twelve bits of the scope's hash, so that there are few in a list: a dozen are passed on the way if a
-/// program has a hundred thousand tables.
+/// program has a hundred thousand tables. They stay for as long as the process lives, whatever becomes of the
+/// table, since what was verified under it stays so; so each is as small as can be.
 static OWNERS: [List<([u8; 8], Owner)>; 4096] = [const { List::new() }; 4096];
 
-fn take(scope: &[u8; 32], owner: Owner) -> bool {
+fn take(scope: &[u8; 32], (archived, instance): (TypeId, (TypeId, TypeId))) -> bool {
+    let mut owner = Xxh3::new();
+    (archived, instance).hash(&mut owner);
+    let owner = owner.finish();
     let prefix: [u8; 8] = scope[..8].try_into().expect("sized");
     let owners = &OWNERS[usize::from(u16::from_le_bytes([prefix[0], prefix[1]])) % OWNERS.len()];
     owners.find_or_add(|own| own.0 == prefix, || (prefix, owner)).1 == owner

@@ -200,3 +200,28 @@ fn closures_of_one_name_in_two_processes() {
         finish(spawn(TEST, role, dir.path()));
     }
 }
+
+/// Of tables that are empty, compaction leaves nothing in the log.
+#[test]
+fn emptied_tables_leave_nothing_in_a_compacted_file() {
+    let dir = Dir::new();
+    let compacted = |name: &str, others: u64| {
+        let cache = dir.open(name);
+        cache.table::<u64, u64>("kept").insert(&1, &10).unwrap();
+        for n in 0..others {
+            let table = cache.table::<u64, u64>(&format!("other {n}"));
+            table.insert(&1, &n).unwrap();
+            assert!(table.remove(&1).unwrap());
+        }
+        cache.compact().unwrap();
+        let dead = cache.stats().dead_bytes;
+        assert_eq!(*cache.table::<u64, u64>("kept").get(&1).unwrap().unwrap(), 10);
+        let again = cache.table::<u64, u64>("other 0");
+        assert!(again.get(&1).unwrap().is_none());
+        again.insert(&1, &5).unwrap();
+        assert_eq!(*again.get(&1).unwrap().unwrap(), 5);
+        assert!(cache.verify().unwrap().findings.is_empty());
+        dead
+    };
+    assert_eq!(compacted("many", 300), compacted("none", 0));
+}

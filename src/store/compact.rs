@@ -104,6 +104,7 @@ impl Store {
                 }
                 Outcome::Cleared => return Ok(None),
             }
+            replay.announce(&bulk.omitted)?;
             seal(&old, &next.journal())?;
             new.file.sync().map_err(Error::io("sync", new.file.path()))?;
             return Ok(Some((next, bulk, writer)));
@@ -112,7 +113,7 @@ impl Store {
 }
 
 /// Copies what is live in `region` now into a new file, and says how far in the log that is. Old
-/// versions of functions are not copied.
+/// versions of functions are not copied, nor the records of scopes without values.
 pub(super) fn copy_to(
     region: &Region,
     new: &Replacement,

@@ -34,6 +34,8 @@ pub(crate) struct Bulk {
     pub(crate) barrier: u64,
     /// Whose records were copied.
     pub(crate) census: Census,
+    /// The records of scopes that were not copied.
+    pub(crate) omitted: HashMap<Prefix, u64>,
 }
 
 impl Bulk {
@@ -48,7 +50,26 @@ impl Bulk {
             dropped: 0,
             barrier: 0,
             census: Census::default(),
+            omitted: HashMap::new(),
         }
+    }
+
+    /// Whether a record is not copied, for what that means to others.
+    fn leaves_out(&mut self, offset: u64, head: &Head, is_expired: bool, is_retired: bool) -> bool {
+        let (prefix, _) = head.identity.bytes.split_first_chunk().expect("32 bytes");
+        let is_value = head.kind == Kind::VALUE;
+        if head.kind == Kind::SCOPE {
+            if is_retired {
+                self.omitted.insert(*prefix, offset);
+            }
+            return is_retired;
+        }
+        let is_over = !is_value || is_expired || is_retired;
+        if is_over {
+            self.barrier = self.barrier.max(head.seq);
+            self.dropped += u64::from(is_value);
+        }
+        is_over
     }
 
     /// The words of the new file's header.
@@ -118,17 +139,14 @@ fn copy_behind(
         }
         let is_value = head.kind == Kind::VALUE;
         let (prefix, _) = head.identity.bytes.split_first_chunk().expect("32 bytes");
-        let is_over = head.kind != Kind::SCOPE && (!is_value || view.is_expired(bytes));
-        if is_over || retired.contains(prefix) {
-            bulk.barrier = bulk.barrier.max(head.seq);
-            bulk.dropped += u64::from(is_value);
+        if bulk.leaves_out(slot.offset(), &head, view.is_expired(bytes), retired.contains(prefix)) {
             continue;
         }
         if !window.is_whole(slot.offset(), &head, seed).map_err(read())? {
             bulk.dropped += u64::from(is_value);
             continue;
         }
-        bulk.census.count(*prefix, head.seq);
+        bulk.census.count(*prefix, head.seq, is_value);
         if head.kind == Kind::SCOPE {
             let len = head.len.min(WINDOW_SIZE); // Nobody writes a longer one.
             let payload = window.get(slot.offset() + HEAD_SIZE, len).map_err(read())?;
@@ -247,11 +265,13 @@ pub(crate) struct Replay<'a> {
     pub(crate) at: u64,
     /// Where the records that were replayed are now.
     places: HashMap<u64, u64>,
+    /// The scopes of the values among them.
+    scopes: HashSet<Prefix>,
 }
 
 impl<'a> Replay<'a> {
     pub(crate) fn new(old: Journal<'a>, new: Journal<'a>, at: u64) -> Replay<'a> {
-        Replay { old, new, at, places: HashMap::new() }
+        Replay { old, new, at, places: HashMap::new(), scopes: HashSet::new() }
     }
 
     /// Replays the records up to `end`, of which no more than so many bytes are copied. No payload is held in
@@ -294,6 +314,10 @@ impl<'a> Replay<'a> {
     /// Copies the record at an offset from where `from` reads.
     fn append(&mut self, offset: u64, seq: u64, head: Head, from: &mut Window<'_>) -> Result<()> {
         self.new.raise_seq(seq - 1)?;
+        let (prefix, _) = head.identity.bytes.split_first_chunk().expect("32 bytes");
+        if head.kind == Kind::VALUE {
+            self.scopes.insert(*prefix);
+        }
         let place = self.new.append_copy(&mut { head }, from, offset + HEAD_SIZE)?;
         self.places.insert(offset, place);
         Ok(())
@@ -319,6 +343,20 @@ impl<'a> Replay<'a> {
         }
         let mut window = Window::new(old.ledger.medium, head.next(offset));
         self.append(offset, seq, head, &mut window)
+    }
+
+    /// Carries over the records of scopes that were omitted, and have been stored to since.
+    pub(crate) fn announce(&self, omitted: &HashMap<Prefix, u64>) -> Result<()> {
+        let file = self.old.ledger.medium;
+        for (_, offset) in omitted.iter().filter(|(prefix, _)| self.scopes.contains(*prefix)) {
+            let Some(head) = self.old.head_at(*offset) else { continue };
+            // Unless the log has had another one since.
+            if self.new.locate(&head.identity).is_none() {
+                let mut window = Window::new(file, head.next(*offset));
+                self.new.append_copy(&mut { head }, &mut window, offset + HEAD_SIZE)?;
+            }
+        }
+        Ok(())
     }
 
     /// A dead list, with the offsets that its records have now.

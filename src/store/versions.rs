@@ -2,7 +2,8 @@
 //! back finds what was stored before; but what nobody will go back to would be carried along for ever.
 //! So compaction takes a census of the scopes in a file, and retires the versions of a function beyond
 //! the newest two, by when something was last stored in them. What this process uses it keeps. Where
-//! the program as built is a part of the version, so is each build a version, of tables too.
+//! the program as built is a part of the version, so is each build a version, of tables too. Scopes
+//! without values go as well, but for those that tell how old a version is beside others that have some.
 
 use crate::sys::list::List;
 use crate::sys::program::Program;
@@ -58,35 +59,46 @@ const KEPT: usize = 2;
 pub(crate) struct Census {
     scopes: HashMap<Prefix, Usage>,
     /// The scope that was counted last: records of one scope lie together.
-    current: (Prefix, u64),
+    current: (Prefix, u64, bool),
 }
 
 #[derive(Default)]
 struct Usage {
     /// The number of its newest record.
     newest: u64,
+    has_values: bool,
     /// What its own record says of it.
     description: Vec<u8>,
 }
 
-/// The versions of one function: how new each is, and its scopes.
-type Versions<'a> = HashMap<&'a [u8], (u64, Vec<Prefix>)>;
+/// A version of a function: how new it is, and its scopes.
+#[derive(Default)]
+struct Version {
+    newest: u64,
+    with_values: Vec<Prefix>,
+    empty: Vec<Prefix>,
+}
+
+/// The versions of one function.
+type Versions<'a> = HashMap<&'a [u8], Version>;
 
 impl Census {
-    /// Counts a record.
+    /// Counts a record: a value, or a scope's own.
     #[inline]
-    pub(crate) fn count(&mut self, prefix: Prefix, seq: u64) {
+    pub(crate) fn count(&mut self, prefix: Prefix, seq: u64, is_value: bool) {
         if self.current.0 != prefix {
             self.settle();
-            self.current = (prefix, 0);
+            self.current = (prefix, 0, false);
         }
         self.current.1 = self.current.1.max(seq);
+        self.current.2 |= is_value;
     }
 
     fn settle(&mut self) {
-        let (prefix, seq) = self.current;
+        let (prefix, seq, has_values) = self.current;
         let usage = self.scopes.entry(prefix).or_default();
         usage.newest = usage.newest.max(seq);
+        usage.has_values |= has_values;
     }
 
     /// Takes what a scope's own record says.
@@ -94,24 +106,42 @@ impl Census {
         self.scopes.entry(prefix).or_default().description = description.to_vec();
     }
 
-    /// The scopes of versions that are not kept.
+    /// The scopes that are not kept: those of old versions, and those without values.
     pub(crate) fn retired(mut self) -> HashSet<Prefix> {
         self.settle();
         let mut functions: HashMap<&[u8], Versions<'_>> = HashMap::new();
+        let mut retired = HashSet::new();
         for (prefix, usage) in &self.scopes {
-            let Some((name, version)) = name_and_version(&usage.description) else { continue };
-            let versions = functions.entry(name).or_default();
-            let (newest, scopes) = versions.entry(version).or_default();
-            *newest = usage.newest.max(*newest);
+            let Some((name, version)) = name_and_version(&usage.description) else {
+                // Without a description there is no record either that could be dropped.
+                let is_vain = !usage.has_values && !usage.description.is_empty();
+                retired.extend(is_vain.then_some(*prefix));
+                continue;
+            };
+            let version = functions.entry(name).or_default().entry(version).or_default();
+            version.newest = usage.newest.max(version.newest);
+            let scopes =
+                if usage.has_values { &mut version.with_values } else { &mut version.empty };
             scopes.push(*prefix);
         }
-        let mut retired = HashSet::new();
         for (name, versions) in functions {
             let mut versions: Vec<_> = versions.into_iter().collect();
-            versions.sort_unstable_by_key(|(_, (newest, _))| std::cmp::Reverse(*newest));
-            let old = versions.into_iter().skip(KEPT);
-            let unused = old.filter(|(version, _)| !is_in_use(name, version));
-            retired.extend(unused.flat_map(|(_, (_, scopes))| scopes));
+            versions.sort_unstable_by_key(|(_, version)| std::cmp::Reverse(version.newest));
+            let is_kept = |(place, (version, _)): &(usize, (&[u8], Version))| {
+                *place < KEPT || is_in_use(name, version)
+            };
+            let (kept, old): (Vec<_>, Vec<_>) = versions.into_iter().enumerate().partition(is_kept);
+            let old = old.into_iter().flat_map(|(_, (_, old))| [old.with_values, old.empty]);
+            retired.extend(old.flatten());
+            let has_values = kept.iter().any(|(_, (_, kept))| !kept.with_values.is_empty());
+            for (_, (_, mut kept)) in kept {
+                // One scope is enough to tell that there was such a version.
+                if has_values && kept.with_values.is_empty() {
+                    kept.empty.sort_unstable();
+                    kept.empty.pop();
+                }
+                retired.extend(kept.empty);
+            }
         }
         retired
     }
@@ -156,10 +186,10 @@ mod tests {
         for (at, (name, version)) in scopes.iter().enumerate() {
             let prefix: Prefix = [at as u8 + 1; 8];
             census.describe(prefix, &description(name, version));
-            census.count(prefix, at as u64 + 1);
+            census.count(prefix, at as u64 + 1, true);
         }
-        census.count([1; 8], 90); // The first version was gone back to, and stored to.
-        census.count([9; 8], 91); // A scope whose own record was lost.
+        census.count([1; 8], 90, true); // The first version was gone back to, and stored to.
+        census.count([9; 8], 91, true); // A scope whose own record was lost.
         assert_eq!(census.retired(), HashSet::from([[3; 8], [4; 8]]));
     }
 
@@ -172,11 +202,36 @@ mod tests {
         for (at, version) in [&own].into_iter().chain(&others).enumerate() {
             let prefix: Prefix = [at as u8 + 1; 8];
             census.describe(prefix, &description("name sizes", version));
-            census.count(prefix, at as u64 + 1);
+            census.count(prefix, at as u64 + 1, true);
         }
         // With a schema: of no program, hence of no version.
         census.describe([9; 8], &description("name sizes", ""));
+        census.count([9; 8], 1, true);
         assert_eq!(census.retired(), HashSet::from([[2; 8]]));
+    }
+
+    #[test]
+    fn what_has_no_values_goes_unless_a_version_beside_it_has_some() {
+        let scopes = [
+            ("table", "", false),
+            ("other table", "", true),
+            ("cached empty::f <u8>", "1", false),
+            ("cached empty::f <u8>", "2", false),
+            ("cached mixed::f <u8>", "1", true),
+            ("cached mixed::f <u8>", "2", true),
+            // The newest: that it was there makes the first one old.
+            ("cached mixed::f <u8>", "3", false),
+            ("cached mixed::f <u8>", "3", false),
+        ];
+        let mut census = Census::default();
+        for (at, (name, version, has_values)) in scopes.iter().enumerate() {
+            let prefix: Prefix = [at as u8 + 1; 8];
+            census.describe(prefix, &description(name, version));
+            census.count(prefix, at as u64 + 1, false);
+            census.count(prefix, at as u64 + 1, *has_values);
+        }
+        let retired = [[1; 8], [3; 8], [4; 8], [5; 8], [7; 8]];
+        assert_eq!(census.retired(), HashSet::from(retired));
     }
 
     #[test]
@@ -184,6 +239,7 @@ mod tests {
         for bytes in [&[][..], &[1], &[255, 255, 255, 255, 0], &[0, 0, 0, 0, 9, 0, 0, 0]] {
             let mut census = Census::default();
             (0..4).for_each(|n| census.describe([n; 8], bytes));
+            (0..4).for_each(|n| census.count([n; 8], 1, true));
             assert!(census.retired().is_empty());
         }
     }

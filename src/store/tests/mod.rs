@@ -662,3 +662,32 @@ fn clocks_set_back_and_ahead_change_no_order() {
     SET.set(None);
     assert_sound(&store);
 }
+
+/// The record of a scope without values is not copied; what is stored in it meanwhile brings it along.
+#[test]
+fn a_scope_that_is_stored_to_during_a_compaction_keeps_its_record() {
+    for is_stored_to in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        put(&store, 1, b"x");
+        store.remove(&identity(1), View::AS_WRITTEN).unwrap();
+        let region = store.region().unwrap();
+        let new = Replacement::begin(&store.location.path).unwrap().unwrap();
+        let (next, bulk, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
+        assert!(next.journal().locate(&SCOPE.identity).is_none());
+        if is_stored_to {
+            put(&store, 2, b"y");
+        }
+        let mut replay = Replay::new(region.journal(), next.journal(), at);
+        let end = region.journal().tail().unwrap();
+        assert!(replay.run(end, u64::MAX).unwrap() == Outcome::Done);
+        replay.announce(&bulk.omitted).unwrap();
+        let found = next.journal().locate(&SCOPE.identity);
+        assert_eq!(found.is_some(), is_stored_to);
+        let Some((offset, head)) = found else { continue };
+        let mut payload = vec![0; head.len as usize];
+        next.file().read(offset + HEAD_SIZE, &mut payload).unwrap();
+        assert_eq!(payload, SCOPE.payload);
+        assert!(next.journal().locate(&identity(2)).is_some());
+    }
+}
