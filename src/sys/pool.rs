@@ -74,7 +74,9 @@ pub(crate) async fn submit(job: Job) {
         let waker = context.waker().clone();
         let pool = pool();
         let mut inner = pool.lock();
-        if inner.jobs.len() >= QUEUE {
+        // Who comes while others wait does not overtake them: then the queue has yet to become half empty.
+        let is_behind_others = seat.is_none() && !inner.wakers.is_empty();
+        if inner.jobs.len() >= QUEUE || is_behind_others {
             let Seat(number) = *seat.get_or_insert_with(|| {
                 inner.next += 1;
                 Seat(inner.next)
