@@ -4,7 +4,7 @@
 
 use crate::archive::{CacheValue, encode, encode_owned, may_be_too_deep, validate};
 use crate::error::Result;
-use crate::format::record::Identity;
+use crate::format::record::{Cost, Identity};
 use crate::handle::Handle;
 use crate::key::{CacheKey, KeySchema, identify};
 use crate::outcome::{Outcome, Wanted};
@@ -24,6 +24,7 @@ use rkyv::util::AlignedVec;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A part of a cache whose values are of type `V`.
@@ -32,6 +33,8 @@ pub(crate) struct Section<V> {
     pub(crate) scope: Scope,
     /// `None`: another type or function has a scope of this hash, and this one is never used.
     warrant: Option<Warrant<V>>,
+    /// The longest that a computation took of which this process knows, in nanoseconds.
+    longest: AtomicU64,
 }
 
 /// Payloads up to this are stored by the task itself; copying more would keep its thread too long.
@@ -178,7 +181,7 @@ impl<V: CacheValue> Section<V> {
         let program = handle.code.program(Section::<V>::new as *const ());
         let scope = Scope::new(name, key, fingerprint, program);
         let warrant = Warrant::of(&scope.hash, scope.instance);
-        Section { handle: Arc::clone(handle), scope, warrant }
+        Section { handle: Arc::clone(handle), scope, warrant, longest: AtomicU64::new(0) }
     }
 
     /// The section of the same name whose values are known by their schema.
@@ -316,6 +319,7 @@ impl<V: CacheValue> Section<V> {
         // To its end: archiving the result, and checking what was stored, are the user's code too.
         let _leading = lead.as_ref().map(|_| Leading::new());
         let (value, cost) = timed(compute)?;
+        self.note_cost(Cost::new(cost).nanos());
         let stored = terms.and_then(|terms| self.store(*identity, &value, cost, terms, wanted));
         Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
     }
@@ -351,6 +355,7 @@ impl<V: CacheValue> Section<V> {
         self.count_miss();
         let is_led = lead.is_some();
         let (value, cost) = timed_async(is_led, compute).await?;
+        self.note_cost(Cost::new(cost).nanos());
         // Encoded here: a reference to the value would have to be sent between threads with the task.
         let archive = led(is_led, || encode_owned(&value));
         let stored = self.deliver(*identity, archive, cost, terms, wanted, is_led).await;
@@ -411,17 +416,23 @@ impl<V: CacheValue> Section<V> {
 
     fn judge(&self, found: Found, warrant: Warrant<V>) -> Look<V> {
         let (terms, token, region) = (self.terms(&found), found.token, Arc::clone(&found.region));
+        self.note_cost(found.saved.unwrap_or(0));
         match Cached::admit(found, warrant) {
             Some(cached) => Look::Hit(cached),
             None => Look::Miss(terms, token, region),
         }
     }
 
+    /// Notes what a computation took.
+    fn note_cost(&self, nanos: u64) {
+        self.longest.fetch_max(nanos, Ordering::Relaxed); // Relaxed: a number of its own.
+    }
+
     /// The way to the right to compute. What expires at once nobody waits for.
-    fn approach<'a>(&self, store: &'a Store, identity: &Identity) -> Approach<'a> {
+    fn approach<'a>(&'a self, store: &'a Store, identity: &Identity) -> Approach<'a> {
         let is_kept = self.view() != View::new(Some(Duration::ZERO));
         let timeout = if is_kept { self.handle.claim_timeout } else { Duration::ZERO };
-        Approach::new(store, identity, timeout)
+        Approach::new(store, identity, timeout, &self.longest)
     }
 
     /// What was stored, as a value if its archive is wanted; what went wrong is noted. Who leads tells the
@@ -506,7 +517,7 @@ impl<V: CacheValue> Section<Sequence<V>> {
         let program = handle.code.program(Section::<Sequence<V>>::of_items as *const ());
         let scope = Scope::new(name, key, fingerprint, program);
         let warrant = Warrant::of_items(&scope.hash, scope.instance);
-        Section { handle: Arc::clone(handle), scope, warrant }
+        Section { handle: Arc::clone(handle), scope, warrant, longest: AtomicU64::new(0) }
     }
 
     /// The section of the same name whose items are known by their schema.

@@ -1,7 +1,7 @@
 //! One call's way from its miss to the right to compute: see [`flight`](super::flight). What it does
 //! next is decided in one place; how it waits, plain and async code do each in their own way.
 
-use super::flight::{Flight, Flights, Leading};
+use super::flight::{Flight, Flights, Landing, Leading, Rescue};
 use super::gate::Deadline;
 use super::region::Region;
 use super::{Store, Token};
@@ -9,7 +9,9 @@ use crate::format::header::{state, word};
 use crate::format::record::Identity;
 use crate::sys::claims::Claims;
 use crate::sys::task::sleep;
+use crate::sys::threads::{self, ThreadId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often a claim of another process is tried again.
@@ -22,6 +24,8 @@ pub(crate) struct Lead<'a> {
     key: u64,
     /// Held on the sidecar that was there: it may be another one by now.
     claim: Option<Arc<Claims>>,
+    /// It is another's flight, who cannot end it.
+    rescue: Option<Rescue>,
     is_futile: bool,
 }
 
@@ -34,6 +38,10 @@ impl Lead<'_> {
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
+        if let Some(rescue) = &mut self.rescue {
+            rescue.is_futile = self.is_futile;
+            return;
+        }
         if let Some(claims) = &self.claim {
             claims.release(self.key);
         }
@@ -49,7 +57,11 @@ pub(crate) struct Approach<'a> {
     key: u64,
     deadline: Option<Deadline>,
     lead: Option<Lead<'a>>,
+    /// Held from when another's flight was found stuck until it was looked again.
+    rescue: Option<Rescue>,
     pause: Duration,
+    /// What the function is known to have taken, in nanoseconds.
+    longest: &'a AtomicU64,
 }
 
 /// What a call does next.
@@ -65,23 +77,34 @@ pub(crate) enum Step<'a> {
 }
 
 impl<'a> Approach<'a> {
-    /// `timeout` of zero: nobody waits for anybody.
-    pub(crate) fn new(store: &'a Store, identity: &Identity, timeout: Duration) -> Approach<'a> {
+    /// `timeout` of zero: nobody waits for anybody. `longest`: what the function is known to have taken, in
+    /// nanoseconds; zero if nothing is.
+    pub(crate) fn new(
+        store: &'a Store,
+        identity: &Identity,
+        timeout: Duration,
+        longest: &'a AtomicU64,
+    ) -> Approach<'a> {
         // Where nothing can be stored there is nothing to wait for.
         let has_use = !timeout.is_zero() && !store.location.is_read_only;
         let deadline = has_use.then(|| Deadline::after(timeout));
-        Approach { store, key: identity.hash(0), deadline, lead: None, pause: PAUSE_MIN }
+        let (key, lead, rescue) = (identity.hash(0), None, None);
+        Approach { store, key, deadline, lead, rescue, pause: PAUSE_MIN, longest }
     }
 
     /// What to do after a look that missed, up to the next one or to the computation. `token` is of
     /// when it missed in `region`.
     pub(crate) fn advance(&mut self, region: &Region, token: Token) -> Step<'a> {
         loop {
-            match self.step(region, token) {
+            match self.step(region, token, threads::own()) {
                 Step::Pause(pause) => std::thread::sleep(pause),
-                Step::Wait(flight, timeout) => match flight.wait(timeout) {
-                    true => return Step::Compute(None),
-                    false => return Step::Look,
+                Step::Wait(flight, timeout) => match flight.wait(timeout, || self.longest()) {
+                    Landing::Free => return Step::Compute(None),
+                    Landing::Look => return Step::Look,
+                    Landing::Stuck(rescue) => {
+                        self.rescue = Some(rescue);
+                        return Step::Look;
+                    }
                 },
                 step => return step,
             }
@@ -91,7 +114,7 @@ impl<'a> Approach<'a> {
     /// As [`advance`](Approach::advance), without blocking the thread.
     pub(crate) async fn advance_async(&mut self, region: &Region, token: Token) -> Step<'a> {
         loop {
-            match self.step(region, token) {
+            match self.step(region, token, None) {
                 Step::Pause(pause) => sleep(pause).await,
                 Step::Wait(flight, timeout) => match flight.wait_async(timeout).await {
                     true => return Step::Compute(None),
@@ -107,13 +130,24 @@ impl<'a> Approach<'a> {
         self.lead
     }
 
-    fn step(&mut self, region: &Region, token: Token) -> Step<'a> {
+    fn longest(&self) -> Option<Duration> {
+        // Relaxed: a number of its own.
+        Some(self.longest.load(Ordering::Relaxed)).filter(|n| *n > 0).map(Duration::from_nanos)
+    }
+
+    /// `own` is the thread that would compute, if it is not a task.
+    fn step(&mut self, region: &Region, token: Token, own: Option<ThreadId>) -> Step<'a> {
         let Some(deadline) = &self.deadline else { return Step::Compute(None) };
         let Some(mut lead) = self.lead.take() else {
             let (store, key) = (self.store, self.key);
-            if store.flights().enter(key) {
-                self.lead = Some(Lead { store, key, claim: None, is_futile: false });
-                return self.step(region, token);
+            let rescue = self.rescue.take();
+            if store.flights().enter(key, own) {
+                self.lead = Some(Lead { store, key, claim: None, rescue: None, is_futile: false });
+                return self.step(region, token, own);
+            }
+            if rescue.is_some() {
+                let (claim, is_futile) = (None, false);
+                return Step::Compute(Some(Lead { store, key, claim, rescue, is_futile }));
             }
             let left = if Leading::is_there() { None } else { deadline.left() };
             let Some(left) = left else { return Step::Compute(None) };

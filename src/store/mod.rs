@@ -15,6 +15,7 @@ pub(crate) mod trust;
 pub(crate) mod versions;
 pub(crate) mod rewrite;
 pub(crate) mod recover;
+pub(crate) mod stall;
 pub(crate) mod flight;
 pub(crate) mod open;
 pub(crate) mod watch;

@@ -4,7 +4,9 @@
 //! there are stores. It keeps no process alive, and a forked child starts its own.
 
 use super::share::lock;
+use super::stall::Waiting;
 use crate::sys::fork::{PerProcess, forks};
+use crate::sys::threads;
 use std::sync::{Mutex, Weak};
 use std::thread;
 use std::time::Duration;
@@ -49,8 +51,10 @@ pub(crate) fn watch(watched: Weak<dyn Watched>) {
 }
 
 fn run() {
+    let _waiting = threads::own().map(Waiting::new);
     loop {
-        thread::sleep(PERIOD);
+        // A wait that may end, as those of who waits for a computation: nobody is waited for by this thread.
+        thread::park_timeout(PERIOD);
         // Looked at without the lock, so that nobody who opens a store waits for it.
         let mut watched = std::mem::take(&mut lock(current()).watched);
         watched.retain(|one| one.upgrade().inspect(|one| one.look()).is_some());

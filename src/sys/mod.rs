@@ -17,6 +17,7 @@ pub(crate) mod map;
 pub(crate) mod directory;
 pub(crate) mod place;
 pub(crate) mod claims;
+pub(crate) mod threads;
 pub(crate) mod waker;
 pub(crate) mod pool;
 pub(crate) mod task;
