@@ -27,7 +27,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 #[cfg(not(all(test, model = "loom")))]
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// The owner may not begin to use the value any more.
 const CLOSED: u64 = u64::MAX - 1;
@@ -92,7 +92,7 @@ impl Bias {
 #[inline(always)]
 fn light_barrier() {
     #[cfg(all(target_os = "linux", not(all(test, model = "loom"))))]
-    compiler_fence(Ordering::SeqCst);
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
     #[cfg(any(not(target_os = "linux"), all(test, model = "loom")))]
     fence(Ordering::SeqCst);
 }
