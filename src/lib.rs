@@ -126,6 +126,9 @@
 //! discriminant that depends on `Self`, a packed archived type, or a `Niching`, `LayoutRaw` or
 //! `ArchivePointee` by hand.
 //!
+//! Address space: a cache maps its file and as much again, at least a MiB, in two maps; where the process
+//! has a limit (`RLIMIT_AS`), all caches together an eighth of it. What finds no room is read by copy.
+//!
 //! A process that forks may go on using its caches in the child. A lock that the parent held when it
 //! was killed, or its claim to a computation, is free once the child has ended, too.
 //!

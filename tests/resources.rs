@@ -381,6 +381,88 @@ fn scarce_address_space_makes_do_with_a_smaller_map() {
     }
 }
 
+/// The program's own memory comes first: what caches take of a limited address space is little, whatever they
+/// hold, and no larger for there being no limit.
+#[test]
+fn many_caches_leave_address_space_to_the_program() {
+    const TEST: &str = "many_caches_leave_address_space_to_the_program";
+    let Some((_, place)) = role() else {
+        let dir = Dir::new();
+        run_limited(TEST, "-v 4194304", dir.path());
+        return;
+    };
+    let caches: Vec<MmapCache> =
+        (0..12).map(|n| MmapCache::options().root(&place).open(format!("x{n}")).unwrap()).collect();
+    for cache in &caches {
+        let table = cache.table::<u64, Vec<u64>>("t");
+        table.insert_many((0..5000).map(|key| (key, value_of(key)))).unwrap();
+    }
+    let mut own = Vec::<u8>::new();
+    own.try_reserve_exact(3 << 30).expect("3 of 4 GiB are the program's");
+    std::thread::Builder::new().spawn(|| ()).unwrap().join().unwrap();
+    for cache in &caches {
+        let table = cache.table::<u64, Vec<u64>>("t");
+        assert_eq!(Cached::into_owned(table.get(&4999).unwrap().unwrap()), value_of(4999));
+    }
+}
+
+/// A result that fits into memory once is returned, though there is little room beside it, and with a cache as
+/// without one.
+#[test]
+fn a_call_returns_its_result_where_memory_is_scarce() {
+    const TEST: &str = "a_call_returns_its_result_where_memory_is_scarce";
+    let Some((_, place)) = role() else {
+        for limit in ["-v 65536", "-v 80000", "-v 120000"] {
+            let dir = Dir::new();
+            run_limited(TEST, limit, dir.path());
+        }
+        return;
+    };
+    let cache = open(&place);
+    let long = cache.memoize_as("long", |n: &u64| vec![*n as u8; 10 << 20]);
+    for round in 0..3 {
+        let result = long.call(&7);
+        assert_eq!(result.len(), 10 << 20, "{round}");
+        assert!(result.iter().all(|byte| *byte == 7));
+    }
+    assert_eq!(*cache.memoize_as("short", |n: &u64| n + 1).call(&1), 2);
+}
+
+/// As many caches as there are descriptors for.
+#[test]
+fn thousands_of_caches_are_open_at_once() {
+    const TEST: &str = "thousands_of_caches_are_open_at_once";
+    let Some((count, place)) = role() else {
+        use rustix::process::{Resource, getrlimit};
+        let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
+        let count = limit.saturating_sub(100).min(3000);
+        // In memory, where there is such a place: each cache is synced when it is made.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let inner = command(TEST, &count.to_string(), dir.path());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n $(ulimit -H -n); exec \"$0\" \"$@\""]);
+        shell.arg(inner.get_program()).args(inner.get_args());
+        shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let stdio = std::process::Stdio::piped;
+        finish(shell.stdout(stdio()).stderr(stdio()).spawn().unwrap());
+        return;
+    };
+    let count: u64 = count.parse().unwrap();
+    let path = |n: u64| place.join(format!("{n}.pcache"));
+    let caches: Vec<MmapCache> = (0..count).map(|n| MmapCache::open_at(path(n)).unwrap()).collect();
+    for (n, cache) in (0..count).zip(&caches) {
+        cache.table::<u64, u64>("t").insert(&n, &n).unwrap();
+    }
+    let threads: Vec<_> = (0..8).map(|_| std::thread::Builder::new().spawn(|| ())).collect();
+    threads.into_iter().for_each(|thread| thread.unwrap().join().unwrap());
+    for (n, cache) in (0..count).zip(&caches) {
+        assert_eq!(*cache.table::<u64, u64>("t").get(&n).unwrap().unwrap(), n);
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let per_cache = maps.lines().count() as u64 / count;
+    assert!(per_cache <= 2, "{per_cache} maps for each cache: a process may have 65,530");
+}
+
 /// A value whose archive is larger than any memory: its serialisation writes without end.
 #[derive(Debug)]
 struct Endless;

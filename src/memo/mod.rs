@@ -67,8 +67,9 @@ where
     ///
     /// # Panics
     /// If the function does, in which case nothing is stored; or if there is nothing to read in place, because
-    /// rkyv cannot archive the value ([`Error::Convert`](crate::Error::Convert)) or its archive is not valid
-    /// ([`Error::Invalid`](crate::Error::Invalid)), as that of a value which is nested too deep.
+    /// rkyv cannot archive the value ([`Error::Convert`](crate::Error::Convert)), its archive is not valid
+    /// ([`Error::Invalid`](crate::Error::Invalid)), as that of a value which is nested too deep, or there is no
+    /// memory for the archive beside the value: what the cache could not take is archived on the heap.
     #[inline(always)]
     pub fn call(&self, key: &K) -> Cached<V> {
         self.table.get_or_insert_with(key, || (self.function)(key))

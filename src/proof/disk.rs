@@ -63,7 +63,7 @@ impl Event {
             Effect::SyncDirectory => Event::SyncNames,
             // Neither the cache's bytes nor its name.
             Effect::MakeDirectory | Effect::Own | Effect::Touch => return Ok(None),
-            Effect::Read | Effect::Remove { .. } => return Ok(None),
+            Effect::Read | Effect::Map { .. } | Effect::Remove { .. } => return Ok(None),
         };
         Ok(Some(event))
     }

@@ -70,7 +70,7 @@ pub(super) fn scenes() -> Vec<Scene> {
 pub(super) fn dying(at: u64, steps: Rc<Cell<u64>>) -> impl FnMut(Effect<'_>) -> io::Result<()> {
     move |effect| {
         let is_dead = steps.get() >= at;
-        if !matches!(effect, Effect::Read) && !is_dead {
+        if !matches!(effect, Effect::Read | Effect::Map { .. }) && !is_dead {
             steps.set(steps.get() + 1);
         }
         if is_dead { Err(io::Error::other("dead")) } else { Ok(()) }
@@ -260,7 +260,7 @@ fn live_until_signal(role: &str) {
     let mut done = File::create(path.with_extension("done")).unwrap();
     let steps = Cell::new(0);
     let probe = move |effect: Effect<'_>| {
-        if !matches!(effect, Effect::Read) {
+        if !matches!(effect, Effect::Read | Effect::Map { .. }) {
             if steps.get() == at {
                 kill_process(getpid(), signal)?;
                 // Another of its threads may be the one that the signal reaches first.

@@ -191,7 +191,7 @@ impl Medium for Model {
         Path::new("model")
     }
     fn size(&self) -> io::Result<u64> {
-        Ok(self.reach())
+        Ok(TABLE + self.words.len() as u64 * 8)
     }
     fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
         for (chunk, place) in buffer.chunks_mut(8).zip((at..).step_by(8)) {
@@ -206,9 +206,6 @@ impl Medium for Model {
         let mut head = [0; HEAD_SIZE as usize];
         self.read(offset, &mut head).ok()?;
         Some(head)
-    }
-    fn reach(&self) -> u64 {
-        TABLE + self.words.len() as u64 * 8
     }
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.copy(at, bytes, Ordering::Relaxed)

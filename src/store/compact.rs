@@ -92,7 +92,7 @@ impl Store {
                 new.file.sync().map_err(Error::io("sync", new.file.path()))?;
             }
             let writer = self.lock()?;
-            if !Arc::ptr_eq(writer.region(), region) {
+            if !writer.region().is_same_file(region) {
                 return Ok(None);
             }
             let bytes_max = if round < ROUNDS_MAX { HOLD_MAX } else { u64::MAX };

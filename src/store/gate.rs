@@ -116,6 +116,10 @@ impl Pass<'_> {
         if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, region)) {
             return Ok(());
         }
+        if let Some(locked) = self.locked.as_mut().filter(|locked| locked.is_same_file(region)) {
+            *locked = Arc::clone(region); // Which may be in a larger map by now.
+            return Ok(());
+        }
         self.unlock();
         lock_file(region.file(), deadline)?;
         self.locked = Some(Arc::clone(region));

@@ -176,9 +176,8 @@ impl<'a> Journal<'a> {
 
     /// Disk space up to `end`.
     pub(crate) fn make_room(&self, end: u64) -> Result<()> {
-        let limit = FILE_LIMIT.min(self.medium().reach());
-        if end > limit {
-            return Err(Error::TooLarge { what: "the file", size: end, limit });
+        if end > FILE_LIMIT {
+            return Err(Error::TooLarge { what: "the file", size: end, limit: FILE_LIMIT });
         }
         let allocated = self.ledger.get(word::ALLOCATED)?;
         if end <= allocated {
@@ -186,7 +185,7 @@ impl<'a> Journal<'a> {
         }
         let step = (end / 16).clamp(STEP_MIN, STEP_MAX);
         let exact = end.next_multiple_of(PAGE);
-        let ample = exact.max(allocated + step).next_multiple_of(PAGE).min(limit);
+        let ample = exact.max(allocated + step).next_multiple_of(PAGE).min(FILE_LIMIT);
         let file = self.medium();
         let target = match file.allocate(allocated, ample) {
             Ok(()) => ample,
@@ -215,9 +214,12 @@ impl<'a> Journal<'a> {
         let mut head = Draft::new(kind, Identity::NONE, &[], self.facts.seed).head;
         head.len = buckets * BUCKET_SIZE;
         let table = table_in(at, &head);
-        if table.end() > FILE_LIMIT.min(self.medium().reach()) {
-            let limit = FILE_LIMIT.min(self.medium().reach());
-            return Err(Error::TooLarge { what: "the index", size: table.end(), limit });
+        if table.end() > FILE_LIMIT {
+            return Err(Error::TooLarge {
+                what: "the index",
+                size: table.end(),
+                limit: FILE_LIMIT,
+            });
         }
         self.make_room(table.offset())?;
         let (file, allocated) = (self.medium(), self.ledger.get(word::ALLOCATED)?);

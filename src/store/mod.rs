@@ -207,6 +207,30 @@ impl Store {
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
+    /// The same file, in a larger map if it has outgrown this one and there is one to be had.
+    #[inline]
+    pub(crate) fn grown(&self, region: Arc<Region>) -> Arc<Region> {
+        if region.is_outgrown() { self.grow(region) } else { region }
+    }
+
+    #[cold]
+    fn grow(&self, region: Arc<Region>) -> Arc<Region> {
+        let Some(larger) = region.grown().map(Arc::new) else { return region };
+        {
+            let mut current = lock(&self.state().current);
+            match &mut *current {
+                Some(known) if Arc::ptr_eq(known, &region) => *known = Arc::clone(&larger),
+                // Another thread was first.
+                Some(known) if known.is_same_file(&region) => return Arc::clone(known),
+                _ => return larger,
+            }
+        }
+        // The smaller map lives as long as anyone holds a value in it, and no thread keeps it for later.
+        self.state().shares.revoke();
+        release_share(&self.key);
+        larger
+    }
+
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
     pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
         self.follow_until(old, &self.deadline())
@@ -230,7 +254,7 @@ impl Store {
     /// Lets go of `old`, if nobody did yet, for all threads of this process: on a full disk its space may be
     /// what the next file needs.
     pub(crate) fn leave(&self, old: &Arc<Region>) {
-        if self.state().leave_if(|current| Arc::ptr_eq(current, old)) {
+        if self.state().leave_if(|current| current.is_same_file(old)) {
             // What a parent's thread had that this one was before a fork.
             release_share(&self.key);
         }
@@ -254,7 +278,7 @@ impl Store {
     #[cold]
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
         for _ in 0..TRIES {
-            match self.find_in(self.region()?, identity, view)? {
+            match self.find_in(self.grown(self.region()?), identity, view)? {
                 Ok(found) => return Ok(found),
                 Err(old) => self.follow(old)?,
             }
@@ -269,6 +293,7 @@ impl Store {
         view: View,
     ) -> Result<Result<Found, Elsewhere>> {
         let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+        let region = self.grown(region);
         Ok(self.find_in(region, identity, view)?.map_err(|old| Elsewhere(Some(old))))
     }
 
@@ -334,12 +359,9 @@ impl Store {
         share_of(&self.key, region, &self.totals, enter)
     }
 
-    /// Whether a file in which something is missing is still the one to look in: it is mapped as far
-    /// as it goes, and it is at the path, which is looked at now and then.
+    /// Whether a file in which something is missing is still the one to look in: it is at the path, which is
+    /// looked at now and then.
     fn is_current(&self, region: &Region) -> Result<bool> {
-        if region.is_outgrown() && region.journal().tail()? > region.medium().reach() {
-            return Ok(false);
-        }
         if !self.is_path_check_due() {
             return Ok(true);
         }
@@ -384,9 +406,9 @@ impl Store {
         let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
         let at_once = Deadline::after(Duration::ZERO);
         let mut pass = self.state().gate.enter(&at_once, &self.location.path)?;
-        if !self.lock_in(&mut pass, &region, &at_once)? {
+        let Some(region) = self.lock_in(&mut pass, &region, &at_once)? else {
             return Ok(Err(Elsewhere(Some(region))));
-        }
+        };
         let writer = Writer { store: self, region, _pass: pass };
         self.finish_others(writer.region())?;
         Ok(Ok(writer))
@@ -398,7 +420,7 @@ impl Store {
         let mut pass = self.state().gate.enter(deadline, path)?;
         for _ in 0..TRIES {
             let region = self.region_until(deadline)?;
-            if self.lock_in(&mut pass, &region, deadline)? {
+            if let Some(region) = self.lock_in(&mut pass, &region, deadline)? {
                 return Ok(Writer { store: self, region, _pass: pass });
             }
             self.follow_until(region, deadline)?;
@@ -406,22 +428,25 @@ impl Store {
         Err(Error::Unstable { path: path.clone() })
     }
 
-    /// Locks a file, by one who has the gate; `false`, and it is not locked, if another file must be opened.
+    /// Locks a file, by one who has the gate: the same file, in a larger map if it has outgrown this one.
+    /// `None`, and it is not locked, if another file must be opened.
     fn lock_in(
         &self,
         pass: &mut Pass<'_>,
         region: &Arc<Region>,
         deadline: &Deadline,
-    ) -> Result<bool> {
+    ) -> Result<Option<Arc<Region>>> {
         if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
             return Err(Error::ReadOnly { path: self.location.path.clone() });
         }
         pass.lock(region, deadline)?;
-        let is_ready = self.is_ready(region)?;
-        if !is_ready {
+        if !self.is_ready(region)? {
             pass.unlock();
+            return Ok(None);
         }
-        Ok(is_ready)
+        let region = self.grown(Arc::clone(region));
+        pass.lock(&region, deadline)?; // It has the file's lock, now by this map.
+        Ok(Some(region))
     }
 
     /// Finishes what a killed holder of the lock left.
@@ -438,7 +463,7 @@ impl Store {
         }
     }
 
-    /// Whether a locked file can be written: it is the cache, sound, and mapped far enough.
+    /// Whether a locked file can be written: it is the cache, and sound.
     fn is_ready(&self, region: &Region) -> Result<bool> {
         let ledger = region.journal().ledger;
         match ledger.medium.load(word::STATE) {
@@ -448,10 +473,7 @@ impl Store {
             state::MOVING if region.is_at_path() => ledger.store(word::STATE, state::LIVE)?,
             _ => return Ok(false),
         }
-        if !ledger.is_sound() {
-            return Ok(false);
-        }
-        Ok(!region.is_outgrown())
+        Ok(ledger.is_sound())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 
 /// What a walk over a log found.
 struct Rebuilt {
@@ -420,7 +421,7 @@ pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let rebuilt = Rebuilt::of(&Journal::new(file, &region.facts), end, false)?;
     let private = Private { index: rebuilt.index.freeze(), end };
     let backing = match region.backing {
-        Backing::Mapped(map) if !is_believed => Backing::Copied(map.into_file()),
+        Backing::Mapped(mapped) if !is_believed => Backing::Copied(Arc::clone(mapped.map.file())),
         backing => backing,
     };
     Ok(Region::new(backing, region.facts, Some(private)))

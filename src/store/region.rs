@@ -11,16 +11,22 @@ use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
 use crate::scan::{WINDOW_SIZE, Window};
-use crate::sys::Words;
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::heap;
-use crate::sys::map::{Map, Record};
+use crate::sys::map::{Map, MappedFile, Record};
 use crate::sys::place::{self, Care};
+use crate::sys::{Words, clock};
 use rkyv::util::AlignedVec;
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Address space mapped at first; grown fourfold when half of it is used.
-pub(crate) const MAP_SIZE: u64 = 64 << 30;
+/// The least room that a map has for what its file grows by. Most have as much as the file is long.
+const ROOM_MIN: u64 = 1 << 20;
+/// Maps are of so many bytes or a multiple: no system has larger pages.
+const MAP_UNIT: u64 = 64 << 10;
+/// How long no larger map is asked for after one was refused, in milliseconds.
+const REFUSAL_PAUSE: u64 = 100;
 
 /// The largest payload that is read by copy. A larger one is a miss, and is not stored by who reads so.
 pub(crate) const RECORD_COPY_MAX: u64 = 1 << 30;
@@ -30,10 +36,10 @@ pub(crate) const PREFETCH_MAX: usize = 32;
 
 /// How the bytes are reached.
 pub(crate) enum Backing {
-    /// In place.
-    Mapped(Map),
+    /// In place, but for what lies behind the map.
+    Mapped(MappedFile),
     /// By copy, verified each time.
-    Copied(CacheFile),
+    Copied(Arc<CacheFile>),
 }
 
 /// A file and what never changes of it.
@@ -42,9 +48,11 @@ pub(crate) struct Region {
     pub(crate) facts: Facts,
     private: Option<Private>,
     /// Held while the file is synced: the system tells one of those who wait that it failed.
-    syncing: Mutex<()>,
-    /// A larger map was refused: address space is scarce.
-    is_cramped: bool,
+    syncing: Arc<Mutex<()>>,
+    /// Whether it may be mapped, and further than it is.
+    is_mappable: bool,
+    /// When a larger map was last refused, in milliseconds since 1970: address space is scarce.
+    refused: AtomicU64,
 }
 
 /// The index as this process found it, where it may not be brought up to date in the file.
@@ -68,47 +76,72 @@ pub(crate) enum Sight {
 
 impl Region {
     pub(crate) fn new(backing: Backing, facts: Facts, private: Option<Private>) -> Region {
-        Region { backing, facts, private, syncing: Mutex::default(), is_cramped: false }
+        Region {
+            backing,
+            facts,
+            private,
+            syncing: Arc::default(),
+            is_mappable: false,
+            refused: AtomicU64::new(0),
+        }
     }
 
-    /// Maps a file, or prepares to copy from it.
-    pub(crate) fn attach(mut file: CacheFile, facts: Facts, care: Care) -> Result<Region> {
+    /// Maps a file, or prepares to copy from it: as is asked for, or where address space is scarce.
+    pub(crate) fn attach(file: CacheFile, facts: Facts, care: Care) -> Result<Region> {
+        let file = Arc::new(file);
         if care == Care::Copied {
             return Ok(Region::new(Backing::Copied(file), facts, None));
         }
-        let path = file.path().to_path_buf();
-        let file_size = file.size().map_err(Error::io("look at", &path))?;
-        let mut size = MAP_SIZE;
-        while size < FILE_LIMIT && size / 4 < file_size {
-            size *= 4;
+        let map = largest(&file, 0, |size| Map::new(&file, size));
+        let map = map.map_err(Error::io("map", file.path()))?;
+        let is_refused = map.is_none();
+        let backing = map.map_or(Backing::Copied(file), |map| Backing::Mapped(MappedFile { map }));
+        let region = Region { is_mappable: true, ..Region::new(backing, facts, None) };
+        if is_refused {
+            region.note_refusal();
         }
-        let wanted = size;
-        loop {
-            match Map::new(file, size) {
-                Ok(map) => {
-                    let region = Region::new(Backing::Mapped(map), facts, None);
-                    return Ok(Region { is_cramped: size < wanted, ..region });
-                }
-                // Address space is scarce: what is there, and some room.
-                Err((_, error)) if size / 2 < file_size || size <= 1 << 20 => {
-                    return Err(Error::io("map", &path)(error));
-                }
-                Err((same, _)) => (file, size) = (same, size / 2),
+        Ok(region)
+    }
+
+    /// The same file in a larger map; `None` if there is none to be had, which is noted.
+    pub(crate) fn grown(&self) -> Option<Region> {
+        let map = match &self.backing {
+            Backing::Mapped(MappedFile { map }) => {
+                largest(map.file(), map.len(), |size| map.resized(size))
             }
-        }
+            Backing::Copied(file) => largest(file, 0, |size| Map::new(file, size)),
+        };
+        let Ok(Some(map)) = map else {
+            self.note_refusal();
+            return None;
+        };
+        let region = Region::new(Backing::Mapped(MappedFile { map }), self.facts, None);
+        Some(Region { syncing: Arc::clone(&self.syncing), is_mappable: true, ..region })
+    }
+
+    fn note_refusal(&self) {
+        // Relaxed, here and in `is_outgrown`: a time, and nothing that happened before it.
+        self.refused.store(clock::now().as_millis() as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn medium(&self) -> &dyn Medium {
         match &self.backing {
-            Backing::Mapped(map) => map,
-            Backing::Copied(file) => file,
+            Backing::Mapped(mapped) => mapped,
+            Backing::Copied(file) => &**file,
         }
     }
     pub(crate) fn file(&self) -> &CacheFile {
+        self.shared_file()
+    }
+    fn shared_file(&self) -> &Arc<CacheFile> {
         match &self.backing {
-            Backing::Mapped(map) => map.file(),
+            Backing::Mapped(mapped) => mapped.map.file(),
             Backing::Copied(file) => file,
         }
+    }
+    /// Whether both are one file, opened once, in whatever maps.
+    pub(crate) fn is_same_file(&self, other: &Region) -> bool {
+        Arc::ptr_eq(self.shared_file(), other.shared_file())
     }
     /// What the holder of the lock may do.
     pub(crate) fn journal(&self) -> Journal<'_> {
@@ -117,7 +150,7 @@ impl Region {
     /// The map, if it is mapped.
     pub(crate) fn map(&self) -> Option<&Map> {
         match &self.backing {
-            Backing::Mapped(map) => Some(map),
+            Backing::Mapped(mapped) => Some(&mapped.map),
             Backing::Copied(_) => None,
         }
     }
@@ -169,7 +202,7 @@ impl Region {
     /// The map and the index in it, if what counts is found by that.
     #[inline(always)]
     fn live_index(&self) -> Option<(&Map, Table)> {
-        let Backing::Mapped(map) = &self.backing else { return None };
+        let Backing::Mapped(MappedFile { map }) = &self.backing else { return None };
         if map.load(word::STATE) != state::LIVE || self.private.is_some() {
             return None;
         }
@@ -189,7 +222,13 @@ impl Region {
     #[cold]
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Sight {
         match &self.backing {
-            Backing::Mapped(map) => self.find_mapped(map, identity, view),
+            Backing::Mapped(MappedFile { map }) => match self.find_mapped(map, identity, view) {
+                // It may be there all the same, behind the map.
+                Sight::Absent if map.load(word::TAIL) & WORD_MASK > map.len() => {
+                    self.find_copied(map.file(), identity, view)
+                }
+                sight => sight,
+            },
             Backing::Copied(file) => self.find_copied(file, identity, view),
         }
     }
@@ -220,29 +259,24 @@ impl Region {
     /// The value at `offset`, to which a search led whoever had the lock. All of it is checked, here and now,
     /// unless this process has done so before.
     pub(crate) fn value_at(&self, offset: u64) -> Sight {
-        match &self.backing {
-            Backing::Mapped(map) => {
-                let seen = map.seen(offset).map(|record| (record, false));
-                let Some((record, is_fresh)) =
-                    seen.or_else(|| self.admit(map, offset).map(|record| (record, true)))
-                else {
-                    return Sight::Absent;
-                };
-                let head = map.head(&record);
-                let is_whole = || self.is_whole(head, offset, map.payload(&record));
-                match record::is_value(head) && (!is_fresh || is_whole()) {
-                    true => Sight::Mapped { record, is_fresh },
-                    false => Sight::Absent,
-                }
-            }
-            Backing::Copied(file) => {
-                let head = Medium::head(file, offset).filter(record::is_value);
-                let copy = |head| Some((head, self.copy(file, offset, &head)?));
-                match head.and_then(copy) {
-                    Some((head, payload)) => Sight::Copied(Box::new(head), payload),
-                    None => Sight::Absent,
-                }
-            }
+        let seen = |map: &Map| map.seen(offset).map(|record| (record, false));
+        let met = |map| self.admit(map, offset).map(|record| (record, true));
+        if let Some(map) = self.map()
+            && let Some((record, is_fresh)) = seen(map).or_else(|| met(map))
+        {
+            let head = map.head(&record);
+            let is_whole = || self.is_whole(head, offset, map.payload(&record));
+            return match record::is_value(head) && (!is_fresh || is_whole()) {
+                true => Sight::Mapped { record, is_fresh },
+                false => Sight::Absent,
+            };
+        }
+        // By copy, as all is read or what lies behind the map.
+        let file = self.file();
+        let copy = |head| Some((head, self.copy(file, offset, &head)?));
+        match Medium::head(file, offset).filter(record::is_value).and_then(copy) {
+            Some((head, payload)) => Sight::Copied(Box::new(head), payload),
+            None => Sight::Absent,
         }
     }
 
@@ -292,9 +326,7 @@ impl Region {
             let is_whole = Window::new(file, end).is_whole(offset, &head, self.facts.seed);
             is_whole.ok()?.then_some(())?;
         }
-        heap::has_room(usize::try_from(len).ok()?).then_some(())?;
-        let mut payload = AlignedVec::with_capacity(len as usize);
-        payload.resize(len as usize, 0);
+        let mut payload = heap::zeros(usize::try_from(len).ok()?)?;
         file.read(offset + HEAD_SIZE, &mut payload).ok()?;
         self.is_whole(head, offset, &payload).then_some(payload)
     }
@@ -335,13 +367,26 @@ impl Region {
         Err(Error::io("sync", file.path())(source))
     }
 
-    /// Whether the log has used up half of the map, and a larger one may be had: smaller than the
-    /// first size is a map only where address space is scarce.
+    /// Whether a larger map should be asked for: the file's space goes on behind the one it has, and none
+    /// has just been refused.
+    #[inline]
     pub(crate) fn is_outgrown(&self) -> bool {
-        let reach = self.medium().reach();
-        let can_grow = (MAP_SIZE..FILE_LIMIT).contains(&reach) && !self.is_cramped;
-        can_grow && self.medium().load(word::TAIL) & WORD_MASK > reach / 2
+        let is_behind = match &self.backing {
+            Backing::Mapped(MappedFile { map }) => {
+                map.load(word::ALLOCATED) & WORD_MASK > map.len()
+            }
+            Backing::Copied(_) => true,
+        };
+        is_behind && self.is_mappable && !self.is_private() && self.may_ask()
     }
+
+    /// Whether the last refusal of a larger map is some time ago.
+    #[cold]
+    fn may_ask(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        (clock::now().as_millis() as u64).abs_diff(refused) >= REFUSAL_PAUSE
+    }
+
     /// Whether this process keeps an index of its own for it.
     pub(crate) fn is_private(&self) -> bool {
         self.private.is_some()
@@ -376,10 +421,29 @@ impl Region {
     pub(crate) fn index(&self) -> (&dyn Words, Table) {
         match (&self.private, &self.backing) {
             (Some(private), _) => (&private.index, private.index.table()),
-            (None, Backing::Mapped(map)) => (map, Table(map.load(word::INDEX))),
-            (None, Backing::Copied(file)) => (file, Table(file.load(word::INDEX))),
+            (None, Backing::Mapped(mapped)) => (mapped, Table(mapped.load(word::INDEX))),
+            (None, Backing::Copied(file)) => (&**file, Table(file.load(word::INDEX))),
         }
     }
+}
+
+/// What `map` makes of the best size for a file's map above `least` that is not refused: with room, without,
+/// or of the front alone. `None` if there is not enough address space for any.
+fn largest(
+    file: &CacheFile,
+    least: u64,
+    map: impl Fn(u64) -> io::Result<Map>,
+) -> io::Result<Option<Map>> {
+    let size = file.size()?.min(FILE_LIMIT);
+    let wanted = [size.max(ROOM_MIN).saturating_add(size), size, ROOM_MIN];
+    let sizes = wanted.map(|size| size.min(FILE_LIMIT).next_multiple_of(MAP_UNIT));
+    for size in sizes.into_iter().filter(|size| *size > least) {
+        match map(size) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
+            result => return result.map(Some),
+        }
+    }
+    Ok(None)
 }
 
 /// The cache is in another file.

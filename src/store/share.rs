@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) enum Share {
     /// A file, mapped or copied from, and where the thread whose share it is counts its hits.
     Region(Arc<Region>, Arc<Counts>),
-    /// A copy.
+    /// A copy, in a box: so each hit tells by one instruction that it is none.
     Copy(AlignedVec),
 }
 

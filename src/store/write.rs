@@ -5,7 +5,7 @@ use super::expiry::{Moment, View};
 use super::gate::Deadline;
 use super::journal::{Draft, Journal, LARGE, LIST_MAX};
 use super::open;
-use super::region::{Backing, RECORD_COPY_MAX, Region, Sight};
+use super::region::{RECORD_COPY_MAX, Region, Sight};
 use super::rewrite::complete_move;
 use super::{Elsewhere, Found, Store, Token, Writer};
 use crate::error::{Error, Result};
@@ -13,8 +13,8 @@ use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::{state, word};
 use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
 use crate::sys::file::Medium as _;
+use crate::sys::heap;
 use crate::sys::place::{self, Care};
-use rkyv::util::AlignedVec;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -209,7 +209,7 @@ impl Store {
         }
         announce(&writer, scope)?;
         let offsets = writer.append(&mut drafts)?;
-        if let Backing::Mapped(map) = &writer.region().backing {
+        if let Some(map) = writer.region().map() {
             let valid = offsets.iter().zip(entries).filter(|(_, entry)| entry.is_valid);
             valid.filter_map(|(offset, _)| map.record(*offset)).for_each(|own| map.mark(&own));
         }
@@ -254,7 +254,7 @@ impl Store {
         expired.retain(|offset| is_expired_at(region, *offset, moment));
         for dead in expired.chunks(LIST_MAX as usize) {
             let writer = self.lock()?;
-            if !Arc::ptr_eq(writer.region(), region) {
+            if !writer.region().is_same_file(region) {
                 return Ok(false);
             }
             let journal = writer.journal();
@@ -314,7 +314,7 @@ impl Store {
         region.sync()?;
         place::sync_directory(&self.location.path)?;
         let writer = self.lock()?;
-        if Arc::ptr_eq(writer.region(), &region) {
+        if writer.region().is_same_file(&region) {
             let ledger = writer.journal().ledger;
             ledger.set(word::SYNCED, tail.max(ledger.get(word::SYNCED)?))?;
         }
@@ -466,7 +466,7 @@ impl Writer<'_> {
 
     /// Whether `region` is the file that is locked.
     fn is_in(&self, region: &Arc<Region>) -> bool {
-        Arc::ptr_eq(self.region(), region)
+        self.region().is_same_file(region)
     }
 
     /// Whether the record at `offset`, whose head has been verified, is a value that counts by `view`.
@@ -477,23 +477,24 @@ impl Writer<'_> {
 
     /// What was just stored, as a look-up would find it.
     fn stored(&self, offset: u64, entry: &Entry<'_>) -> Found {
-        let sight = match &self.region().backing {
-            Backing::Mapped(map) => match map.record(offset) {
-                Some(record) => {
-                    if entry.is_valid {
-                        map.mark(&record); // Only now: the record lies below the tail.
-                    }
-                    Sight::Mapped { record, is_fresh: !entry.is_valid }
-                }
-                None => Sight::Absent,
-            },
-            Backing::Copied(_) => {
-                let mut copy = AlignedVec::with_capacity(entry.payload.len());
-                copy.extend_from_slice(entry.payload);
-                Sight::Copied(Box::new([0; record::HEAD_SIZE as usize]), copy)
+        let mapped = |region: &Region| {
+            let map = region.map()?;
+            let record = map.record(offset)?;
+            if entry.is_valid {
+                map.mark(&record); // Only now: the record lies below the tail.
             }
+            Some(Sight::Mapped { record, is_fresh: !entry.is_valid })
         };
-        self.found(sight)
+        if let Some(sight) = mapped(self.region()) {
+            return self.found(sight);
+        }
+        let region = self.store.grown(Arc::clone(self.region()));
+        let copied = || {
+            let head = Box::new([0; record::HEAD_SIZE as usize]);
+            heap::copy(entry.payload).map(|copy| Sight::Copied(head, copy))
+        };
+        let sight = mapped(&region).or_else(copied).unwrap_or(Sight::Absent);
+        self.store.found(&region, sight)
     }
 
     fn found(&self, sight: Sight) -> Found {

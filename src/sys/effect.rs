@@ -20,6 +20,8 @@ pub(crate) enum Effect<'a> {
     Punch { file: &'a File, from: u64, to: u64 },
     /// Bytes are read by a system call: no change, but it may fail.
     Read,
+    /// So much address space is taken for a map: no change, but it may fail.
+    Map { size: u64 },
     /// A file is brought to the device.
     Sync { file: &'a File },
     /// A file without a name gets one.

@@ -26,22 +26,10 @@ pub(crate) trait Medium: Words {
     /// How long the payload of the record at `offset` is, whatever its head says, if it ends below the tail
     /// and never changes.
     fn extent(&self, offset: u64) -> Option<u64> {
-        let tail = self.load(word::TAIL) & WORD_MASK; // Acquire; pairs with `store` of the tail.
-        let end = tail.min(self.reach());
-        let payload = offset.checked_add(HEAD_SIZE).filter(|payload| *payload <= end)?;
-        if !offset.is_multiple_of(ALIGNMENT) {
-            return None;
-        }
-        // Acquire; pairs with the store that makes a filled pad a value.
-        let first = self.load(offset);
-        let (len, kind) = (first & ((1 << 40) - 1), Kind((first >> 40) as u8));
-        let fixed = kind != Kind::PAD && !kind.holds_table();
-        (fixed && payload.checked_add(len)? <= end).then_some(len)
+        extent(self, FILE_LIMIT, offset)
     }
     /// A copy of the head of a published record of a kind that never changes; unverified.
     fn head(&self, offset: u64) -> Option<HeadBytes>;
-    /// The end of what can be addressed.
-    fn reach(&self) -> u64;
     /// Copies `bytes` to where nothing is published yet.
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Writes `bytes` anywhere: what is at rest under the lock, or has no readers yet.
@@ -78,6 +66,22 @@ pub(crate) trait Medium: Words {
 
 /// Bytes of holes that are filled in any file.
 const FILL_MAX: u64 = 64 << 20;
+
+/// As [`Medium::extent`], of a record that ends at or below `limit`.
+#[inline]
+pub(super) fn extent(words: &(impl Words + ?Sized), limit: u64, offset: u64) -> Option<u64> {
+    let tail = words.load(word::TAIL) & WORD_MASK; // Acquire; pairs with `store` of the tail.
+    let end = tail.min(limit);
+    let payload = offset.checked_add(HEAD_SIZE).filter(|payload| *payload <= end)?;
+    if !offset.is_multiple_of(ALIGNMENT) {
+        return None;
+    }
+    // Acquire; pairs with the store that makes a filled pad a value.
+    let first = words.load(offset);
+    let (len, kind) = (first & ((1 << 40) - 1), Kind((first >> 40) as u8));
+    let fixed = kind != Kind::PAD && !kind.holds_table();
+    (fixed && payload.checked_add(len)? <= end).then_some(len)
+}
 
 /// An open file and where it was opened.
 #[derive(Debug)]
@@ -244,9 +248,6 @@ impl Medium for CacheFile {
         let mut head = [0; HEAD_SIZE as usize];
         self.read(offset, &mut head).ok()?;
         Some(head)
-    }
-    fn reach(&self) -> u64 {
-        FILE_LIMIT
     }
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         check_limit(at + bytes.len() as u64)?;

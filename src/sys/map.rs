@@ -2,37 +2,74 @@
 //! `&[u8]` is made only of a [`Record`], the proof that the record lies below a tail that has been
 //! loaded.
 //!
+//! A map holds the front of its file, all of it and some room as a rule. What lies behind the map is read
+//! and written by system calls: slower, and else no different. So a file may outgrow its map at any moment,
+//! and a larger map may be refused: that costs time and nothing else.
+//!
 //! # Safety
 //! All blocks below rest on the protocol that every writer of the format keeps: bytes below the tail
 //! never change, but for words and tables (accessed as atomics only), and a file never shrinks. A
 //! stranger of the same user who breaks it is outside the boundary; `place` keeps other users out.
-//! The range maps past the end of the file, so that its growth needs no second map: bytes beyond the
-//! end are never touched, since tail, tables and their sizes were verified against the file's size.
+//! The range maps past the end of the file, so that it may grow: bytes beyond the end are never touched,
+//! since tail, tables and their sizes were verified against the file's size.
 #![expect(unsafe_code, reason = "one of the files that may: see the safety section")]
 
 use super::Words;
 use super::effect::{Effect, precede};
-use super::file::{CacheFile, Medium};
+use super::file::{CacheFile, Medium, extent};
 use crate::format::header::word;
 use crate::format::record::{self, HEAD_SIZE, HeadBytes};
 use crate::format::{ALIGNMENT, WORD_MASK};
 use memmap2::{Mmap, MmapOptions, MmapRaw};
+use rustix::process::{Resource, getrlimit};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Bytes of a file for each byte of the bits that say which records have been verified.
 const SEEN_RATIO: u64 = 8 * ALIGNMENT;
 
-/// A file, mapped whole and beyond its end, and which of its records this process has verified.
+/// Where address space is limited (`RLIMIT_AS`), one part in so many is for maps: the rest is for what the
+/// program itself does.
+const PORTION: u64 = 8;
+
+/// Address space that all maps of this process take.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// The front of a file, mapped, and which of its records this process has verified.
 pub(crate) struct Map {
-    file: CacheFile,
+    file: Arc<CacheFile>,
     raw: MmapRaw,
-    /// One bit for each 16 bytes of file: wherever a slot may lead, its bit is of that place alone.
+    /// One bit for each 16 bytes of the map: wherever a slot may lead, its bit is of that place alone.
     seen: MmapRaw,
+    /// Behind the maps: given back once they are gone.
+    _taken: Taken,
 }
 
-/// A record all of which lies below the tail, and of a kind that never changes.
+/// Address space that a map takes.
+struct Taken(u64);
+
+impl Taken {
+    fn new(size: u64) -> io::Result<Taken> {
+        precede(Effect::Map { size })?;
+        // Relaxed, here and in `drop`: a count that orders nothing.
+        let sum = TAKEN.fetch_add(size, Ordering::Relaxed) + size;
+        let taken = Taken(size);
+        match getrlimit(Resource::As).current {
+            Some(limit) if sum > limit / PORTION => Err(io::ErrorKind::OutOfMemory.into()),
+            _ => Ok(taken),
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// A record all of which lies in the map and below the tail, and of a kind that never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Record {
     offset: u64,
@@ -49,36 +86,46 @@ impl Record {
 }
 
 impl Map {
-    /// Maps `size` bytes of address space, a multiple of 4096 and at least the file's size.
-    pub(crate) fn new(file: CacheFile, size: u64) -> Result<Map, (CacheFile, io::Error)> {
-        let map = |file: &CacheFile| {
-            let mut options = MmapOptions::new();
-            options.len(size as usize).no_reserve_swap();
-            // Where a store could be a signal, there is none: the map itself forbids it.
-            let raw = match file.is_writable() && file.is_binding() {
-                true => options.map_raw(file.inner())?,
-                false => options.map_raw_read_only(file.inner())?,
-            };
-            let seen = MmapOptions::new()
-                .len((size / SEEN_RATIO) as usize)
-                .no_reserve_swap()
-                .map_anon()?;
-            Ok((raw, MmapRaw::from(seen)))
+    /// Maps `size` bytes, a multiple of 4096.
+    pub(crate) fn new(file: &Arc<CacheFile>, size: u64) -> io::Result<Map> {
+        let len = |size: u64| usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory);
+        let taken = Taken::new(size + size / SEEN_RATIO)?;
+        let mut options = MmapOptions::new();
+        options.len(len(size)?).no_reserve_swap();
+        // Where a store could be a signal, there is none: the map itself forbids it.
+        let raw = match file.is_writable() && file.is_binding() {
+            true => options.map_raw(file.inner())?,
+            false => options.map_raw_read_only(file.inner())?,
         };
-        match map(&file) {
-            Ok((raw, seen)) => Ok(Map { file, raw, seen }),
-            Err(error) => Err((file, error)),
+        let seen = MmapOptions::new().len(len(size / SEEN_RATIO)?).no_reserve_swap().map_anon()?;
+        Ok(Map { file: Arc::clone(file), raw, seen: MmapRaw::from(seen), _taken: taken })
+    }
+
+    /// A map of another size, which knows of each record in both whether this process has verified it. What
+    /// is marked here meanwhile is verified once more.
+    pub(crate) fn resized(&self, size: u64) -> io::Result<Map> {
+        let map = Map::new(&self.file, size)?;
+        let words = self.seen.len().min(map.seen.len()) as u64;
+        for at in (0..words).step_by(8) {
+            if let (Some(from), Some(to)) = (word_of(&self.seen, at), word_of(&map.seen, at)) {
+                // Relaxed: see `seen`. Zeros are not copied: that would take memory for them.
+                let bits = from.load(Ordering::Relaxed);
+                if bits != 0 {
+                    to.store(bits, Ordering::Relaxed);
+                }
+            }
         }
+        Ok(map)
     }
 
-    /// The file alone.
-    pub(crate) fn into_file(self) -> CacheFile {
-        self.file
-    }
-
-    /// The file that is mapped.
-    pub(crate) fn file(&self) -> &CacheFile {
+    /// The file whose front is mapped.
+    pub(crate) fn file(&self) -> &Arc<CacheFile> {
         &self.file
+    }
+
+    /// How much of the file, from its start on, is mapped.
+    pub(crate) fn len(&self) -> u64 {
+        self.raw.len() as u64
     }
 
     #[inline]
@@ -126,9 +173,10 @@ impl Map {
         Some((word_of(&self.seen, seen_word(offset))?, 1 << (offset / ALIGNMENT % 64)))
     }
 
-    /// The record at `offset`, whatever its head says, if it ends below the tail and never changes.
+    /// The record at `offset`, whatever its head says, if it ends below the tail, never changes, and lies in
+    /// the map.
     pub(crate) fn record(&self, offset: u64) -> Option<Record> {
-        self.extent(offset).map(|len| Record { offset, len })
+        extent(self, self.len(), offset).map(|len| Record { offset, len })
     }
 
     /// The head of a record.
@@ -183,6 +231,7 @@ fn fetch(raw: &MmapRaw, at: u64) {
     let _ = line; // There is no such hint that is stable.
 }
 
+/// The words in the map. What lies behind it reads as zero: no look-up in place finds it.
 impl Words for Map {
     #[inline]
     fn load(&self, at: u64) -> u64 {
@@ -212,59 +261,94 @@ impl Words for Map {
     }
 }
 
-impl Medium for Map {
+/// A file by its map, and behind that by system calls.
+pub(crate) struct MappedFile {
+    pub(crate) map: Map,
+}
+
+impl MappedFile {
+    /// A word that lies behind the map.
+    #[cold]
+    fn load_behind(&self, at: u64) -> u64 {
+        let value = self.map.file.load(at);
+        fence(Ordering::Acquire); // Pairs with the release in `store_behind`, and with that in `Map::store`.
+        value
+    }
+
+    /// Stores one there.
+    #[cold]
+    fn store_behind(&self, at: u64, value: u64) -> io::Result<()> {
+        // Release; pairs with the acquire in `Map::load` and `load_behind`: the system stores the word, and
+        // whoever sees it sees what was copied before.
+        fence(Ordering::Release);
+        self.map.file.store(at, value)
+    }
+}
+
+impl Words for MappedFile {
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        if at < self.map.len() { self.map.load(at) } else { self.load_behind(at) }
+    }
+
+    fn store(&self, at: u64, value: u64) -> io::Result<()> {
+        if at < self.map.len() { self.map.store(at, value) } else { self.store_behind(at, value) }
+    }
+}
+
+impl Medium for MappedFile {
     fn path(&self) -> &Path {
-        self.file.path()
+        self.map.file.path()
     }
     fn size(&self) -> io::Result<u64> {
-        self.file.size()
+        self.map.file.size()
     }
     fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read(at, buffer)
+        self.map.file.read(at, buffer)
     }
     fn overwrite(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write(at, bytes)
+        self.map.file.write(at, bytes)
     }
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
-        self.file.allocate(from, to)
+        self.map.file.allocate(from, to)
     }
     fn punch(&self, from: u64, to: u64) {
-        self.file.punch(from, to);
+        self.map.file.punch(from, to);
     }
     fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
-        self.file.next_data(at)
+        self.map.file.next_data(at)
     }
     fn erase(&self, from: u64) -> io::Result<()> {
-        self.file.erase(from)
+        self.map.file.erase(from)
     }
     fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+        self.map.file.sync()
     }
     fn resize(&self, size: u64) -> io::Result<()> {
-        self.file.resize(size)
+        self.map.file.resize(size)
     }
 
     fn head(&self, offset: u64) -> Option<HeadBytes> {
-        self.record(offset).map(|record| *Map::head(self, &record))
-    }
-    fn reach(&self) -> u64 {
-        self.raw.len() as u64
+        match self.map.record(offset) {
+            Some(record) => Some(*self.map.head(&record)),
+            None => self.extent(offset).and_then(|_| Medium::head(&*self.map.file, offset)),
+        }
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let tail = self.load(word::TAIL) & WORD_MASK;
         let allocated = self.load(word::ALLOCATED) & WORD_MASK;
         let end = at.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        if !self.file.is_binding() {
-            return self.file.write(at, bytes);
+        if !self.map.file.is_binding() || end > self.map.len() {
+            return self.map.file.write(at, bytes);
         }
         assert!(
-            self.file.is_writable() && at >= tail && end <= allocated && end <= self.reach(),
+            self.map.file.is_writable() && at >= tail && end <= allocated,
             "bytes are stored between the tail and what is allocated"
         );
-        precede(Effect::Write { file: self.file.inner(), at, bytes })?;
-        let start = self.raw.as_mut_ptr().wrapping_add(at as usize);
-        // SAFETY: the range is inside the map, and allocated, hence inside the file. No reference
+        precede(Effect::Write { file: self.map.file.inner(), at, bytes })?;
+        let start = self.map.raw.as_mut_ptr().wrapping_add(at as usize);
+        // SAFETY: the range ends inside the map, and is allocated, hence inside the file. No reference
         // covers it: references end at the tail, which only the holder of the lock, the caller,
         // moves. `bytes` is no part of it for the same reason.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };

@@ -7,6 +7,7 @@ mod cuts;
 mod holds;
 mod hostile;
 mod records;
+mod memory;
 
 use crate::error::Error;
 use crate::format::header::{HOME, Home, state, word};
