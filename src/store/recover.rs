@@ -61,7 +61,10 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
         return Ok(false);
     };
     if !reuse_checkpoint(&journal, first_fault)? {
-        rebuild_in_place(&journal)?;
+        let rebuilt = Rebuilt::of(&journal, journal.tail()?, false)?;
+        if !keep_index(&journal, &rebuilt)? {
+            put_in_place(&journal, &rebuilt)?;
+        }
     }
     journal.ledger.store(word::STATE, state::LIVE)?;
     come_home(file)?;
@@ -71,7 +74,8 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
 /// Makes the index of a locked file anew.
 pub(crate) fn make_index(region: &Region) -> Result<()> {
     leave_home(region.file())?;
-    rebuild_in_place(&region.journal())?;
+    let journal = region.journal();
+    put_in_place(&journal, &Rebuilt::of(&journal, journal.tail()?, false)?)?;
     come_home(region.file())
 }
 
@@ -232,15 +236,59 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
     Ok(Checkpoint::decode(&payload).filter(|_| is_whole))
 }
 
+/// Goes on with the index that the file has, if that leads to what the whole log says and to nothing else: a
+/// file that is never at home would otherwise get another one with each opening. `false` if it does not.
+fn keep_index(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<bool> {
+    let (ledger, medium) = (&journal.ledger, journal.ledger.medium);
+    let index = ledger.table(word::INDEX);
+    if !is_table(journal, index, journal.tail()?) {
+        return Ok(false);
+    }
+    let mut count = 0;
+    for slot in index::slots(&rebuilt.index, rebuilt.index.table()) {
+        let same = |found: Slot| (found == slot).then_some(());
+        if !matches!(index::seat(medium, index, slot.tag(), same), Seat::Taken(..)) {
+            return Ok(false);
+        }
+        count += 1;
+    }
+    // Each was found, so as many as there are is no others.
+    if index::slots(medium, index).count() != count {
+        return Ok(false);
+    }
+    let words = (0..index.slots()).map(|slot| Slot(medium.load(index.offset() + slot * 8)));
+    let used = words.filter(|slot| !slot.is_empty()).count() as u64;
+    medium.allocate(index.offset(), index.end()).map_err(Error::io("grow", medium.path()))?;
+    note_order(journal, rebuilt)?;
+    for place in [word::CURSOR, word::GROWN] {
+        ledger.set(place, 0)?;
+    }
+    for place in [word::PENDING, word::RETIRED] {
+        ledger.store(place, 0)?;
+    }
+    journal.settle()?;
+    note_counts(journal, rebuilt, used)?;
+    Ok(true)
+}
+
 /// Appends an index made from the whole log.
-fn rebuild_in_place(journal: &Journal<'_>) -> Result<()> {
+fn put_in_place(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<()> {
+    note_order(journal, rebuilt)?;
+    journal.adopt_table(&rebuilt.index.bytes())?;
+    note_counts(journal, rebuilt, rebuilt.index.used())
+}
+
+/// Gives out no number again, and stores no result of a computation from before a clear.
+fn note_order(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<()> {
     let ledger = &journal.ledger;
-    let rebuilt = Rebuilt::of(journal, journal.tail()?, false)?;
     journal.raise_seq(rebuilt.seq)?;
     ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(rebuilt.barrier))?;
-    ledger.set(word::CLEARED, rebuilt.barrier)?;
-    journal.adopt_table(&rebuilt.index.bytes())?;
-    ledger.set(word::USED, rebuilt.index.used())?;
+    ledger.set(word::CLEARED, rebuilt.barrier)
+}
+
+fn note_counts(journal: &Journal<'_>, rebuilt: &Rebuilt, used: u64) -> Result<()> {
+    let ledger = &journal.ledger;
+    ledger.set(word::USED, used)?;
     ledger.set(word::ENTRIES, rebuilt.entries)?;
     ledger.set(word::LIVE, rebuilt.live)
 }

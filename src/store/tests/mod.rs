@@ -8,6 +8,7 @@ mod holds;
 mod hostile;
 mod records;
 mod memory;
+mod stranger;
 
 use crate::error::Error;
 use crate::format::header::{HOME, Home, state, word};
