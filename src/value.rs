@@ -108,7 +108,7 @@ impl<V: CacheValue> Cached<V> {
         let mut archive = encode_owned(value)?;
         archive.shrink_to_fit(); // Before the check, as it may move.
         validate::<V>(&archive)?;
-        Ok(Cached::holding(Arc::new(Share::Copy(archive)), Record::NONE))
+        Ok(Cached::holding(Arc::new(Share::Copy(Box::new(archive))), Record::NONE))
     }
 
     /// The value itself: its archive, brought back.
@@ -147,7 +147,9 @@ fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, 
             }
             (Arc::clone(&share), record)
         }
-        Sight::Copied(_, bytes) if is_valid(&bytes) => (Arc::new(Share::Copy(bytes)), Record::NONE),
+        Sight::Copied(_, bytes) if is_valid(&bytes) => {
+            (Arc::new(Share::Copy(Box::new(bytes))), Record::NONE)
+        }
         Sight::Copied(..) | Sight::Absent | Sight::Moved => return None,
     };
     saved.inspect(|nanos| share.count_hit(*nanos));

@@ -19,7 +19,7 @@ pub(crate) enum Share {
     /// A file, mapped or copied from, and where the thread whose share it is counts its hits.
     Region(Arc<Region>, Arc<Counts>),
     /// A copy, in a box: so each hit tells by one instruction that it is none.
-    Copy(AlignedVec),
+    Copy(Box<AlignedVec>),
 }
 
 impl Share {
