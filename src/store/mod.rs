@@ -191,6 +191,7 @@ impl Store {
     }
 
     /// As [`region`](Store::region), if it is open.
+    #[inline]
     pub(crate) fn known(&self) -> Option<Arc<Region>> {
         lock(&self.state().current).clone()
     }
@@ -298,6 +299,7 @@ impl Store {
     }
 
     /// What `identity` has in a file; the file again, if the cache is not in it any more.
+    #[inline]
     fn find_in(
         &self,
         region: Arc<Region>,
@@ -430,6 +432,7 @@ impl Store {
 
     /// Locks a file, by one who has the gate: the same file, in a larger map if it has outgrown this one.
     /// `None`, and it is not locked, if another file must be opened.
+    #[inline]
     fn lock_in(
         &self,
         pass: &mut Pass<'_>,

@@ -90,6 +90,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// The record for a file with this seed: the one that there is, or a new one.
+    #[inline]
     fn draft<'a>(&mut self, entry: &Entry<'a>, seed: u64) -> Draft<'a> {
         let head = match self.head {
             Some((of, head)) if of == seed => head,
@@ -353,6 +354,7 @@ impl Writer<'_> {
 
     /// What a put does in one hold of the lock. `None`: it has to take it once more, since payloads are copied
     /// and checked without it.
+    #[inline]
     fn put(
         self,
         entry: &Entry<'_>,
