@@ -278,6 +278,7 @@ fn no_stream_waits_for_a_lock_or_a_file() {
 }
 
 /// How many threads this library has.
+#[cfg(target_os = "linux")]
 fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names =

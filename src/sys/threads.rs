@@ -3,11 +3,7 @@
 
 use std::collections::BTreeSet;
 
-/// A thread of this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ThreadId(u32);
-
-pub(crate) use system::{own, waits_to_be_woken};
+pub(crate) use system::{ThreadId, own, waits_to_be_woken};
 
 /// Whether no thread of this process can go on by itself: each waits to be woken by another one, or is one of
 /// `waiters`, who wait for that to change, and for this thread. Else, and where the system does not tell,
@@ -23,9 +19,12 @@ pub(crate) fn stand_still(waiters: &BTreeSet<ThreadId>) -> bool {
 
 #[cfg(target_os = "linux")]
 mod system {
-    use super::ThreadId;
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
+
+    /// A thread of this process.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) struct ThreadId(u32);
 
     pub(crate) fn own() -> Option<ThreadId> {
         u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).ok().map(ThreadId)
@@ -113,8 +112,11 @@ mod system {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    use super::ThreadId;
     use std::collections::BTreeSet;
+
+    /// There is none that could be told.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) enum ThreadId {}
 
     pub(crate) fn own() -> Option<ThreadId> {
         None
