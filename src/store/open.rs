@@ -34,11 +34,11 @@ pub(crate) struct Location {
 pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Region>> {
     for _ in 0..TRIES {
         let Some(file) = open_file(location)? else {
-            create(location, &deadline)?;
+            create(location, deadline)?;
             continue;
         };
         let Some(facts) = read_facts(&file)? else {
-            replace_blank(location, &file, &deadline)?;
+            replace_blank(location, &file, deadline)?;
             continue;
         };
         let file = if facts.is_for_reading { file.read_only() } else { file };
