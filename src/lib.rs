@@ -164,6 +164,7 @@ mod scope;
 mod handle;
 mod outcome;
 mod section;
+mod tasks;
 mod recording;
 mod stream;
 mod table;

@@ -1,8 +1,9 @@
 //! A typed part of a cache, by identity: what tables, memoised functions and `#[cache]` functions are
 //! made of. Where a found record becomes a value, and a computed value a record; and the way of a call
-//! that misses, from its look-up through its claim to the stored result, in plain and in async code.
+//! that misses, from its look-up through its claim to the stored result. How tasks go that way is in
+//! [`tasks`](crate::tasks).
 
-use crate::archive::{CacheValue, encode, encode_owned, may_be_too_deep, validate};
+use crate::archive::{CacheValue, encode, may_be_too_deep, validate};
 use crate::error::Result;
 use crate::format::record::{Cost, Identity};
 use crate::handle::Handle;
@@ -12,17 +13,12 @@ use crate::schema::Schema;
 use crate::scope::{Fingerprint, Name, Scope};
 use crate::store::approach::{Approach, Lead, Step};
 use crate::store::expiry::View;
-use crate::store::flight::{Leading, Led, led};
-use crate::store::journal::LARGE;
+use crate::store::flight::Leading;
 use crate::store::region::Region;
-use crate::store::write::{Entry, Progress, ScopeRecord, Terms};
+use crate::store::write::{Entry, ScopeRecord, Terms};
 use crate::store::{Found, Hit, Store, Token};
-use crate::sys::task::offload;
 use crate::value::{Cached, Items};
 use crate::warrant::{Sequence, Shape, Warrant};
-use rkyv::util::AlignedVec;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -36,11 +32,6 @@ pub(crate) struct Section<V> {
     /// The longest that a computation took of which this process knows, in nanoseconds.
     longest: AtomicU64,
 }
-
-/// Payloads up to this are stored by the task itself; copying more would keep its thread too long.
-const BRIEF: usize = 64 << 10;
-// One who tries again and again must not reserve space each time, and leave it.
-const _: () = assert!(BRIEF <= LARGE);
 
 impl<V> Section<V> {
     #[inline]
@@ -59,23 +50,16 @@ impl<V> Section<V> {
         Some((self.handle.store()?, self.warrant?))
     }
 
+    /// The right to use the scope, if it is this section's.
+    pub(crate) fn warrant(&self) -> Option<Warrant<V>> {
+        self.warrant
+    }
+
     /// Before a call without a store computes: a cache that could not be opened is tried again now and then.
     fn retry(&self) {
         if self.handle.store().is_none() {
             self.handle.retry();
         }
-    }
-
-    /// As [`retry`](Section::retry), on another thread than the task's.
-    async fn retry_async(&self) {
-        if self.handle.store().is_none() {
-            self.handle.retry_async().await;
-        }
-    }
-
-    /// As [`parts`](Section::parts), for tasks.
-    pub(crate) fn shared_parts(&self) -> Option<(&Arc<Store>, Warrant<V>)> {
-        Some((self.handle.store()?, self.warrant?))
     }
 
     #[inline]
@@ -112,12 +96,6 @@ impl<V> Section<V> {
         Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
     }
 
-    /// As [`refresh_terms`](Section::refresh_terms), without blocking the thread.
-    async fn refresh_terms_async(&self) -> Result<Option<Terms>> {
-        let Some((store, _)) = self.shared_parts() else { return Ok(None) };
-        Ok(Some(Terms::Refresh(Store::token(&*store.region_async().await?))))
-    }
-
     /// What is stored of a result that has been vetted.
     pub(crate) fn entry<'a>(
         &self,
@@ -145,29 +123,6 @@ impl<V> Section<V> {
         let Some((store, _)) = self.parts() else { return Ok(None) };
         let entry = self.entry(identity, payload, cost, false);
         store.put(&entry, &self.scope_record(), terms, &store.deadline())
-    }
-
-    /// As [`put`](Section::put), without blocking the thread. A payload that is valid has been vetted and
-    /// checked.
-    pub(crate) async fn put_async(
-        self: &Arc<Self>,
-        identity: Identity,
-        payload: impl AsRef<[u8]> + Send + 'static,
-        cost: Duration,
-        terms: Terms,
-        is_valid: bool,
-    ) -> Result<Option<Found>>
-    where
-        V: 'static,
-    {
-        let Some((store, _)) = self.shared_parts() else { return Ok(None) };
-        let is_brief = payload.as_ref().len() <= BRIEF;
-        let section = Arc::clone(self);
-        let attempt = move |store: &Store, progress: &mut Progress| {
-            let entry = section.entry(identity, payload.as_ref(), cost, is_valid);
-            store.try_put(&entry, &section.scope_record(), terms, progress)
-        };
-        store.put_async(is_brief, attempt).await
     }
 }
 
@@ -265,7 +220,7 @@ impl<V: CacheValue> Section<V> {
     /// What rkyv archives by itself is valid unless it is nested too deep, and checking it takes time, so that
     /// it is left to who first accesses the record. A type whose own implementation archives something else is
     /// found out then; what takes the place of a value that was refused is checked.
-    fn vet(&self, archive: &[u8], terms: Terms, wanted: Wanted) -> Result<bool> {
+    pub(crate) fn vet(&self, archive: &[u8], terms: Terms, wanted: Wanted) -> Result<bool> {
         self.handle.check_size(archive.len() as u64)?;
         let is_checked = wanted == Wanted::Archived || terms.is_wary() || may_be_too_deep(archive);
         if is_checked {
@@ -324,46 +279,6 @@ impl<V: CacheValue> Section<V> {
         Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
     }
 
-    /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, for a lock that
-    /// others hold, and for a file to be opened are the task's, and large values are copied by another
-    /// thread.
-    pub(crate) async fn obtain_async<E, F>(
-        self: &Arc<Self>,
-        identity: &Identity,
-        wanted: Wanted,
-        compute: impl FnOnce() -> F,
-    ) -> Result<Outcome<V>, E>
-    where
-        F: Future<Output = Result<V, E>>,
-    {
-        self.retry_async().await;
-        let Some((store, warrant)) = self.shared_parts() else {
-            self.count_miss();
-            return compute().await.map(|value| Outcome::Made(value, None));
-        };
-        let mut approach = self.approach(store, identity);
-        let (mut lead, terms) = loop {
-            let (terms, token, region) = match self.look_async(store, identity, warrant).await {
-                Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(terms, token, region)) => (terms, token, region),
-                Err(error) => break (approach.into_lead(), Err(error)),
-            };
-            if let Step::Compute(lead) = approach.advance_async(&region, token).await {
-                break (lead, Ok(terms));
-            }
-        };
-        self.count_miss();
-        let is_led = lead.is_some();
-        let (value, cost) = timed_async(is_led, compute).await?;
-        self.note_cost(Cost::new(cost).nanos());
-        // Encoded here: a reference to the value would have to be sent between threads with the task.
-        let archive = led(is_led, || encode_owned(&value));
-        let stored = self.deliver(*identity, archive, cost, terms, wanted, is_led).await;
-        let settle = || self.settle(stored, wanted, lead.as_mut(), warrant);
-        let cached = led(is_led, settle);
-        Ok(Outcome::Made(value, cached))
-    }
-
     /// Computes anew, and stores the value in place of what is there.
     pub(crate) fn refresh<E>(
         &self,
@@ -381,40 +296,11 @@ impl<V: CacheValue> Section<V> {
         Ok(value)
     }
 
-    /// As [`refresh`](Section::refresh), without blocking the thread.
-    pub(crate) async fn refresh_async<E, F>(
-        self: &Arc<Self>,
-        identity: &Identity,
-        compute: impl FnOnce() -> F,
-    ) -> Result<V, E>
-    where
-        F: Future<Output = Result<V, E>>,
-    {
-        self.retry_async().await;
-        let terms = self.refresh_terms_async().await;
-        let (value, cost) = timed_async(false, compute).await?;
-        if let Some(terms) = terms.transpose() {
-            let archive = encode_owned(&value);
-            let stored = self.deliver(*identity, archive, cost, terms, Wanted::Value, false).await;
-            stored.inspect_err(|error| self.handle.note(error)).ok();
-        }
-        Ok(value)
-    }
-
     fn look(&self, store: &Store, identity: &Identity, warrant: Warrant<V>) -> Result<Look<V>> {
         Ok(self.judge(store.find(identity, self.view())?, warrant))
     }
 
-    async fn look_async(
-        &self,
-        store: &Arc<Store>,
-        identity: &Identity,
-        warrant: Warrant<V>,
-    ) -> Result<Look<V>> {
-        Ok(self.judge(store.find_async(identity, self.view()).await?, warrant))
-    }
-
-    fn judge(&self, found: Found, warrant: Warrant<V>) -> Look<V> {
+    pub(crate) fn judge(&self, found: Found, warrant: Warrant<V>) -> Look<V> {
         let (terms, token, region) = (self.terms(&found), found.token, Arc::clone(&found.region));
         self.note_cost(found.saved.unwrap_or(0));
         match Cached::admit(found, warrant) {
@@ -424,12 +310,12 @@ impl<V: CacheValue> Section<V> {
     }
 
     /// Notes what a computation took.
-    fn note_cost(&self, nanos: u64) {
+    pub(crate) fn note_cost(&self, nanos: u64) {
         self.longest.fetch_max(nanos, Ordering::Relaxed); // Relaxed: a number of its own.
     }
 
     /// The way to the right to compute. What expires at once nobody waits for.
-    fn approach<'a>(&'a self, store: &'a Store, identity: &Identity) -> Approach<'a> {
+    pub(crate) fn approach<'a>(&'a self, store: &'a Store, identity: &Identity) -> Approach<'a> {
         let is_kept = self.view() != View::new(Some(Duration::ZERO));
         let timeout = if is_kept { self.handle.claim_timeout } else { Duration::ZERO };
         Approach::new(store, identity, timeout, &self.longest)
@@ -437,7 +323,7 @@ impl<V: CacheValue> Section<V> {
 
     /// What was stored, as a value if its archive is wanted; what went wrong is noted. Who leads tells the
     /// others if they will find nothing.
-    fn settle(
+    pub(crate) fn settle(
         &self,
         stored: Result<Option<Found>>,
         wanted: Wanted,
@@ -457,31 +343,10 @@ impl<V: CacheValue> Section<V> {
         }
         cached
     }
-
-    /// Stores an archived value without blocking the thread. What is large is checked, and copied, by another.
-    async fn deliver(
-        self: &Arc<Self>,
-        identity: Identity,
-        archive: Result<AlignedVec>,
-        cost: Duration,
-        terms: Result<Terms>,
-        wanted: Wanted,
-        is_led: bool,
-    ) -> Result<Option<Found>> {
-        let (archive, terms) = (archive?, terms?);
-        let (section, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
-        // Checking calls the type's own code.
-        let vet = move || {
-            let is_valid = led(is_led, || section.vet(&archive, terms, wanted))?;
-            Ok((archive, is_valid))
-        };
-        let (archive, is_valid) = if is_brief { vet()? } else { offload(vet).await? };
-        self.put_async(identity, archive, cost, terms, is_valid).await
-    }
 }
 
 /// What a look came to.
-enum Look<V: CacheValue> {
+pub(crate) enum Look<V: CacheValue> {
     Hit(Cached<V>),
     /// On what terms a result may be stored, and when and in which file it was missed.
     Miss(Terms, Token, Arc<Region>),
@@ -492,19 +357,6 @@ fn timed<V, E>(compute: impl FnOnce() -> Result<V, E>) -> Result<(V, Duration), 
     let start = Instant::now();
     let value = compute()?;
     Ok((value, start.elapsed()))
-}
-
-/// As [`timed`]. The lead, if there is one, is felt by what makes the future, by each poll of it, and by its
-/// destructor.
-async fn timed_async<V, E, F>(is_led: bool, compute: impl FnOnce() -> F) -> Result<(V, Duration), E>
-where
-    F: Future<Output = Result<V, E>>,
-{
-    let start = Instant::now();
-    let future = pin!(Some(led(is_led, compute)));
-    let mut future = Led::new(future, is_led);
-    let value = poll_fn(|context| future.poll(context));
-    Ok((value.await?, start.elapsed()))
 }
 
 impl<V: CacheValue> Section<Sequence<V>> {

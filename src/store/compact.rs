@@ -4,13 +4,14 @@
 //! read anyway. Killed before the rename, nothing happened; after it, the new file is the cache: the
 //! rename decides.
 
+use super::Store;
 use super::TRIES;
 use super::create::write_header;
 use super::expiry::View;
 use super::journal::Journal;
 use super::region::Region;
 use super::rewrite::{Bulk, Outcome, Replay, copy, take_place};
-use super::{Store, Writer};
+use super::writer::Writer;
 use crate::error::{Error, Result};
 use crate::format::header::word;
 use crate::sys::file::Medium as _;

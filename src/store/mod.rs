@@ -3,7 +3,7 @@
 //! Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
 //! replaced, to a new one after deletion.
 
-// In reading order: each stands on those above it; the last six are this module's operations.
+// In reading order: each stands on those above it; the last eight are this module's operations.
 pub(crate) mod expiry;
 pub(crate) mod journal;
 pub(crate) mod apply;
@@ -20,7 +20,9 @@ pub(crate) mod flight;
 pub(crate) mod open;
 pub(crate) mod watch;
 pub(crate) mod approach;
+pub(crate) mod writer;
 pub(crate) mod write;
+pub(crate) mod flush;
 pub(crate) mod tasks;
 pub(crate) mod compact;
 pub(crate) mod stats;
@@ -30,7 +32,6 @@ pub(crate) mod verify;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::format::header::{state, word};
 use crate::format::record::{self, Identity};
 use crate::sys::clock;
 use crate::sys::directory::make_root;
@@ -39,7 +40,7 @@ use crate::sys::map::Record;
 use crate::sys::place::{self, Care};
 use expiry::View;
 use flight::Flights;
-use gate::{Deadline, Gate, Pass};
+use gate::{Deadline, Gate};
 use open::{Location, TRIES};
 use region::{Region, Sight};
 use share::{Key, Share, Shares, Totals, lock, own_share, release_share, share_of};
@@ -387,96 +388,9 @@ impl Store {
         Token { cache_id: region.facts.cache_id, seq: region.seq() }
     }
 
-    /// Takes the lock on the file that is the cache, with all that was published in the index.
-    pub(crate) fn lock(&self) -> Result<Writer<'_>> {
-        self.lock_until(&self.deadline())
-    }
-
-    pub(crate) fn lock_until(&self, deadline: &Deadline) -> Result<Writer<'_>> {
-        let writer = self.lock_as_left(deadline)?;
-        self.finish_others(writer.region())?;
-        Ok(writer)
-    }
-
     /// When a wait for the lock that begins now ends.
     pub(crate) fn deadline(&self) -> Deadline {
         Deadline::after(self.location.lock_timeout)
-    }
-
-    /// As [`lock`](Store::lock), on the file that is open; [`Error::Locked`] if others have its lock.
-    pub(crate) fn try_lock(&self) -> Result<Result<Writer<'_>, Elsewhere>> {
-        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
-        let at_once = Deadline::after(Duration::ZERO);
-        let mut pass = self.state().gate.enter(&at_once, &self.location.path)?;
-        let Some(region) = self.lock_in(&mut pass, &region, &at_once)? else {
-            return Ok(Err(Elsewhere(Some(region))));
-        };
-        let writer = Writer { store: self, region, _pass: pass };
-        self.finish_others(writer.region())?;
-        Ok(Ok(writer))
-    }
-
-    /// Takes the lock, and leaves what a killed holder of it left.
-    pub(crate) fn lock_as_left(&self, deadline: &Deadline) -> Result<Writer<'_>> {
-        let path = &self.location.path;
-        let mut pass = self.state().gate.enter(deadline, path)?;
-        for _ in 0..TRIES {
-            let region = self.region_until(deadline)?;
-            if let Some(region) = self.lock_in(&mut pass, &region, deadline)? {
-                return Ok(Writer { store: self, region, _pass: pass });
-            }
-            self.follow_until(region, deadline)?;
-        }
-        Err(Error::Unstable { path: path.clone() })
-    }
-
-    /// Locks a file, by one who has the gate: the same file, in a larger map if it has outgrown this one.
-    /// `None`, and it is not locked, if another file must be opened.
-    #[inline]
-    fn lock_in(
-        &self,
-        pass: &mut Pass<'_>,
-        region: &Arc<Region>,
-        deadline: &Deadline,
-    ) -> Result<Option<Arc<Region>>> {
-        if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
-            return Err(Error::ReadOnly { path: self.location.path.clone() });
-        }
-        pass.lock(region, deadline)?;
-        if !self.is_ready(region)? {
-            pass.unlock();
-            return Ok(None);
-        }
-        let region = self.grown(Arc::clone(region));
-        pass.lock(&region, deadline)?; // It has the file's lock, now by this map.
-        Ok(Some(region))
-    }
-
-    /// Finishes what a killed holder of the lock left.
-    pub(crate) fn finish_others(&self, region: &Region) -> Result<()> {
-        let journal = region.journal();
-        Store::or_make_index(region, journal.erase_debris().and_then(|()| journal.redo(false)))
-    }
-
-    /// An index that could not take what is published is made anew.
-    fn or_make_index(region: &Region, applied: Result<()>) -> Result<()> {
-        match applied {
-            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(region),
-            result => result,
-        }
-    }
-
-    /// Whether a locked file can be written: it is the cache, and sound.
-    fn is_ready(&self, region: &Region) -> Result<bool> {
-        let ledger = region.journal().ledger;
-        match ledger.medium.load(word::STATE) {
-            state::LIVE if self.is_path_check_due() && !region.is_at_path() => return Ok(false),
-            state::LIVE => {}
-            // Nobody holds the lock, so whoever was moving the file died.
-            state::MOVING if region.is_at_path() => ledger.store(word::STATE, state::LIVE)?,
-            _ => return Ok(false),
-        }
-        Ok(ledger.is_sound())
     }
 }
 
@@ -507,18 +421,5 @@ impl Drop for Store {
         // Even if another thread has just left it, and is at this: `Key` relies on it.
         state.shares.revoke();
         drop(current);
-    }
-}
-
-/// The lock, held: the one who may write. It goes with this value.
-pub(crate) struct Writer<'a> {
-    store: &'a Store,
-    region: Arc<Region>,
-    _pass: Pass<'a>,
-}
-
-impl Writer<'_> {
-    pub(crate) fn region(&self) -> &Arc<Region> {
-        &self.region
     }
 }

@@ -1,13 +1,14 @@
-//! The store's changes: insert, remove, flush, clear, delete, sync. Each holds the lock for no longer
+//! The store's changes: insert, remove, clear, delete, sync. Each holds the lock for no longer
 //! than its bytes take to be copied; nothing of the user's runs meanwhile.
 
-use super::expiry::{Moment, View};
+use super::expiry::View;
 use super::gate::Deadline;
-use super::journal::{Draft, Journal, LARGE, LIST_MAX};
+use super::journal::{Draft, Journal, LARGE};
 use super::open;
 use super::region::{RECORD_COPY_MAX, Region, Sight};
 use super::rewrite::complete_move;
-use super::{Elsewhere, Found, Store, Token, Writer};
+use super::writer::Writer;
+use super::{Elsewhere, Found, Store, Token};
 use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::{state, word};
@@ -15,7 +16,6 @@ use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
 use crate::sys::file::Medium as _;
 use crate::sys::heap;
 use crate::sys::place::{self, Care};
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -234,48 +234,6 @@ impl Store {
         Found { region: Arc::clone(region), share, sight, saved: None, token }
     }
 
-    /// Removes what `view` judges expired now, and returns how much that was. What expires or is stored
-    /// while it is at work may stay.
-    pub(crate) fn flush(&self, view: View) -> Result<u64> {
-        let moment = view.now();
-        let mut removed = 0;
-        for _ in 0..open::TRIES {
-            let region = self.lock()?.region().clone();
-            if self.flush_in(&region, moment, &mut removed)? {
-                return Ok(removed);
-            }
-        }
-        Err(Error::Unstable { path: self.location.path.clone() })
-    }
-
-    /// Removes what has expired in `region`, and counts it. `false` if the cache is in another file by now,
-    /// where some of it may be: a compaction judges by a view of its own.
-    fn flush_in(&self, region: &Arc<Region>, moment: Moment, removed: &mut u64) -> Result<bool> {
-        let mut expired: Vec<u64> = region.slots().iter().map(|slot| slot.offset()).collect();
-        expired.retain(|offset| is_expired_at(region, *offset, moment));
-        for dead in expired.chunks(LIST_MAX as usize) {
-            let writer = self.lock()?;
-            if !writer.region().is_same_file(region) {
-                return Ok(false);
-            }
-            let journal = writer.journal();
-            let is_newest = |offset: &&u64| {
-                let identity = journal.head_at(**offset).map(|head| head.identity);
-                let newest = identity.and_then(|identity| journal.locate(&identity));
-                newest.is_some_and(|(place, _)| place == **offset)
-            };
-            let dead: HashSet<u64> = dead.iter().filter(is_newest).copied().collect();
-            if dead.is_empty() {
-                continue;
-            }
-            let payload: Vec<u8> = dead.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-            let seed = journal.facts.seed;
-            writer.append(&mut [Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, seed)])?;
-            *removed += dead.len() as u64;
-        }
-        Ok(true)
-    }
-
     /// Removes everything. On a disk too full for the record that says so, the file itself goes: the
     /// next use creates an empty one.
     pub(crate) fn clear(&self) -> Result<()> {
@@ -340,13 +298,6 @@ fn announce(writer: &Writer<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the record at `offset` is a value that had expired at `moment`.
-fn is_expired_at(region: &Region, offset: u64, moment: Moment) -> bool {
-    let Some(bytes) = region.medium().head(offset) else { return false };
-    let head = Head::decode(&bytes, offset, region.facts.seed);
-    head.is_some_and(|head| head.kind == Kind::VALUE) && moment.is_expired(&bytes)
-}
-
 impl Writer<'_> {
     pub(crate) fn journal(&self) -> Journal<'_> {
         self.region().journal()
@@ -409,7 +360,7 @@ impl Writer<'_> {
     }
 
     /// Appends records. If damage keeps the index from taking them, it is made anew.
-    fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
+    pub(super) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
         let offsets = self.journal().write(drafts)?;
         let apply = || self.journal().apply_all(drafts, &offsets);
         if let Err(error) = apply() {

@@ -1,0 +1,112 @@
+//! The lock on the file that is the cache: taking it, and finishing what a killed holder of it left.
+
+use super::gate::{Deadline, Pass};
+use super::open::TRIES;
+use super::region::Region;
+use super::{Elsewhere, Store, recover};
+use crate::error::{Error, Result};
+use crate::format::header::{state, word};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Store {
+    /// Takes the lock on the file that is the cache, with all that was published in the index.
+    pub(crate) fn lock(&self) -> Result<Writer<'_>> {
+        self.lock_until(&self.deadline())
+    }
+
+    pub(crate) fn lock_until(&self, deadline: &Deadline) -> Result<Writer<'_>> {
+        let writer = self.lock_as_left(deadline)?;
+        self.finish_others(writer.region())?;
+        Ok(writer)
+    }
+
+    /// As [`lock`](Store::lock), on the file that is open; [`Error::Locked`] if others have its lock.
+    pub(crate) fn try_lock(&self) -> Result<Result<Writer<'_>, Elsewhere>> {
+        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+        let at_once = Deadline::after(Duration::ZERO);
+        let mut pass = self.state().gate.enter(&at_once, &self.location.path)?;
+        let Some(region) = self.lock_in(&mut pass, &region, &at_once)? else {
+            return Ok(Err(Elsewhere(Some(region))));
+        };
+        let writer = Writer { store: self, region, _pass: pass };
+        self.finish_others(writer.region())?;
+        Ok(Ok(writer))
+    }
+
+    /// Takes the lock, and leaves what a killed holder of it left.
+    pub(crate) fn lock_as_left(&self, deadline: &Deadline) -> Result<Writer<'_>> {
+        let path = &self.location.path;
+        let mut pass = self.state().gate.enter(deadline, path)?;
+        for _ in 0..TRIES {
+            let region = self.region_until(deadline)?;
+            if let Some(region) = self.lock_in(&mut pass, &region, deadline)? {
+                return Ok(Writer { store: self, region, _pass: pass });
+            }
+            self.follow_until(region, deadline)?;
+        }
+        Err(Error::Unstable { path: path.clone() })
+    }
+
+    /// Locks a file, by one who has the gate: the same file, in a larger map if it has outgrown this one.
+    /// `None`, and it is not locked, if another file must be opened.
+    #[inline]
+    fn lock_in(
+        &self,
+        pass: &mut Pass<'_>,
+        region: &Arc<Region>,
+        deadline: &Deadline,
+    ) -> Result<Option<Arc<Region>>> {
+        if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
+            return Err(Error::ReadOnly { path: self.location.path.clone() });
+        }
+        pass.lock(region, deadline)?;
+        if !self.is_ready(region)? {
+            pass.unlock();
+            return Ok(None);
+        }
+        let region = self.grown(Arc::clone(region));
+        pass.lock(&region, deadline)?; // It has the file's lock, now by this map.
+        Ok(Some(region))
+    }
+
+    /// Finishes what a killed holder of the lock left.
+    pub(crate) fn finish_others(&self, region: &Region) -> Result<()> {
+        let journal = region.journal();
+        Store::or_make_index(region, journal.erase_debris().and_then(|()| journal.redo(false)))
+    }
+
+    /// An index that could not take what is published is made anew.
+    pub(super) fn or_make_index(region: &Region, applied: Result<()>) -> Result<()> {
+        match applied {
+            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(region),
+            result => result,
+        }
+    }
+
+    /// Whether a locked file can be written: it is the cache, and sound.
+    fn is_ready(&self, region: &Region) -> Result<bool> {
+        let ledger = region.journal().ledger;
+        match ledger.medium.load(word::STATE) {
+            state::LIVE if self.is_path_check_due() && !region.is_at_path() => return Ok(false),
+            state::LIVE => {}
+            // Nobody holds the lock, so whoever was moving the file died.
+            state::MOVING if region.is_at_path() => ledger.store(word::STATE, state::LIVE)?,
+            _ => return Ok(false),
+        }
+        Ok(ledger.is_sound())
+    }
+}
+
+/// The lock, held: the one who may write. It goes with this value.
+pub(crate) struct Writer<'a> {
+    pub(super) store: &'a Store,
+    region: Arc<Region>,
+    _pass: Pass<'a>,
+}
+
+impl Writer<'_> {
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+}
