@@ -109,7 +109,7 @@ impl Handle {
 
     /// Where this handle's counts go.
     pub(crate) fn totals(&self) -> &Totals {
-        self.store().map_or(&self.storeless, |store| &store.totals)
+        self.store().map_or(&self.storeless, |store| store.totals())
     }
 
     /// Fails for a result of so many bytes, or more, if that is over the limit.

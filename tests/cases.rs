@@ -565,3 +565,38 @@ fn stats_and_verification_are_of_the_file_that_is_there() {
     assert_eq!((other.stats().entries, one.stats().entries), (0, 0));
     assert_eq!(one.verify().unwrap().records, 0);
 }
+
+/// What handles differ in that have one store: how long they wait, and how they judge what they find.
+#[test]
+fn handles_of_one_file_have_one_store_and_each_its_own_patience() {
+    let dir = Dir::new();
+    let options = || MmapCache::options().root(dir.path());
+    let patient = options().lock_timeout(Duration::from_secs(60)).open("x").unwrap();
+    let brisk = options().lock_timeout(Duration::ZERO).expiry(Duration::MAX).open("x").unwrap();
+    patient.table::<u64, u64>("t").insert(&1, &2).unwrap();
+    assert!(brisk.table::<u64, u64>("t").get(&1).unwrap().is_some());
+    assert_eq!(patient.stats().hits, 1, "their counts are the store's");
+    // One file is open, and once.
+    #[cfg(target_os = "linux")]
+    {
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+        let links = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        assert_eq!(links.filter(|path| path == patient.path()).count(), 1);
+    }
+    let holder = fs::OpenOptions::new().read(true).write(true).open(patient.path()).unwrap();
+    holder.lock().unwrap();
+    let insert =
+        |cache: &MmapCache, key: u64| cache.table::<u64, u64>("t").insert(&key, &2).map(drop);
+    assert!(matches!(insert(&brisk, 2), Err(Error::Locked { .. })));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| insert(&patient, 3));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(
+            matches!(insert(&brisk, 4), Err(Error::Locked { .. })),
+            "behind one who waits, too"
+        );
+        drop(holder);
+        waiting.join().unwrap().unwrap();
+    });
+    assert_eq!(patient.stats().entries, 2);
+}

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Dir, command, role, value_of};
+use common::{Dir, apart, command, role, value_of};
 use persist_cache::{Cached, Error, MmapCache};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -256,11 +256,8 @@ fn a_cache_is_deleted_from_a_full_disk() {
     let Some((_, place)) = role() else {
         return on_each(&KINDS, TEST, &["deletes"]);
     };
-    let (cache, other) = (open(&place), {
-        // A store of its own, as another process has one.
-        let options = MmapCache::options().root(&place);
-        options.lock_timeout(std::time::Duration::from_secs(9)).open("x").unwrap()
-    });
+    let cache = open(&place);
+    let other = MmapCache::open_at(apart(cache.path())).unwrap();
     store(&cache);
     check_stored(&other);
     let _ = share(&place, "backup");

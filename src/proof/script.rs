@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::format::header::{HOME, HOME_SIZE, word};
 use crate::format::slot::{self, Slot, Tag};
+use crate::store::open::apart;
 use crate::{Cached, MmapCache, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -100,25 +101,22 @@ fn value_of(key: u64, version: u64, is_large: bool) -> Vec<u64> {
 /// A cache under test.
 pub(super) struct Subject {
     path: PathBuf,
-    /// Stores of another timeout are others, as those of another process are.
-    lock_timeout: Duration,
     open: Option<(MmapCache, Table<u64, Vec<u64>>)>,
 }
 
 impl Subject {
     pub(super) fn new(path: &Path) -> Subject {
-        Subject { path: path.to_path_buf(), lock_timeout: Duration::from_secs(2), open: None }
+        Subject { path: path.to_path_buf(), open: None }
     }
 
     /// The cache as another process sees it that has had it open all the time.
     pub(super) fn neighbour(path: &Path) -> Subject {
-        Subject { lock_timeout: Duration::from_secs(3), ..Subject::new(path) }
+        Subject::new(&apart(path))
     }
 
     fn open(&mut self) -> Result<&(MmapCache, Table<u64, Vec<u64>>)> {
         if self.open.is_none() {
-            let options = MmapCache::options().lock_timeout(self.lock_timeout);
-            let cache = options.open_at(&self.path)?;
+            let cache = MmapCache::open_at(&self.path)?;
             let table = cache.table("proof");
             self.open = Some((cache, table));
         }

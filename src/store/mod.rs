@@ -41,9 +41,9 @@ use crate::sys::place::{self, Care};
 use expiry::View;
 use flight::Flights;
 use gate::{Deadline, Gate};
-use open::{Location, TRIES};
+use open::{Location, Place, TRIES};
 use region::{Region, Sight};
-use share::{Key, Share, Shares, Totals, lock, own_share, release_share, share_of};
+use share::{Key, Seat, Share, Shares, Totals, lock, own_share, release_share, share_of};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -53,12 +53,19 @@ use watch::{Watched, watch};
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
 const PATH_CHECK_INTERVAL: u64 = 100;
 
-/// One cache in this process, shared by all handles that opened it alike.
+/// One cache in this process, as a handle uses it: how long it waits for locks is the handle's own.
 pub(crate) struct Store {
     pub(crate) location: Location,
+    /// As in `shared`, without a way there: each hit asks for it.
+    seat: Seat,
+    shared: Arc<Shared>,
+}
+
+/// One cache in this process, shared by all handles that reach its file alike.
+struct Shared {
     key: Key,
     state: PerProcess<Arc<State>>,
-    pub(crate) totals: Arc<Totals>,
+    totals: Totals,
     /// Whether its directory is a root of this crate's, to be made where it is missing.
     is_in_root: AtomicBool,
 }
@@ -114,7 +121,7 @@ impl Found {
 }
 
 /// The stores of this process.
-type Stores = Mutex<BTreeMap<Location, Weak<Store>>>;
+type Stores = Mutex<BTreeMap<Place, Weak<Shared>>>;
 static STORES: PerProcess<Stores> = PerProcess::first(Mutex::new(BTreeMap::new()));
 
 fn stores() -> &'static Stores {
@@ -130,37 +137,42 @@ impl Store {
 
     /// As [`open`](Store::open), with a deadline of its own for the lock of who verifies the file.
     pub(crate) fn open_until(location: Location, deadline: &Deadline) -> Result<Arc<Store>> {
-        let store = lock(stores()).get(&location).and_then(Weak::upgrade);
-        if let Some(store) = store {
-            store.region_until(deadline)?;
-            return Ok(store);
-        }
+        let place = location.place();
+        let shared = lock(stores()).get(&place).and_then(Weak::upgrade);
         // Opened without the map's lock: others may open other caches meanwhile. Two that open the
-        // same one may both get here; one of the two stores is kept.
-        let store = Arc::new(Store {
-            location: location.clone(),
-            key: Key::new(),
-            state: PerProcess::default(),
-            totals: Arc::default(),
-            is_in_root: AtomicBool::new(false),
-        });
+        // same one may both get here; what one of the two has is kept.
+        let is_known = shared.is_some();
+        let store = Store::of(location, shared.unwrap_or_default());
         store.region_until(deadline)?;
-        let mut stores = lock(stores());
-        stores.retain(|_, store| store.strong_count() > 0);
-        if let Some(other) = stores.get(&location).and_then(Weak::upgrade) {
-            return Ok(other);
+        if is_known {
+            return Ok(Arc::new(store));
         }
-        stores.insert(location, Arc::downgrade(&store));
-        Ok(store)
+        let mut stores = lock(stores());
+        stores.retain(|_, shared| shared.strong_count() > 0);
+        if let Some(other) = stores.get(&place).and_then(Weak::upgrade) {
+            drop(stores); // What is dropped now lets go of a file.
+            return Ok(Arc::new(Store::of(store.location, other)));
+        }
+        stores.insert(place, Arc::downgrade(&store.shared));
+        Ok(Arc::new(store))
+    }
+
+    fn of(location: Location, shared: Arc<Shared>) -> Store {
+        Store { location, seat: shared.key.seat(), shared }
     }
 
     fn state(&self) -> &Arc<State> {
-        self.state.get(Arc::default)
+        self.shared.state.get(Arc::default)
+    }
+
+    /// What this process counted on it.
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.shared.totals
     }
 
     /// Says that the directory is a root: removed, it is made anew as the file is.
     pub(crate) fn keep_root(&self) {
-        self.is_in_root.store(true, Ordering::Relaxed); // Relaxed: it says nothing about other memory.
+        self.shared.is_in_root.store(true, Ordering::Relaxed); // Relaxed: it says nothing about other memory.
     }
 
     /// The file that is the cache now, as far as is known.
@@ -176,7 +188,7 @@ impl Store {
             return Ok(region);
         }
         // Relaxed: see `keep_root`.
-        if self.is_in_root.load(Ordering::Relaxed) && !self.location.is_read_only {
+        if self.shared.is_in_root.load(Ordering::Relaxed) && !self.location.is_read_only {
             make_root(place::parent(&self.location.path), self.location.care == Care::Checked)?;
         }
         // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
@@ -229,7 +241,7 @@ impl Store {
         }
         // The smaller map lives as long as anyone holds a value in it, and no thread keeps it for later.
         self.state().shares.revoke();
-        release_share(&self.key);
+        release_share(self.seat);
         larger
     }
 
@@ -258,7 +270,7 @@ impl Store {
     pub(crate) fn leave(&self, old: &Arc<Region>) {
         if self.state().leave_if(|current| current.is_same_file(old)) {
             // What a parent's thread had that this one was before a fork.
-            release_share(&self.key);
+            release_share(self.seat);
         }
     }
 
@@ -267,7 +279,7 @@ impl Store {
     /// [`find`](Store::find) does.
     #[inline(always)]
     pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Hit> {
-        let share = own_share(&self.key)?;
+        let share = own_share(self.seat)?;
         let region = share.region()?;
         let (record, cost) = region.find_seen(identity, view)?;
         share.count_hit(cost.nanos());
@@ -337,7 +349,7 @@ impl Store {
         view: View,
         mut give: impl FnMut(Option<Hit>),
     ) {
-        let Some(share) = own_share(&self.key) else { return };
+        let Some(share) = own_share(self.seat) else { return };
         let Some(region) = share.region() else { return };
         region.find_seen_many(identities, view, |found| {
             give(found.map(|(record, cost)| {
@@ -359,7 +371,7 @@ impl Store {
             }
             is_current
         };
-        share_of(&self.key, region, &self.totals, enter)
+        share_of(self.seat, region, self.totals(), enter)
     }
 
     /// Whether a file in which something is missing is still the one to look in: it is at the path, which is
@@ -414,9 +426,20 @@ impl Watched for State {
     }
 }
 
-impl Drop for Store {
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared {
+            key: Key::new(),
+            state: PerProcess::default(),
+            totals: Totals::default(),
+            is_in_root: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Drop for Shared {
     fn drop(&mut self) {
-        let state = self.state();
+        let state = self.state.get(Arc::default);
         let current = lock(&state.current).take();
         // Even if another thread has just left it, and is at this: `Key` relies on it.
         state.shares.revoke();

@@ -20,13 +20,22 @@ use std::time::Duration;
 /// How often an opening follows a file that keeps being replaced.
 pub(crate) const TRIES: u32 = 16;
 
+/// Which file, and how it is reached: what handles on one store have in common.
+pub(crate) type Place = (PathBuf, Care, bool);
+
 /// Where a cache is and how it is opened.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub(crate) struct Location {
     pub(crate) path: PathBuf,
     pub(crate) care: Care,
     pub(crate) is_read_only: bool,
     pub(crate) lock_timeout: Duration,
+}
+
+impl Location {
+    pub(crate) fn place(&self) -> Place {
+        (self.path.clone(), self.care, self.is_read_only)
+    }
 }
 
 /// Opens the cache at `location`, and creates it where there is none and it may be written. Waits for a
@@ -191,4 +200,13 @@ pub(crate) fn read_facts(file: &CacheFile) -> Result<Option<Facts>> {
         return Err(Error::Damaged { path: path(), what: "it ends before its log begins" });
     }
     Ok(Some(facts))
+}
+
+/// The path in another spelling: stores that are opened by it have nothing in common with those that are
+/// opened by the first, as those of another process.
+#[cfg(test)]
+pub(crate) fn apart(path: &std::path::Path) -> PathBuf {
+    let directory = path.parent().expect("a cache lies in a directory");
+    let name = directory.file_name().expect("a directory made for it");
+    directory.join("..").join(name).join(path.file_name().expect("a file"))
 }

@@ -178,28 +178,36 @@ impl Shares {
 /// Where a store's shares are found: a place in each thread's list, used again after the store is gone. What
 /// still lies there then has been revoked.
 pub(crate) struct Key {
-    place: usize,
+    seat: Seat,
 }
 
-static NEXT_PLACE: AtomicUsize = AtomicUsize::new(0);
-static FREE_PLACES: PerProcess<Mutex<Vec<usize>>> = PerProcess::first(Mutex::new(Vec::new()));
+/// The place, for those who have the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seat(usize);
 
-fn free_places() -> MutexGuard<'static, Vec<usize>> {
-    lock(FREE_PLACES.get(Mutex::default))
+static NEXT_SEAT: AtomicUsize = AtomicUsize::new(0);
+static FREE_SEATS: PerProcess<Mutex<Vec<Seat>>> = PerProcess::first(Mutex::new(Vec::new()));
+
+fn free_seats() -> MutexGuard<'static, Vec<Seat>> {
+    lock(FREE_SEATS.get(Mutex::default))
 }
 
 impl Key {
     pub(crate) fn new() -> Key {
-        let place = free_places().pop();
+        let seat = free_seats().pop();
         // Relaxed: nothing but distinct numbers is asked for.
-        Key { place: place.unwrap_or_else(|| NEXT_PLACE.fetch_add(1, Ordering::Relaxed)) }
+        Key { seat: seat.unwrap_or_else(|| Seat(NEXT_SEAT.fetch_add(1, Ordering::Relaxed))) }
+    }
+
+    pub(crate) fn seat(&self) -> Seat {
+        self.seat
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        release_share(self);
-        free_places().push(self.place);
+        release_share(self.seat);
+        free_seats().push(self.seat);
     }
 }
 
@@ -207,13 +215,12 @@ thread_local! {
     static SHARES: RefCell<Vec<Option<Owner<Share>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// This thread's share of the store with `key`; `None` if it has none (yet, or any more), or the thread is
+/// This thread's share of the store that has a seat; `None` if it has none (yet, or any more), or the thread is
 /// ending.
 #[inline(always)]
-pub(crate) fn own_share(key: &Key) -> Option<Arc<Share>> {
-    let get = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
-        shares.borrow().get(key.place)?.as_ref()?.get()
-    };
+pub(crate) fn own_share(Seat(seat): Seat) -> Option<Arc<Share>> {
+    let get =
+        |shares: &RefCell<Vec<Option<Owner<Share>>>>| shares.borrow().get(seat)?.as_ref()?.get();
     SHARES.try_with(get).ok()?
 }
 
@@ -221,13 +228,13 @@ pub(crate) fn own_share(key: &Key) -> Option<Arc<Share>> {
 /// are revoked: the region may have been left meanwhile.
 #[cold]
 pub(crate) fn share_of(
-    key: &Key,
+    seat: Seat,
     region: &Arc<Region>,
     totals: &Totals,
     enter: impl FnOnce(Arc<Biased<Share>>) -> bool,
 ) -> Arc<Share> {
     let is_of = |share: &Share| share.region().is_some_and(|own| Arc::ptr_eq(own, region));
-    if let Some(share) = own_share(key).filter(|share| is_of(share)) {
+    if let Some(share) = own_share(seat).filter(|share| is_of(share)) {
         return share;
     }
     let share = Arc::new(Share::Region(Arc::clone(region), totals.new_counts()));
@@ -237,10 +244,10 @@ pub(crate) fn share_of(
     }
     let keep = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
         let mut list = shares.borrow_mut();
-        if list.len() <= key.place {
-            list.resize_with(key.place + 1, || None);
+        if list.len() <= seat.0 {
+            list.resize_with(seat.0 + 1, || None);
         }
-        list[key.place].replace(own)
+        list[seat.0].replace(own)
     };
     // What was there before goes when it is not borrowed any more. A thread that is ending keeps none.
     drop(SHARES.try_with(keep));
@@ -248,9 +255,9 @@ pub(crate) fn share_of(
 }
 
 /// Lets go of this thread's share.
-pub(crate) fn release_share(key: &Key) {
+pub(crate) fn release_share(Seat(seat): Seat) {
     let take = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
-        shares.borrow_mut().get_mut(key.place).and_then(Option::take)
+        shares.borrow_mut().get_mut(seat).and_then(Option::take)
     };
     // What was taken goes when the list is not borrowed any more.
     drop(SHARES.try_with(take));

@@ -59,7 +59,7 @@ impl Stats {
 
 impl Store {
     pub(crate) fn stats(&self) -> Stats {
-        let of_process = Stats::of_process(&self.totals);
+        let of_process = Stats::of_process(self.totals());
         self.count(of_process).unwrap_or(of_process)
     }
 

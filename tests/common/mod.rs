@@ -25,6 +25,14 @@ impl Dir {
     }
 }
 
+/// The path in another spelling: what is opened by it has nothing in common with what is opened by the first
+/// but the file, as two processes have.
+pub fn apart(path: &Path) -> PathBuf {
+    let directory = path.parent().expect("a cache lies in a directory");
+    let name = directory.file_name().expect("which is not `/`");
+    directory.join("..").join(name).join(path.file_name().expect("a file"))
+}
+
 /// Counts how often a memoised function runs.
 #[derive(Default)]
 pub struct Calls(Cell<u64>);

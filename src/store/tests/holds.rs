@@ -6,7 +6,7 @@ use super::{SCOPE, assert_sound, entry, get, identity, location, open, put};
 use crate::format::record::HEAD_SIZE;
 use crate::store::Store;
 use crate::store::expiry::View;
-use crate::store::open::Location;
+use crate::store::open::{Location, apart};
 use crate::store::region::Sight;
 use crate::store::write::Terms;
 use crate::sys::effect::{Effect, watch};
@@ -112,7 +112,7 @@ fn a_compaction_copies_little_under_the_lock_and_holds_no_payload_in_memory() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         (0..20).for_each(|key| put(&store, key, b"before"));
-        let at = location(&store.location.path);
+        let at = location(&apart(&store.location.path));
         let other = Store::open(Location { lock_timeout: Duration::ZERO, ..at }).unwrap();
         let new = sibling(&store.location.path);
         let (held, payload) = (Cell::new(0), Rc::clone(&large));
@@ -151,7 +151,7 @@ fn a_compaction_copies_little_under_the_lock_and_holds_no_payload_in_memory() {
 fn a_batch_copies_its_large_values_without_the_lock_and_keeps_its_order() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let at = location(&store.location.path);
+    let at = location(&apart(&store.location.path));
     let other = Store::open(Location { lock_timeout: Duration::ZERO, ..at }).unwrap();
     let large = vec![7; 100_000];
     let entries: [(u64, &[u8]); 6] =
