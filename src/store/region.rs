@@ -11,7 +11,7 @@ use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
 use crate::scan::{WINDOW_SIZE, Window};
-use crate::sys::file::{CacheFile, Medium};
+use crate::sys::file::{CacheFile, Medium, PAGE_MAX};
 use crate::sys::heap;
 use crate::sys::map::{Map, MappedFile, Record};
 use crate::sys::place::{self, Care};
@@ -23,8 +23,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The least room that a map has for what its file grows by. Most have as much as the file is long.
 const ROOM_MIN: u64 = 1 << 20;
-/// Maps are of so many bytes or a multiple: no system has larger pages.
-const MAP_UNIT: u64 = 64 << 10;
 /// How long no larger map is asked for after one was refused, in milliseconds.
 const REFUSAL_PAUSE: u64 = 100;
 
@@ -436,7 +434,7 @@ fn largest(
 ) -> io::Result<Option<Map>> {
     let size = file.size()?.min(FILE_LIMIT);
     let wanted = [size.max(ROOM_MIN).saturating_add(size), size, ROOM_MIN];
-    let sizes = wanted.map(|size| size.min(FILE_LIMIT).next_multiple_of(MAP_UNIT));
+    let sizes = wanted.map(|size| size.min(FILE_LIMIT).next_multiple_of(PAGE_MAX));
     for size in sizes.into_iter().filter(|size| *size > least) {
         match map(size) {
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}

@@ -64,6 +64,9 @@ pub(crate) trait Medium: Words {
     }
 }
 
+/// Pages are of so many bytes at most, on any system.
+pub(crate) const PAGE_MAX: u64 = 64 << 10;
+
 /// Bytes of holes that are filled in any file.
 const FILL_MAX: u64 = 64 << 20;
 
@@ -261,7 +264,11 @@ impl Medium for CacheFile {
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
         check_limit(to)?;
         precede(Effect::Allocate { file: &self.file, to })?;
-        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from))
+        // Whole pages, as far as the file goes: a store into a page takes space for all blocks of it, which
+        // may be smaller, and beside this range be holes that a copy left out.
+        let from = from - from % PAGE_MAX;
+        let end = to.max(to.next_multiple_of(PAGE_MAX).min(self.size()?));
+        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, end - from))
         {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
