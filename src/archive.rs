@@ -110,13 +110,20 @@ impl Writer<BoxedError> for Sink {
     }
 }
 
+/// Why a buffer does not grow.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no memory to archive it beyond {size} bytes; store it in parts")]
+struct NoMemory {
+    size: usize,
+}
+
 impl Sink {
     /// An [`AlignedVec`] aborts where there is no memory to grow: it is asked for beforehand.
     #[cold]
     fn expect_room(&self, more: usize) -> Result<(), BoxedError> {
         let size = self.0.len().checked_add(more).and_then(usize::checked_next_power_of_two);
         let has_room = size.is_some_and(heap::has_room);
-        let error = || BoxedError::new(Error::OutOfMemory { size: self.0.len() as u64 });
+        let error = || BoxedError::new(NoMemory { size: self.0.len() });
         has_room.then_some(()).ok_or_else(error)
     }
 }

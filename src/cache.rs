@@ -42,16 +42,17 @@ impl MmapCache {
     /// there is none. Any name will do.
     ///
     /// Costs some fifteen system calls and a few for each directory on the way, whatever the size of the
-    /// cache, and waits for nobody; creating one waits for the device once, so that no power cut leaves
-    /// half a file, or for another that creates it just then. The first in a process starts a thread. The
-    /// first
-    /// opening after a reboot, or of a copied file, verifies it under the lock, from the last
-    /// [`sync`](MmapCache::sync) or [`compact`](MmapCache::compact) on.
+    /// cache. It waits in three cases: the process that creates the file waits for the device once, so that no
+    /// power cut leaves half a file; others that come meanwhile wait for that process; and the first opening
+    /// after a reboot, or of a copied file, verifies the file under the lock, from the last
+    /// [`sync`](MmapCache::sync) or [`compact`](MmapCache::compact) on. Waits for others end at
+    /// [`OpenOptions::lock_timeout`]. The first opening in a process starts a thread.
     ///
     /// # Errors
-    /// If the file is no cache, is one of another layout or a newer format, or lies where others could
-    /// change it; or if the system refuses. Each [`Error`] says how to go on, and the file is left as
-    /// it is.
+    /// [`Error::NotACache`], [`Error::Incompatible`] and [`Error::Damaged`] if the file is something else,
+    /// [`Error::Exposed`] if it lies where others could change it, [`Error::Locked`] if others had the lock
+    /// until the deadline, [`Error::Setting`] if the environment has a value that is none, and
+    /// [`Error::Io`] if the system refuses. Each says how to go on, and the file is left as it is.
     pub fn open(name: impl AsRef<str>) -> Result<MmapCache> {
         MmapCache::options().open(name)
     }
@@ -176,7 +177,7 @@ impl MmapCache {
         }
     }
 
-    /// The file's path; empty for a disabled cache.
+    /// The file's path; empty for a cache that is disabled or could not be opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.handle.store().map_or(Path::new(""), |store| &store.location.path)
@@ -192,8 +193,9 @@ impl MmapCache {
     /// safely reads it by copy, and one whose file cannot be opened goes without. `None` for all others.
     ///
     /// Where the error [is transient](Error::is_transient), calls that miss try again to open the file: after
-    /// a tenth of a second, then ever less often, up to once a minute. Once one of them has, this is `None`.
-    /// Any other error stays for the life of the process.
+    /// a tenth of a second, then ever less often, up to once a minute. Any other error stays until an operation
+    /// is asked for ([`clear`](MmapCache::clear), say, or [`Table::insert`]), which always tries. Once the cache
+    /// is open, this is `None`, or says why it is read by copy.
     #[must_use]
     pub fn fault(&self) -> Option<&Error> {
         self.handle.fault()

@@ -142,12 +142,6 @@ pub enum Error {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// There was no memory to encode a value in.
-    #[error("no memory to encode a value beyond {size} bytes; store it in parts")]
-    OutOfMemory {
-        /// How much was encoded before memory ran out, in bytes.
-        size: u64,
-    },
     /// The archive of a value does not pass rkyv's validation, so that whoever meets it would refuse it: more
     /// pointers than `depth_max` lie one within another, or its type's own implementation of `Archive` or
     /// `Serialize` archives what is no value of the type. It was not stored.
@@ -214,8 +208,7 @@ impl Error {
             | Error::Locked { .. }
             | Error::Busy { .. }
             | Error::Unstable { .. }
-            | Error::ReadOnly { .. }
-            | Error::OutOfMemory { .. } => true,
+            | Error::ReadOnly { .. } => true,
             Error::NotACache { .. }
             | Error::Incompatible { .. }
             | Error::Damaged { .. }

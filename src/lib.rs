@@ -113,8 +113,7 @@
 //!
 //! Opening maps a file that other processes write. It is safe because it checks: a regular file of this
 //! user's, not writable by others, with one name, in such a directory, where nobody else can put another
-//! one in its place, on a local file system; anything
-//! else is an [`Error`] that says how to go on. Then only processes of this user write the file, and
+//! one in its place, on a local file system. Anything else is an [`Error`] that says how to go on. Then only processes of this user write the file, and
 //! those that use this library keep its protocol: bytes that a value lies in never change, and the file
 //! never shrinks. A process of the same user that scribbles over the file, or cuts it, is outside the
 //! boundary, as it is for `/proc/self/mem`. So is a device that fails under a mapped page: SIGBUS. Where
@@ -126,15 +125,17 @@
 //! discriminant that depends on `Self`, a packed archived type, or a `Niching`, `LayoutRaw` or
 //! `ArchivePointee` by hand.
 //!
-//! Address space: a cache maps its file and as much again, at least a MiB, in two maps; where the process
-//! has a limit (`RLIMIT_AS`), all caches together an eighth of it. What finds no room is read by copy.
+//! Address space: a cache maps its file and room for as much again, at least a MiB, and a bit for each 16 bytes
+//! of that. Where the process has a limit (`RLIMIT_AS`), all caches together take an eighth of it at most. A file
+//! for which there is no room is read by copy.
 //!
 //! A process that forks may go on using its caches in the child. A lock that the parent held when it
 //! was killed, or its claim to a computation, is free once the child has ended, too.
 //!
 //! A process that has opened a cache has a thread of this library's. It looks twice a second whether another
-//! process has superseded a file, so that an idle process does not keep its disk space; it runs nothing of the
-//! program's, and ends after the last handle.
+//! process has superseded a file, so that an idle process does not keep its disk space, and ends after the last
+//! handle. While async functions wait there are up to five more: one that wakes sleeping tasks, and up to four
+//! that open files and store large results, and run the results' own validation.
 //!
 //! # Features
 //!

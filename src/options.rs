@@ -73,10 +73,10 @@ impl OpenOptions {
     /// The directory of named caches, made if it is missing, and made anew if it is removed. By default
     /// `PERSIST_CACHE_DIR`, or `.persist_cache` in the working directory, resolved once per process.
     ///
-    /// Neither it nor a directory above it may belong to a user other than this one and root, or be writable
-    /// by others (but, as `/tmp` is, sticky, or by a group that is this user's alone): else opening is an
-    /// [`Error::Exposed`], since they could put another directory in its place. What root makes in a user's
-    /// directory through [`copy_reads`](OpenOptions::copy_reads) is the user's.
+    /// The root must belong to this user, and nobody else may write in it. Each directory above it must belong
+    /// to this user or to root, and be one in which nobody else can exchange names: not writable by others
+    /// unless it is sticky, as `/tmp` is, or by a group of which this user is the only member. Anything else is
+    /// an [`Error::Exposed`]. What a process of root's makes in another user's directory belongs to that user.
     pub fn root(mut self, root: impl AsRef<Path>) -> OpenOptions {
         self.root = Some(root.as_ref().to_path_buf());
         self
@@ -125,10 +125,12 @@ impl OpenOptions {
     /// How long a call that misses waits for another, in this process or any, that computes the same
     /// result, before it computes it too: a minute by default. Zero: calls never wait for each other.
     ///
-    /// Calls within a computation never wait. The deadline is for what cannot always be seen: a computation
-    /// that waits for another thread or task, which calls for the same result. Pools of threads close such
-    /// circles where the function uses the pool that it is called in; on Linux they are found sooner, within
-    /// a second or four times as long as the process knows the function to have taken, if it knows that.
+    /// Calls within a computation never wait. The deadline is for a circle of waits that cannot be seen: a
+    /// computation waits for another thread or task, and that calls for the same result. A pool of threads
+    /// closes such a circle if the function uses the pool that it is called in. On Linux a waiting thread finds
+    /// that out earlier, and computes the result itself: at once if no thread of the process can go on, else when
+    /// the computing thread has waited for another one for some two seconds and for four times as long as this
+    /// process knows the function to have taken. While it knows no such time, the deadline holds.
     pub fn claim_timeout(mut self, timeout: Duration) -> OpenOptions {
         self.claim_timeout = timeout;
         self

@@ -191,6 +191,7 @@ impl<V: CacheValue> Section<V> {
 
     /// Stores a value in any case, and returns it as it is stored.
     pub(crate) fn insert(&self, identity: Identity, value: &V) -> Result<Cached<V>> {
+        self.handle.demand()?;
         let Some((_, warrant)) = self.parts() else { return Cached::from_value(value) };
         let archived = Wanted::Archived;
         let stored = self.store(identity, value, Duration::ZERO, Terms::Replace, archived)?;

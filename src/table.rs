@@ -134,10 +134,12 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// about as long as taking it.
     ///
     /// # Errors
-    /// If the disk is full, the value too large or its archive not valid
-    /// ([`Error::Invalid`](crate::Error::Invalid)), the file read-only, or the lock not to be had until
-    /// the deadline ([`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout)). Nothing that was
-    /// stored before is lost by it.
+    /// If the disk is full, the file read-only, or the lock not to be had until the deadline
+    /// ([`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout)); if the value is over
+    /// [`OpenOptions::record_limit`](crate::OpenOptions::record_limit), cannot be archived
+    /// ([`Error::Convert`](crate::Error::Convert)) or has no valid archive
+    /// ([`Error::Invalid`](crate::Error::Invalid)); if the cache of a `#[cache]` function could not be opened, and
+    /// still cannot. Nothing that was stored before is lost by it.
     pub fn insert(&self, key: &K, value: &V) -> Result<Cached<V>> {
         self.section.insert(self.section.identify(key), value)
     }
@@ -160,6 +162,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         &self,
         entries: impl IntoIterator<Item = (Q, V)>,
     ) -> Result<u64> {
+        self.section.handle.demand()?;
         let mut entries = entries.into_iter();
         let (mut places, mut archives) = (Vec::new(), AlignedVec::new());
         let mut count = 0;

@@ -38,7 +38,8 @@ where
         MemoizedIter { section: Arc::new(section), function, key: PhantomData }
     }
 
-    /// The same function, its items known by their [`Schema`]: exactly, and for good.
+    /// The same function, its items known by their [`Schema`]: exactly, and whatever else is built anew. (A function
+    /// without a name of its own still belongs to the program as built.)
     #[must_use]
     pub fn with_schema(self) -> MemoizedIter<K, V, F>
     where
@@ -74,7 +75,8 @@ where
         MemoizedStream { section: Arc::new(section), function, key: PhantomData }
     }
 
-    /// The same function, its items known by their [`Schema`]: exactly, and for good.
+    /// The same function, its items known by their [`Schema`]: exactly, and whatever else is built anew. (A function
+    /// without a name of its own still belongs to the program as built.)
     #[must_use]
     pub fn with_schema(self) -> MemoizedStream<K, V, F>
     where

@@ -47,7 +47,8 @@ where
         Memoized { table, function }
     }
 
-    /// The same function, its results known by their [`Schema`]: exactly, and for good.
+    /// The same function, its results known by their [`Schema`]: exactly, and whatever else is built anew. (A function
+    /// without a name of its own still belongs to the program as built.)
     #[must_use]
     pub fn with_schema(self) -> Memoized<K, V, F>
     where
@@ -101,7 +102,8 @@ where
         TryMemoized { table, function, error: std::marker::PhantomData }
     }
 
-    /// The same function, its results known by their [`Schema`]: exactly, and for good.
+    /// The same function, its results known by their [`Schema`]: exactly, and whatever else is built anew. (A function
+    /// without a name of its own still belongs to the program as built.)
     #[must_use]
     pub fn with_schema(self) -> TryMemoized<K, V, E, F>
     where

@@ -33,7 +33,8 @@ where
         AsyncMemoized { table, function }
     }
 
-    /// The same function, its results known by their [`Schema`]: exactly, and for good.
+    /// The same function, its results known by their [`Schema`]: exactly, and whatever else is built anew. (A function
+    /// without a name of its own still belongs to the program as built.)
     #[must_use]
     pub fn with_schema(self) -> AsyncMemoized<K, V, F>
     where
@@ -82,7 +83,8 @@ where
         AsyncTryMemoized { table, function }
     }
 
-    /// The same function, its results known by their [`Schema`]: exactly, and for good.
+    /// The same function, its results known by their [`Schema`]: exactly, and whatever else is built anew. (A function
+    /// without a name of its own still belongs to the program as built.)
     #[must_use]
     pub fn with_schema(self) -> AsyncTryMemoized<K, V, F>
     where

@@ -26,7 +26,8 @@ pub struct Stats {
     pub hits: u64,
     /// Look-ups of this process that found none.
     pub misses: u64,
-    /// Memoised calls of this process whose result could not be looked up or stored.
+    /// Memoised calls of this process whose result could not be looked up or stored, and attempts to open the
+    /// cache of a `#[cache]` function that failed.
     pub store_errors: u64,
     /// What the hits of this process would have cost to compute.
     pub time_saved: Duration,
