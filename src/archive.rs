@@ -90,8 +90,9 @@ pub(crate) fn validate<V: CacheValue>(archive: &[u8]) -> Result<()> {
 }
 
 /// Where a value is archived to: a buffer that says so when there is no more memory.
+///
+/// Nobody else makes one: a value's own code could put it in the place of that which it is given.
 #[doc(hidden)]
-#[derive(Default)]
 pub struct Sink(AlignedVec);
 
 impl Positional for Sink {
@@ -109,6 +110,11 @@ impl Writer<BoxedError> for Sink {
         Ok(())
     }
 }
+
+/// Why there is no archive where one was written.
+#[derive(Debug, thiserror::Error)]
+#[error("its own `Serialize` implementation took bytes away that it had not written")]
+struct BufferTaken;
 
 /// Why a buffer does not grow.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +167,10 @@ pub(crate) fn append<V: CacheValue>(value: &V, buffer: &mut AlignedVec) -> Resul
         let _ = ARENA.try_with(|kept| kept.set(Some(arena)));
     }
     *buffer = archived.map_err(|source| Error::Convert { source })?.0;
+    // The value's own code had the buffer, and may have emptied it.
+    if buffer.len() < start + size_of::<V::Archived>() {
+        return Err(Error::Convert { source: BoxedError::new(BufferTaken) });
+    }
     Ok(start..buffer.len())
 }
 

@@ -174,13 +174,16 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
                 let Some((key, value)) = entries.next() else { break };
                 let place = encode_behind(&value, &mut archives)?;
                 self.section.handle.check_size(place.len() as u64)?;
-                validate::<V>(&archives[place.clone()])?;
                 places.push((self.section.identify(key.borrow()), place));
             }
             if places.is_empty() {
                 return Ok(count);
             }
             let Some((store, _)) = self.section.parts() else { continue };
+            // Only now: the buffer was in the hands of each value's own code, also behind the values before.
+            for (_, place) in &places {
+                validate::<V>(&archives[place.clone()])?;
+            }
             let entry = |(identity, place): &(Identity, Range<usize>)| {
                 let archive = &archives[place.clone()];
                 self.section.entry(*identity, archive, Duration::ZERO, true)
