@@ -4,18 +4,19 @@
 
 mod common;
 
-use common::Dir;
+use common::{Dir, finish, role, spawn};
 use futures_lite::StreamExt as _;
 use futures_lite::future::block_on;
 use persist_cache::rkyv::rancor::Fallible;
 use persist_cache::rkyv::{Archive, Deserialize, Place, Serialize, rend::u64_le};
-use persist_cache::{AsyncMemoized, MmapCache};
+use persist_cache::{AsyncMemoized, MmapCache, cache};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, Once, OnceLock, mpsc};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -298,8 +299,8 @@ fn a_few_threads_store_for_all_tasks() {
     let mut calls: Vec<_> = numbers.iter().map(|n| Box::pin(large.call(n))).collect();
     for _ in 0..3 {
         assert!(calls.iter_mut().all(|call| poll(call).is_pending()));
-        // Those of the pool, and the one that wakes sleepers.
-        assert!((1..=5).contains(&threads()), "{}", threads());
+        // Those of the pool, the one that wakes sleepers, and the one that looks after idle files.
+        assert!((1..=6).contains(&threads()), "{}", threads());
     }
     drop(held);
     // Half of them are given up, at whatever they are.
@@ -436,4 +437,63 @@ fn archiving_a_result_is_led() {
     let asks: AsyncMemoized<u64, Asks, _> =
         cache.memoize_async_as("asks", async |n: &u64| Asks(n + 1));
     assert_eq!(block_on(asks.call(&1)).to_native(), 2);
+}
+
+/// How many openings wait at the gate, and whether it is open.
+static GATE: (Mutex<(u32, bool)>, Condvar) = (Mutex::new((0, false)), Condvar::new());
+
+fn root() -> PathBuf {
+    role().expect("only in a process of its own").1
+}
+
+/// An expression of the user's that takes its time: until the gate is open.
+fn gated_root() -> PathBuf {
+    let mut gate = GATE.0.lock().unwrap();
+    gate.0 += 1;
+    GATE.1.notify_all();
+    drop(GATE.1.wait_while(gate, |gate| !gate.1).unwrap());
+    root()
+}
+
+macro_rules! gated {
+    ($($name:ident),*) => {$(
+        #[cache(root = gated_root())]
+        async fn $name(n: u64) -> u64 {
+            n
+        }
+    )*};
+}
+gated!(first, second, third, fourth);
+
+#[cache(root = root())]
+async fn dropped_at_first(n: u64) -> u64 {
+    n + 1
+}
+
+/// A first call that is dropped while it waits for a thread keeps no other from opening the function's cache.
+#[test]
+fn a_first_call_that_is_dropped_keeps_none_from_opening() {
+    const TEST: &str = "a_first_call_that_is_dropped_keeps_none_from_opening";
+    if role().is_none() {
+        let dir = Dir::new();
+        return drop(finish(spawn(TEST, "alone", dir.path())));
+    }
+    let dir = Dir::new();
+    let bytes = dir.open("bytes").memoize_async(async |n: &u64| vec![*n as u8; 100_000]);
+    let mut openings: Vec<Pin<Box<dyn Future<Output = u64>>>> =
+        vec![Box::pin(first(1)), Box::pin(second(1)), Box::pin(third(1)), Box::pin(fourth(1))];
+    openings.iter_mut().for_each(|call| assert!(poll(call).is_pending()));
+    // All threads of the pool are at it, and then its queue is full.
+    drop(GATE.1.wait_while(GATE.0.lock().unwrap(), |gate| gate.0 < 4).unwrap());
+    let keys: Vec<u64> = (0..64).collect();
+    let mut stores: Vec<_> = keys.iter().map(|n| Box::pin(bytes.call(n))).collect();
+    stores.iter_mut().for_each(|call| assert!(poll(call).is_pending()));
+    assert!(poll(&mut Box::pin(dropped_at_first(1))).is_pending(), "it waits for a place");
+    GATE.0.lock().unwrap().1 = true;
+    GATE.1.notify_all();
+    openings.into_iter().for_each(|call| assert_eq!(block_on(call), 1));
+    stores.into_iter().for_each(|call| assert_eq!(block_on(call).len(), 100_000));
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || done.send(block_on(dropped_at_first(2))));
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(3));
 }

@@ -261,9 +261,11 @@ impl Site {
                 sleep(OPEN_PAUSE).await;
                 continue;
             }
-            let open = || {
-                // Taken back even if an expression of the user's panics.
-                let _over = Over(is_opening);
+            // Taken back even if an expression of the user's panics, or the task is dropped before a thread is
+            // at it.
+            let over = Over(is_opening);
+            let open = move || {
+                let _over = over;
                 self.cache();
             };
             offload(open).await;
