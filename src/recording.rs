@@ -10,12 +10,14 @@ use crate::handle::Handle;
 use crate::section::Section;
 use crate::store::write::Terms;
 use crate::sys::file::{CacheFile, Medium as _};
+use crate::sys::fork::forks;
 use crate::sys::{clock, map, place};
 use crate::value::{Chunk, Items};
 use crate::warrant::Sequence;
 use memmap2::Mmap;
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,18 +99,34 @@ struct Spool {
     memory: Vec<u8>,
     /// The file, and how long it is.
     file: Option<(CacheFile, u64)>,
+    /// The process whose it is: a child has the same file, and what both write is neither's.
+    process: u64,
 }
 
 impl Spool {
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.check_process()?;
         let spilled = self.file.as_ref().map_or(0, |(_, len)| *len);
         // An iterator without an end should fill no disk.
         self.handle.check_size(spilled + (self.memory.len() + bytes.len()) as u64)?;
         if !self.memory.is_empty() && self.memory.len() + bytes.len() > SPOOL_MEMORY {
             self.spill()?;
         }
+        if self.memory.try_reserve(bytes.len()).is_err() {
+            return Err(Error::io("spool beside", &self.path)(io::ErrorKind::OutOfMemory.into()));
+        }
         self.memory.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// A recording that was begun before a fork goes on in the parent alone.
+    fn check_process(&self) -> Result<()> {
+        if self.process == forks() {
+            return Ok(());
+        }
+        let source =
+            io::Error::other("the recording is its parent's, and this process a forked child");
+        Err(Error::io("spool beside", &self.path)(source))
     }
 
     fn spill(&mut self) -> Result<()> {
@@ -127,6 +145,7 @@ impl Spool {
 
     /// All of it.
     fn seal(mut self) -> Result<Sealed> {
+        self.check_process()?;
         if self.file.is_some() {
             self.spill()?;
         }
@@ -174,7 +193,7 @@ impl<V: CacheValue> Recording<V> {
     ) -> Option<Recording<V>> {
         let path = section.parts()?.0.location.path.clone();
         let handle = Arc::clone(&section.handle);
-        let spool = Spool { handle, path, memory: Vec::new(), file: None };
+        let spool = Spool { handle, path, memory: Vec::new(), file: None, process: forks() };
         let (section, chunk) = (Arc::clone(section), Chunk::new(terms.is_wary()));
         Some(Recording { section, identity, terms, chunk, spool, count: 0, cost: Duration::ZERO })
     }
