@@ -428,8 +428,11 @@ impl Writer<'_> {
         head.is_some_and(|head| record::is_value(&head) && !view.is_expired(&head))
     }
 
-    /// What was just stored, as a look-up would find it.
-    fn stored(&self, offset: u64, entry: &Entry<'_>) -> Found {
+    /// What was just stored, as a look-up would find it. The lock goes back first: where the file is read by
+    /// copy, the value is copied.
+    fn stored(self, offset: u64, entry: &Entry<'_>) -> Found {
+        let (store, region) = (self.store, Arc::clone(self.region()));
+        drop(self);
         let mapped = |region: &Region| {
             let map = region.map()?;
             let record = map.record(offset)?;
@@ -438,19 +441,15 @@ impl Writer<'_> {
             }
             Some(Sight::Mapped { record, is_fresh: !entry.is_valid })
         };
-        if let Some(sight) = mapped(self.region()) {
-            return self.found(sight);
+        if let Some(sight) = mapped(&region) {
+            return store.found(&region, sight);
         }
-        let region = self.store.grown(Arc::clone(self.region()));
+        let region = store.grown(region);
         let copied = || {
             let head = Box::new([0; record::HEAD_SIZE as usize]);
             heap::copy(entry.payload).map(|copy| Sight::Copied(head, copy))
         };
         let sight = mapped(&region).or_else(copied).unwrap_or(Sight::Absent);
-        self.store.found(&region, sight)
-    }
-
-    fn found(&self, sight: Sight) -> Found {
-        self.store.found(self.region(), sight)
+        store.found(&region, sight)
     }
 }
