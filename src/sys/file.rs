@@ -13,7 +13,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Where a cache's bytes are: its words, its bytes by copy, and the space behind the tail.
 pub(crate) trait Medium: Words {
@@ -226,12 +226,14 @@ impl Words for CacheFile {
     fn load(&self, at: u64) -> u64 {
         // A word that cannot be read is zero: an empty slot, no state, a seal that does not hold.
         let mut word = [0; 8];
-        match self.read(at, &mut word) {
-            Ok(()) => u64::from_le_bytes(word),
-            Err(_) => 0,
-        }
+        let read = self.read(at, &mut word);
+        fence(Ordering::Acquire); // Pairs with the release in `store`, here and in a map's.
+        read.map_or(0, |()| u64::from_le_bytes(word))
     }
     fn store(&self, at: u64, value: u64) -> io::Result<()> {
+        // Pairs with the acquire in `load`, here and in a map's: the system stores the word, and whoever sees
+        // it sees what was copied before.
+        fence(Ordering::Release);
         self.write(at, &value.to_le_bytes())
     }
 }

@@ -8,7 +8,9 @@
 //!
 //! # Safety
 //! All blocks below rest on the protocol that every writer of the format keeps: bytes below the tail
-//! never change, but for words and tables (accessed as atomics only), and a file never shrinks. A
+//! never change, and a file never shrinks. Three kinds of bytes there do change, and are never part of a
+//! [`Record`]: words and tables (accessed as atomics only, which a header that is made a hole stays); the
+//! payload of a pad that is being filled; and what recovery turns into pads before it lets anyone in. A
 //! stranger of the same user who breaks it is outside the boundary; `place` keeps other users out.
 //! The range maps past the end of the file, so that it may grow: bytes beyond the end are never touched,
 //! since tail, tables and their sizes were verified against the file's size.
@@ -266,33 +268,14 @@ pub(crate) struct MappedFile {
     pub(crate) map: Map,
 }
 
-impl MappedFile {
-    /// A word that lies behind the map.
-    #[cold]
-    fn load_behind(&self, at: u64) -> u64 {
-        let value = self.map.file.load(at);
-        fence(Ordering::Acquire); // Pairs with the release in `store_behind`, and with that in `Map::store`.
-        value
-    }
-
-    /// Stores one there.
-    #[cold]
-    fn store_behind(&self, at: u64, value: u64) -> io::Result<()> {
-        // Release; pairs with the acquire in `Map::load` and `load_behind`: the system stores the word, and
-        // whoever sees it sees what was copied before.
-        fence(Ordering::Release);
-        self.map.file.store(at, value)
-    }
-}
-
 impl Words for MappedFile {
     #[inline]
     fn load(&self, at: u64) -> u64 {
-        if at < self.map.len() { self.map.load(at) } else { self.load_behind(at) }
+        if at < self.map.len() { self.map.load(at) } else { self.map.file.load(at) }
     }
 
     fn store(&self, at: u64, value: u64) -> io::Result<()> {
-        if at < self.map.len() { self.map.store(at, value) } else { self.store_behind(at, value) }
+        if at < self.map.len() { self.map.store(at, value) } else { self.map.file.store(at, value) }
     }
 }
 
