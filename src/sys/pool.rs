@@ -4,11 +4,11 @@
 //! when there is work and ended when there was none for a while.
 
 use super::fork::PerProcess;
+use super::waker::quietly;
 use super::waker::wake_all;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread;
@@ -171,7 +171,7 @@ impl Pool {
         let woken = if is_half_empty { std::mem::take(&mut inner.wakers) } else { BTreeMap::new() };
         drop(inner);
         wake_all(woken.into_values());
-        let _ = catch_unwind(AssertUnwindSafe(job));
+        quietly(job);
         Ok(self.lock())
     }
 }

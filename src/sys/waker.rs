@@ -7,6 +7,13 @@ use std::task::Waker;
 /// Wakes tasks, one after the other: a waker that panics keeps none of the others from being woken.
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        quietly(|| waker.wake());
+    }
+}
+
+/// Calls code that is not ours and may panic. What it panics with is not dropped, which might panic, too.
+pub(crate) fn quietly(call: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        std::mem::forget(payload);
     }
 }
