@@ -51,8 +51,8 @@ impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
     }
 }
 
-/// Whose a scope is in this process, archived type and instance: a hash of them.
-type Owner = u64;
+/// Whose a scope is in this process: the archived type, which must not be mistaken, and a hash of the instance.
+type Owner = (TypeId, u64);
 
 /// By twelve bits of the scope's hash, so that there are few in a list: a dozen are passed on the way if a
 /// program has a hundred thousand tables. They stay for as long as the process lives, whatever becomes of the
@@ -60,9 +60,9 @@ type Owner = u64;
 static OWNERS: [List<([u8; 8], Owner)>; 4096] = [const { List::new() }; 4096];
 
 fn take(scope: &[u8; 32], (archived, instance): (TypeId, (TypeId, TypeId))) -> bool {
-    let mut owner = Xxh3::new();
-    (archived, instance).hash(&mut owner);
-    let owner = owner.finish();
+    let mut hash = Xxh3::new();
+    instance.hash(&mut hash);
+    let owner = (archived, hash.finish());
     let prefix: [u8; 8] = scope[..8].try_into().expect("sized");
     let owners = &OWNERS[usize::from(u16::from_le_bytes([prefix[0], prefix[1]])) % OWNERS.len()];
     owners.find_or_add(|own| own.0 == prefix, || (prefix, owner)).1 == owner
