@@ -82,6 +82,11 @@ impl Journal<'_> {
     fn reveal(&self, list: u64, head: &Head) -> Result<()> {
         for offset in self.offsets_in(list, head)? {
             let Some(value) = self.reserved_at(offset)? else { continue };
+            // What was superseded before it was filled stays a pad. As a value it would be taken for one that
+            // counts by whoever reads the record of its filling later, when its successor may be gone.
+            if self.locate(&value.identity).is_some_and(|(_, newest)| newest.seq > value.seq) {
+                continue;
+            }
             // Not twice: who has found it reads it as what never changes.
             if self.medium().load(offset) != value.first_word() {
                 // Release; pairs with the acquire in `Map::record`: who sees the kind sees the payload.

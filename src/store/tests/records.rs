@@ -10,7 +10,7 @@ use crate::store::expiry::View;
 use crate::store::journal::{Draft, LARGE};
 use crate::store::open::Location;
 use crate::store::rewrite::{Outcome, Replay};
-use crate::store::write::Terms;
+use crate::store::write::{Entry, Terms};
 use crate::sys::effect::{Effect, watch};
 use crate::sys::file::Medium as _;
 use crate::sys::place::Replacement;
@@ -262,4 +262,37 @@ fn one_who_may_not_write_finds_no_damage_in_what_others_append() {
     assert!(is_private);
     assert_eq!(report.findings, []);
     assert_sound(&writer);
+}
+
+/// A flush after the large value was filled, and before a compaction comes to that, removes what kept it from
+/// counting.
+#[test]
+fn a_large_value_stays_superseded_when_its_successor_is_flushed() {
+    for is_copied in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        put(&store, 2, b"other");
+        let offset = reserve(&store, 1, &vec![7; LARGE + 1]);
+        let supersede = || {
+            let successor = Entry { ttl: Some(Duration::ZERO), ..entry(1, b"newer") };
+            store.put(&successor, &SCOPE, Terms::Replace, &store.deadline()).unwrap().unwrap();
+        };
+        if is_copied {
+            supersede();
+        }
+        let region = store.region().unwrap();
+        let new = Replacement::begin(&store.location.path).unwrap().unwrap();
+        let (next, _, at) = copy_to(&region, &new, View::NEVER).unwrap();
+        if !is_copied {
+            supersede();
+        }
+        store.lock().unwrap().fulfil(offset).unwrap();
+        assert_eq!(store.flush(View::AS_WRITTEN).unwrap(), 1);
+        let mut replay = Replay::new(region.journal(), next.journal(), at);
+        assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
+        let found = next.journal().locate(&identity(1)).map(|(_, head)| head.kind);
+        assert!(!matches!(found, Some(Kind::VALUE)), "copied {is_copied}: it came back");
+        assert_eq!((get(&store, 1), get(&reboot(&dir, &store), 1)), (None, None));
+        assert_sound(&store);
+    }
 }
