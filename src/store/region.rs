@@ -345,7 +345,11 @@ impl Region {
 
     /// Whether the cache is not in this file any more. While it is being moved, the path decides.
     pub(crate) fn has_moved(&self) -> bool {
-        !self.is_private() && has_moved(self.medium(), || self.is_at_path())
+        match self.is_private() {
+            // Of a file that is not at home the state says nothing.
+            true => !self.is_at_path(),
+            false => has_moved(self.medium(), || self.is_at_path()),
+        }
     }
 
     /// Whether the file at the path is this one. A system call.
@@ -437,7 +441,12 @@ fn largest(
     let sizes = wanted.map(|size| size.min(FILE_LIMIT).next_multiple_of(PAGE_MAX));
     for size in sizes.into_iter().filter(|size| *size > least) {
         match map(size) {
-            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
+            // Not enough address space, or not enough memory that may be locked.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock
+                ) => {}
             result => return result.map(Some),
         }
     }

@@ -80,3 +80,24 @@ fn an_index_that_is_not_what_the_log_says_is_not_kept() {
         assert_sound(&store);
     }
 }
+
+/// A reader with an index of its own learns of what becomes of the cache by its path alone, and goes there.
+#[test]
+fn a_reader_with_its_own_index_follows_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"old");
+    let copy = dir.path().join("copy.pcache");
+    std::fs::copy(&store.location.path, &copy).unwrap();
+    let reader = Store::open(Location { is_read_only: true, ..location(&copy) }).unwrap();
+    assert_eq!(get(&reader, 1).unwrap(), b"old");
+    assert!(reader.region().unwrap().is_private());
+    let writer = Store::open(location(&copy)).unwrap();
+    put(&writer, 1, b"new");
+    writer.compact(View::AS_WRITTEN).unwrap();
+    let start = std::time::Instant::now();
+    while get(&reader, 1).unwrap() != b"new" {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never follows");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
