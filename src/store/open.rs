@@ -79,14 +79,18 @@ fn beware_of_holes(file: &CacheFile, facts: &Facts, care: Care) -> Result<Care> 
     let journal = Journal::new(file, facts);
     let [tail, allocated] = [word::TAIL, word::ALLOCATED].map(|place| journal.ledger.get(place));
     let look = || Error::io("look at", file.path());
-    let has_holes = file.has_holes().map_err(look())?;
     // Of a file whose tail cannot be believed, the header alone is reached in place.
-    let (Ok(tail), Ok(allocated), true) = (tail, allocated, has_holes) else { return Ok(care) };
+    let (Ok(tail), Ok(allocated)) = (tail, allocated) else { return Ok(care) };
     let size = file.size().map_err(look())?;
     let end = tail.max(allocated).min(size);
     if !file.are_holes_free() {
-        return Ok(if file.fill(&[(0, end)]).map_err(look())? { care } else { Care::Copied });
+        // There a file's blocks are those of its pages and of nothing else.
+        let is_reached =
+            !file.has_holes().map_err(look())? || file.fill(&[(0, end)]).map_err(look())?;
+        return Ok(if is_reached { care } else { Care::Copied });
     }
+    // Where blocks that describe the file count as its own, their number does not tell: what has its space is
+    // left as it is.
     // Tables that the index has left are holes, rightly. What is stored to: the words, the tables in use, and
     // the space behind the tail.
     let table = |place| {
