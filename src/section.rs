@@ -56,7 +56,7 @@ impl<V> Section<V> {
     }
 
     /// Before a call without a store computes: a cache that could not be opened is tried again now and then.
-    fn retry(&self) {
+    pub(crate) fn retry(&self) {
         if self.handle.store().is_none() {
             self.handle.retry();
         }
@@ -92,6 +92,7 @@ impl<V> Section<V> {
 
     /// On what terms a value that is computed from now on takes the place of what is there.
     pub(crate) fn refresh_terms(&self) -> Result<Option<Terms>> {
+        self.retry();
         let Some((store, _)) = self.parts() else { return Ok(None) };
         Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
     }
@@ -286,7 +287,6 @@ impl<V: CacheValue> Section<V> {
         identity: &Identity,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, E> {
-        self.retry();
         let terms = self.refresh_terms();
         let (value, cost) = timed(compute)?;
         let stored = terms.and_then(|terms| match terms {

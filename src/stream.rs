@@ -24,6 +24,7 @@ impl<V: CacheValue> Section<Sequence<V>> {
         if let Some((hit, warrant)) = self.find_seen(identity) {
             return Ok(Ok(Items::of(hit, warrant)));
         }
+        self.retry();
         let Some((store, warrant)) = self.parts() else {
             self.count_miss();
             return Ok(Err(Ok(None)));
@@ -52,9 +53,10 @@ impl<V: CacheValue> Section<Sequence<V>> {
 
     /// As [`refresh_terms`](Section::refresh_terms), by the file that is open.
     fn refresh_terms_here(&self) -> Result<Option<Terms>> {
+        self.retry();
         let Some((store, _)) = self.parts() else { return Ok(None) };
-        let region = store.known().ok_or_else(|| store.unstable())?;
-        Ok(Some(Terms::Refresh(Store::token(&region))))
+        let token = store.known_token().ok_or_else(|| store.unstable())?;
+        Ok(Some(Terms::Refresh(token)))
     }
 }
 
@@ -87,7 +89,8 @@ impl<S, K: Kind> Source<S, K> {
             Err(elsewhere) => elsewhere,
         };
         // The function is called now, since its argument is here now and no longer.
-        let token = elsewhere.0.as_ref().map(|region| Store::token(region));
+        let known = || section.parts().and_then(|(store, _)| store.known_token());
+        let token = elsewhere.0.as_ref().map(|region| Store::token(region)).or_else(known);
         let section = Arc::clone(section);
         let look = async move {
             let items = section.items_there(elsewhere, &identity, token).await;

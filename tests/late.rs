@@ -2,6 +2,7 @@
 //! cache as soon as the trouble has passed, through every handle and instance that was made before.
 #![allow(missing_docs)]
 
+use futures_lite::{Stream, StreamExt as _};
 use persist_cache::{Error, MmapCache, cache};
 use std::fs;
 use std::path::PathBuf;
@@ -70,11 +71,24 @@ fn items(n: u64) -> impl Iterator<Item = u64> {
     0..n
 }
 
+#[cache(path = at("later/generic.pcache"))]
+fn stream(n: u64) -> impl Stream<Item = u64> {
+    futures_lite::stream::iter(0..n)
+}
+#[cache(path = at("later/generic.pcache"))]
+fn refreshed(n: u64) -> impl Iterator<Item = u64> {
+    0..n
+}
+
 #[test]
 fn functions_of_every_kind_use_a_cache_that_comes_later() {
     let block_on = futures_lite::future::block_on;
     assert_eq!((generic(7_u8), generic(7_u16), block_on(task(2))), (7, 7, 6));
     assert_eq!(items(3).collect::<Vec<_>>(), [0, 1, 2]);
+    let streamed = |n| futures_lite::future::block_on(stream(n).collect::<Vec<_>>());
+    assert_eq!((streamed(2), refreshed::refresh(2).collect::<Vec<_>>()), (vec![0, 1], vec![0, 1]));
+    let table = generic::cache().table::<u64, u64>("by hand");
+    assert!(table.insert(&1, &1).is_err() && table.insert_many([(1, 1)]).is_err());
     let error = generic::flush().unwrap_err();
     assert!(
         matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
@@ -83,9 +97,10 @@ fn functions_of_every_kind_use_a_cache_that_comes_later() {
     until_stored(&generic::cache(), || assert_eq!(generic(7_u8), 7));
     // Each has a handle of its own, whose next attempt may be due at another time.
     let start = Instant::now();
-    while generic::stats().entries < 4 {
+    while generic::stats().entries < 6 {
         assert!(start.elapsed() < Duration::from_secs(60), "{:?}", generic::stats());
         assert_eq!((generic(7_u16), block_on(task(2)), items(3).sum::<u64>()), (7, 6, 3));
+        assert_eq!((streamed(2), refreshed::refresh(2).count()), (vec![0, 1], 2));
         std::thread::sleep(Duration::from_millis(20));
     }
     let runs = GENERIC.load(Ordering::Relaxed);

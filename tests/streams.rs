@@ -293,3 +293,32 @@ fn what_is_over_the_limit_is_given_and_not_stored() {
     let stats = bytes::stats();
     assert_eq!((stats.entries, stats.hits, stats.store_errors), (1, 1, 2));
 }
+
+#[cache(root = root())]
+fn renewed(count: u64) -> impl Stream<Item = u64> {
+    static CALLS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    stream::iter((0..count).map(move |n| n + 100 * call))
+}
+
+/// The file is let go of while nobody looks, once another process has compacted it. What is computed then is
+/// stored all the same.
+#[test]
+fn a_stream_is_stored_after_another_compacted() {
+    let all = |stream: CachedStreamOf| block_on(stream.collect::<Vec<_>>());
+    assert_eq!(all(Box::pin(renewed(2))), [0, 1]);
+    let other = MmapCache::open_at(common::apart(renewed::cache().path())).unwrap();
+    for pause in [0, 1500] {
+        other.compact().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause)); // Time enough to let go of it.
+        let fresh = all(Box::pin(renewed::refresh(2)));
+        assert_eq!(all(Box::pin(renewed(2))), fresh, "after {pause} ms");
+    }
+    other.compact().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let missed = all(Box::pin(renewed(3)));
+    assert_eq!(all(Box::pin(renewed(3))), missed);
+    assert_eq!(renewed::stats().store_errors, 0);
+}
+
+type CachedStreamOf = std::pin::Pin<Box<dyn Stream<Item = u64>>>;

@@ -74,6 +74,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     current: Mutex<Option<Arc<Region>>>,
+    /// Of the region that was left last.
+    left: Mutex<Option<Token>>,
     /// What threads have of the current region alone: who leaves it takes them away.
     shares: Shares,
     is_watched: AtomicBool,
@@ -395,6 +397,15 @@ impl Store {
         is_due
     }
 
+    /// When a computation that begins now began, as far as can be told without opening a file: numbers only
+    /// rise when a cache moves to another file, and another cache is told by its id.
+    pub(crate) fn known_token(&self) -> Option<Token> {
+        match self.known() {
+            Some(region) => Some(Store::token(&region)),
+            None => *lock(&self.state().left),
+        }
+    }
+
     /// When a computation that begins now began.
     pub(crate) fn token(region: &Region) -> Token {
         Token { cache_id: region.facts.cache_id, seq: region.seq() }
@@ -411,7 +422,8 @@ impl State {
     /// its disk space go when nobody holds a value in it.
     fn leave_if(&self, is_over: impl FnOnce(&Arc<Region>) -> bool) -> bool {
         let former = lock(&self.current).take_if(|current| is_over(current));
-        if former.is_some() {
+        if let Some(region) = &former {
+            *lock(&self.left) = Some(Store::token(region));
             self.shares.revoke();
             self.flights.forget_claims();
         }
