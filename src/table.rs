@@ -179,11 +179,11 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             if places.is_empty() {
                 return Ok(count);
             }
-            let Some((store, _)) = self.section.parts() else { continue };
             // Only now: the buffer was in the hands of each value's own code, also behind the values before.
             for (_, place) in &places {
                 validate::<V>(&archives[place.clone()])?;
             }
+            let Some((store, _)) = self.section.parts() else { continue };
             let entry = |(identity, place): &(Identity, Range<usize>)| {
                 let archive = &archives[place.clone()];
                 self.section.entry(*identity, archive, Duration::ZERO, true)
