@@ -113,11 +113,11 @@
 //!
 //! Opening maps a file that other processes write. It is safe because it checks: a regular file of this
 //! user's, not writable by others, with one name, in such a directory, where nobody else can put another
-//! one in its place, on a local file system. Anything else is an [`Error`] that says how to go on. Then only processes of this user write the file, and
-//! those that use this library keep its protocol: bytes that a value lies in never change, and the file
-//! never shrinks. A process of the same user that scribbles over the file, or cuts it, is outside the
-//! boundary, as it is for `/proc/self/mem`. So is a device that fails under a mapped page: SIGBUS. Where
-//! that matters, [`OpenOptions::copy_reads`] maps nothing.
+//! one in its place, on a local file system. Anything else is an [`Error`] that says how to go on. Then only
+//! processes of this user write the file, and those that use this library keep its protocol: bytes that a
+//! value lies in never change, and the file never shrinks. A process of the same user that scribbles over the
+//! file, or cuts it, is outside the boundary, as it is for `/proc/self/mem`. So is a device that fails under a
+//! mapped page: SIGBUS. Where that matters, [`OpenOptions::copy_reads`] maps nothing.
 //!
 //! A value is accessed when rkyv's validation has passed its bytes, once in each process, whoever wrote them.
 //! So it is as safe as rkyv's own `access`: types that derive rkyv's traits reach none of the open reports on
