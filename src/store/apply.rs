@@ -66,9 +66,13 @@ impl Journal<'_> {
 
     /// The head that a reserved record has, or will have once it is filled.
     pub(crate) fn reserved_at(&self, offset: u64) -> Result<Option<Head>> {
+        self.reserved_below(self.tail()?, offset)
+    }
+
+    /// As `reserved_at`, of a log that ends at `tail`.
+    pub(super) fn reserved_below(&self, tail: u64, offset: u64) -> Result<Option<Head>> {
         let mut bytes = [0; HEAD_SIZE as usize];
-        let tail = self.tail()?;
-        if offset > tail - HEAD_SIZE || !offset.is_multiple_of(ALIGNMENT) {
+        if offset > tail.saturating_sub(HEAD_SIZE) || !offset.is_multiple_of(ALIGNMENT) {
             return Ok(None);
         }
         self.medium().read(offset, &mut bytes).map_err(self.io("read"))?;

@@ -21,7 +21,6 @@ use crate::scan::{Step, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
 use std::collections::HashSet;
-use std::io;
 use std::sync::Arc;
 
 /// What a walk over a log found.
@@ -354,8 +353,7 @@ impl Rebuilt {
                 }
                 Kind::FILLED => {
                     for filled in journal.offsets_in(offset, &head)? {
-                        let is_there = self.fill(medium, facts.seed, filled, end);
-                        let is_damage = !is_there.map_err(failed())? && offset < synced;
+                        let is_damage = !self.fill(journal, filled, end)? && offset < synced;
                         self.damage = is_damage.then_some(offset).or(self.damage);
                     }
                 }
@@ -413,19 +411,24 @@ impl Rebuilt {
     }
 
     /// A large value counts from where it was filled, unless a newer one of its key does. `false` if it
-    /// should, and is not whole.
-    fn fill(&mut self, medium: &dyn Medium, seed: u64, offset: u64, end: u64) -> io::Result<bool> {
+    /// should, and is not whole. One that was superseded before may have stayed a pad.
+    fn fill(&mut self, journal: &Journal<'_>, offset: u64, end: u64) -> Result<bool> {
+        let (medium, seed) = (journal.ledger.medium, journal.facts.seed);
+        let Some(value) = journal.reserved_below(end, offset)? else { return Ok(false) };
         let head_at = |offset| Head::decode(&medium.head(offset)?, offset, seed);
-        let Some(head) = head_at(offset).filter(|head| head.kind == Kind::VALUE) else {
-            return Ok(false);
-        };
-        let tag = Tag::of(head.identity.hash(seed));
-        let newer = |at| head_at(at).filter(|found| found.identity == head.identity);
+        let tag = Tag::of(value.identity.hash(seed));
+        let newer = |at| head_at(at).filter(|found| found.identity == value.identity);
         let newer = index::find(&self.index, self.index.table(), tag, newer);
-        let is_newest = newer.is_none_or(|newer| newer.seq < head.seq);
-        let is_whole = !is_newest || Window::new(medium, end).is_whole(offset, &head, seed)?;
-        if is_newest && is_whole {
-            self.put(medium, seed, offset, &head);
+        if newer.is_some_and(|newer| newer.seq >= value.seq) {
+            return Ok(true);
+        }
+        let is_revealed = head_at(offset).is_some_and(|head| head.kind == Kind::VALUE);
+        let is_whole = is_revealed
+            && Window::new(medium, end)
+                .is_whole(offset, &value, seed)
+                .map_err(Error::io("read", medium.path()))?;
+        if is_whole {
+            self.put(medium, seed, offset, &value);
         }
         Ok(is_whole)
     }

@@ -5,7 +5,7 @@ use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, Identity, Kind};
 use crate::format::{seal, unseal};
 use crate::store::expiry::View;
-use crate::store::journal::Draft;
+use crate::store::journal::{Draft, LARGE};
 use crate::store::open::Location;
 use crate::store::write::Terms;
 use crate::store::{Store, trust};
@@ -330,4 +330,24 @@ fn one_recovery_is_enough() {
     set_word(&mut cut, word::LAST, tail);
     let two = boot(&dir, &cut);
     assert!(trust::is_trusted(&two.region().unwrap()).unwrap());
+}
+
+#[test]
+fn a_large_value_superseded_before_it_was_filled_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 2, b"other");
+    let large = super::records::reserve(&store, 1, &vec![7; LARGE + 1]);
+    put(&store, 1, b"small");
+    store.lock().unwrap().fulfil(large).unwrap();
+    store.sync().unwrap();
+    put(&store, 3, b"x");
+    let mut cut = image(&store);
+    // Neither what was written of the index reached the disk, nor where the checkpoint is.
+    let index = store.region().unwrap().journal().ledger.table(word::INDEX);
+    cut[index.offset() as usize..index.end() as usize].fill(0);
+    set_word(&mut cut, word::CHECKPOINT, 0);
+    let two = boot(&dir, &cut);
+    assert_eq!(get(&two, 1).as_deref(), Some(&b"small"[..]));
+    assert_eq!(get(&two, 2).as_deref(), Some(&b"other"[..]));
 }
