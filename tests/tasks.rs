@@ -324,6 +324,13 @@ fn a_call_dropped_while_it_waits_leaves_no_claim() {
         runs.fetch_add(1, Ordering::Relaxed);
         vec![0_u8; 100_000]
     });
+    // The first call waits for the claims to be opened. (Of another key: if it comes to store, it does so though
+    // it is dropped.)
+    let held = locked(&cache);
+    assert!(poll(&mut Box::pin(large.call(&0))).is_pending());
+    drop(held);
+    assert_eq!(block_on(large.call(&0)).len(), 100_000);
+    runs.store(0, Ordering::Relaxed);
     let held = locked(&cache);
     for round in 1..9 {
         let mut call = Box::pin(large.call(&1));

@@ -8,7 +8,7 @@ use super::{Store, Token};
 use crate::format::header::{state, word};
 use crate::format::record::Identity;
 use crate::sys::claims::Claims;
-use crate::sys::task::sleep;
+use crate::sys::task::{offload, sleep};
 use crate::sys::threads::{self, ThreadId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +59,8 @@ pub(crate) struct Approach<'a> {
     lead: Option<Lead<'a>>,
     /// Held from when another's flight was found stuck until it was looked again.
     rescue: Option<Rescue>,
+    /// The sidecar has just been opened: if it is not there even so, there can be none.
+    has_opened: bool,
     pause: Duration,
     /// What the function is known to have taken, in nanoseconds.
     longest: &'a AtomicU64,
@@ -74,6 +76,8 @@ pub(crate) enum Step<'a> {
     Wait(Arc<Flight>, Duration),
     /// Wait so long, and go on.
     Pause(Duration),
+    /// Open the sidecar of the claims, and go on.
+    Open,
 }
 
 impl<'a> Approach<'a> {
@@ -89,7 +93,8 @@ impl<'a> Approach<'a> {
         let has_use = !timeout.is_zero() && !store.location.is_read_only;
         let deadline = has_use.then(|| Deadline::after(timeout));
         let (key, lead, rescue) = (identity.hash(0), None, None);
-        Approach { store, key, deadline, lead, rescue, pause: PAUSE_MIN, longest }
+        let (has_opened, pause) = (false, PAUSE_MIN);
+        Approach { store, key, deadline, lead, rescue, has_opened, pause, longest }
     }
 
     /// What to do after a look that missed, up to the next one or to the computation. `token` is of
@@ -98,6 +103,7 @@ impl<'a> Approach<'a> {
         loop {
             match self.step(region, token, threads::own()) {
                 Step::Pause(pause) => std::thread::sleep(pause),
+                Step::Open => self.store.flights().open_claims(&self.store.location.path),
                 Step::Wait(flight, timeout) => match flight.wait(timeout, || self.longest()) {
                     Landing::Free => return Step::Compute(None),
                     Landing::Look => return Step::Look,
@@ -116,6 +122,11 @@ impl<'a> Approach<'a> {
         loop {
             match self.step(region, token, None) {
                 Step::Pause(pause) => sleep(pause).await,
+                Step::Open => {
+                    let (state, path) = (Arc::clone(self.store.state()), &self.store.location.path);
+                    let path = path.clone();
+                    offload(move || state.flights.open_claims(&path)).await;
+                }
                 Step::Wait(flight, timeout) => match flight.wait_async(timeout).await {
                     true => return Step::Compute(None),
                     false => return Step::Look,
@@ -159,10 +170,14 @@ impl<'a> Approach<'a> {
         if lead.claim.is_some() {
             return Step::Compute(Some(lead));
         }
-        let path = &self.store.location.path;
-        let Some(claims) = self.store.flights().claims(path) else {
-            return Step::Compute(Some(lead));
+        let Some(claims) = self.store.flights().claims() else {
+            if std::mem::replace(&mut self.has_opened, true) {
+                return Step::Compute(Some(lead));
+            }
+            self.lead = Some(lead);
+            return Step::Open;
         };
+        self.has_opened = false;
         match claims.try_claim(lead.key) {
             Ok(true) => {
                 lead.claim = Some(claims);

@@ -196,19 +196,21 @@ impl Seat<'_> {
 }
 
 impl Flights {
-    /// The claims that other processes see. `None` if there can be no sidecar: then they do not wait
-    /// for each other.
-    pub(crate) fn claims(&self, path: &Path) -> Option<Arc<Claims>> {
+    /// The claims that other processes see; `None` if the sidecar is not open, or was removed since.
+    pub(crate) fn claims(&self) -> Option<Arc<Claims>> {
         let known = lock(&self.claims).clone();
-        if let Some(claims) = known.filter(|claims| !claims.is_removed()) {
-            claims.keep_young();
-            return Some(claims);
-        }
+        let claims = known.filter(|claims| !claims.is_removed())?;
+        claims.keep_young();
+        Some(claims)
+    }
+
+    /// Opens the sidecar, and makes it where there is none. If there can be none, processes do not wait for each
+    /// other.
+    pub(crate) fn open_claims(&self, path: &Path) {
         // Without the lock: two threads that open it at once claim in the same file all the same.
         let opened = Claims::open(path).ok().map(Arc::new);
-        let former = std::mem::replace(&mut *lock(&self.claims), opened.clone());
+        let former = std::mem::replace(&mut *lock(&self.claims), opened);
         drop(former);
-        opened
     }
 
     /// Lets the sidecar be opened anew: it may have been removed together with the cache.
