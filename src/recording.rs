@@ -246,7 +246,7 @@ impl<V: CacheValue> Recording<V> {
         let (identity, terms, cost) = (self.identity, self.terms, self.cost);
         let section = Arc::clone(&self.section);
         let stored = match self.seal() {
-            Ok(all) => section.put_async(identity, all, cost, terms, false).await,
+            Ok(all) => section.put_async(identity, all, cost, terms, false, |found| found).await,
             Err(error) => Err(error),
         };
         stored.inspect_err(|error| section.handle.note(error)).ok();

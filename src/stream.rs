@@ -6,8 +6,9 @@ use crate::error::Result;
 use crate::format::record::Identity;
 use crate::recording::{Kind, Recording, left, pass, replay};
 use crate::section::Section;
+use crate::store::effort::Effort;
 use crate::store::write::Terms;
-use crate::store::{Elsewhere, Found, Store, Token};
+use crate::store::{Found, Store, Token, Unmet};
 use crate::value::Items;
 use crate::warrant::Sequence;
 use std::fmt;
@@ -19,8 +20,9 @@ use std::task::{Context, Poll, ready};
 type Looked<V> = Result<Items<V>, Result<Option<Terms>>>;
 
 impl<V: CacheValue> Section<Sequence<V>> {
-    /// As [`items`](Section::items), in the file that is open.
-    fn items_here(&self, identity: &Identity) -> Result<Looked<V>, Elsewhere> {
+    /// As [`items`](Section::items), in the file that is open. However long what is there is, it is checked here
+    /// and now: whether the function is to be called depends on it, whose argument is here now and no longer.
+    fn items_here(&self, identity: &Identity) -> Result<Looked<V>, Unmet> {
         if let Some((hit, warrant)) = self.find_seen(identity) {
             return Ok(Ok(Items::of(hit, warrant)));
         }
@@ -29,7 +31,7 @@ impl<V: CacheValue> Section<Sequence<V>> {
             self.count_miss();
             return Ok(Err(Ok(None)));
         };
-        match store.find_here(identity, self.view()) {
+        match store.find_here(identity, self.view(), Effort::Full) {
             Ok(found) => Ok(self.admit_items(found?, warrant)),
             Err(error) => Ok(Err(Err(error))),
         }
@@ -39,12 +41,14 @@ impl<V: CacheValue> Section<Sequence<V>> {
     /// `token`. Where nobody knows when it began, since no file was open, it is not stored.
     async fn items_there(
         &self,
-        elsewhere: Elsewhere,
+        unmet: Unmet,
         identity: &Identity,
         token: Option<Token>,
     ) -> Looked<V> {
         let Some((store, warrant)) = self.shared_parts() else { return Err(Ok(None)) };
-        let found = store.find_there_async(elsewhere, identity, self.view()).await.map_err(Err)?;
+        let examine = move |found| Items::examine(found, warrant);
+        let found = store.find_there_async(unmet, identity, self.view(), examine).await;
+        let found = found.map_err(Err)?;
         match token {
             Some(token) => self.admit_items(Found { token, ..found }, warrant),
             None => self.admit_items(found, warrant).map_err(|_| Ok(None)),
@@ -83,17 +87,20 @@ impl<S, K: Kind> Source<S, K> {
         identity: Identity,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        let elsewhere = match section.items_here(&identity) {
+        let unmet = match section.items_here(&identity) {
             Ok(Ok(items)) => return Source::Replay(items),
             Ok(Err(terms)) => return Source::record(section, identity, terms, compute),
-            Err(elsewhere) => elsewhere,
+            Err(unmet) => unmet,
         };
         // The function is called now, since its argument is here now and no longer.
         let known = || section.parts().and_then(|(store, _)| store.known_token());
-        let token = elsewhere.0.as_ref().map(|region| Store::token(region)).or_else(known);
+        let token = match &unmet {
+            Unmet::Elsewhere(Some(region)) => Some(Store::token(region)),
+            Unmet::Elsewhere(None) | Unmet::Long => known(),
+        };
         let section = Arc::clone(section);
         let look = async move {
-            let items = section.items_there(elsewhere, &identity, token).await;
+            let items = section.items_there(unmet, &identity, token).await;
             items.map_err(|terms| Recording::on(terms, &section, identity))
         };
         Source::Looking(Box::pin(look), Some(Box::pin(compute())))

@@ -1,6 +1,7 @@
 //! The way of a [`Section`]'s call in async code: what [`Section::obtain`] is to threads. No poll waits: for
 //! leaders, for a lock that others hold and for a file to be opened waits the task, and what is large is
-//! checked and copied by another thread. The user's code runs in the task's own polls.
+//! checked and copied by another thread. The user's code runs in the task's own polls, but for the checks of
+//! what is large.
 
 use crate::archive::{CacheValue, encode_owned};
 use crate::error::Result;
@@ -8,22 +9,18 @@ use crate::format::record::{Cost, Identity};
 use crate::outcome::{Outcome, Wanted};
 use crate::section::{Look, Section};
 use crate::store::approach::Step;
+use crate::store::effort::{BRIEF, Effort};
 use crate::store::flight::{Led, led};
-use crate::store::journal::LARGE;
 use crate::store::write::{Progress, Terms};
 use crate::store::{Found, Store};
 use crate::sys::task::offload;
+use crate::value::Cached;
 use crate::warrant::Warrant;
 use rkyv::util::AlignedVec;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Payloads up to this are stored by the task itself; copying more would keep its thread too long.
-const BRIEF: usize = 64 << 10;
-// One who tries again and again must not reserve space each time, and leave it.
-const _: () = assert!(BRIEF <= LARGE);
 
 impl<V> Section<V> {
     /// As [`retry`](Section::retry), on another thread than the task's.
@@ -45,7 +42,7 @@ impl<V> Section<V> {
     }
 
     /// As [`put`](Section::put), without blocking the thread. A payload that is valid has been vetted and
-    /// checked.
+    /// checked. What was there, or was stored, `examine` sees on the thread that finds it.
     pub(crate) async fn put_async(
         self: &Arc<Self>,
         identity: Identity,
@@ -53,18 +50,21 @@ impl<V> Section<V> {
         cost: Duration,
         terms: Terms,
         is_valid: bool,
+        examine: impl Fn(Found) -> Found + Send + 'static,
     ) -> Result<Option<Found>>
     where
         V: 'static,
     {
         let Some((store, _)) = self.shared_parts() else { return Ok(None) };
         let is_brief = payload.as_ref().len() <= BRIEF;
+        let effort = if is_brief { Effort::Brief } else { Effort::Full };
         let section = Arc::clone(self);
-        let attempt = move |store: &Store, progress: &mut Progress| {
+        let attempt = move |store: &Store, effort, progress: &mut Progress| {
             let entry = section.entry(identity, payload.as_ref(), cost, is_valid);
-            store.try_put(&entry, &section.scope_record(), terms, progress)
+            let put = store.try_put(&entry, &section.scope_record(), terms, effort, progress)?;
+            Ok(put.map(|found| found.map(&examine)))
         };
-        store.put_async(is_brief, attempt).await
+        store.put_async(effort, attempt).await
     }
 }
 
@@ -135,7 +135,8 @@ impl<V: CacheValue> Section<V> {
         identity: &Identity,
         warrant: Warrant<V>,
     ) -> Result<Look<V>> {
-        Ok(self.judge(store.find_async(identity, self.view()).await?, warrant))
+        let examine = move |found| Cached::examine(found, warrant);
+        Ok(self.judge(store.find_async(identity, self.view(), examine).await?, warrant))
     }
 
     /// Stores an archived value without blocking the thread. What is large is checked, and copied, by another.
@@ -149,6 +150,7 @@ impl<V: CacheValue> Section<V> {
         is_led: bool,
     ) -> Result<Option<Found>> {
         let (archive, terms) = (archive?, terms?);
+        let Some(warrant) = self.warrant() else { return Ok(None) };
         let (section, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
         // Checking calls the type's own code.
         let vet = move || {
@@ -156,7 +158,11 @@ impl<V: CacheValue> Section<V> {
             Ok((archive, is_valid))
         };
         let (archive, is_valid) = if is_brief { vet()? } else { offload(vet).await? };
-        self.put_async(identity, archive, cost, terms, is_valid).await
+        let examine = move |found| match wanted {
+            Wanted::Archived => led(is_led, || Cached::examine(found, warrant)),
+            Wanted::Value => found,
+        };
+        self.put_async(identity, archive, cost, terms, is_valid, examine).await
     }
 }
 

@@ -9,6 +9,8 @@
 //! `Archive` and `Serialize` are safe traits, so that safe code can archive a slice that is longer than
 //! what it has written.
 //!
+//! A check ahead of who admits what was found ([`Found::is_valid`]) is of the same bytes, under the same scope.
+//!
 //! What was checked before it was stored is valid in the file too: its bytes are the same, at an address
 //! that is aligned as well, and an archive refers to its parts by their distance.
 //!
@@ -30,8 +32,8 @@ mod tests;
 use crate::archive::{CacheValue, append, check, encode_owned, may_be_too_deep, validate};
 use crate::error::{Error, Result};
 use crate::sequence::{CHUNK_SIZE, CHUNK_VALUES, COUNT_SIZE, Parts, count_of, is_plain, root_at};
-use crate::store::region::Sight;
 use crate::store::share::Share;
+use crate::store::sight::Sight;
 use crate::store::{Found, Hit};
 use crate::sys::map::Record;
 use crate::warrant::{Sequence, Warrant};
@@ -97,6 +99,11 @@ impl<V: CacheValue> Cached<V> {
         Cached::holding(hit.share, hit.record)
     }
 
+    /// What a look-up found under a scope that is `V`'s, checked ahead of whoever admits it.
+    pub(crate) fn examine(found: Found, _warrant: Warrant<V>) -> Found {
+        examine(found, |bytes| check::<V>(bytes).is_ok())
+    }
+
     /// What a look-up found under a scope that is `V`'s, if it is one.
     pub(crate) fn admit(found: Found, _warrant: Warrant<V>) -> Option<Cached<V>> {
         let (share, record) = admit(found, |bytes| check::<V>(bytes).is_ok())?;
@@ -136,9 +143,23 @@ fn bring_back<V: CacheValue>(archived: &V::Archived) -> Result<V> {
         .map_err(|source| Error::Convert { source })
 }
 
-/// The bytes that a look-up found, which are checked unless this process has seen them. Counts the hit.
+/// What a look-up found, with what a check of its bytes comes to, unless this process has seen them.
+fn examine(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Found {
+    let is_valid = match &found.sight {
+        Sight::Mapped { record, is_fresh: true } => {
+            found.region.map().map(|map| is_valid(map.payload(record)))
+        }
+        Sight::Copied(_, bytes) => Some(is_valid(bytes)),
+        _ => None,
+    };
+    Found { is_valid, ..found }
+}
+
+/// The bytes that a look-up found, which are checked unless they were, or this process has seen them. Counts
+/// the hit.
 fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, Record)> {
-    let Found { region, share, sight, saved, .. } = found;
+    let Found { region, share, sight, saved, is_valid: verdict, .. } = found;
+    let is_valid = |bytes: &[u8]| verdict.unwrap_or_else(|| is_valid(bytes));
     let admitted = match sight {
         Sight::Mapped { record, is_fresh } => {
             if is_fresh {
@@ -150,7 +171,7 @@ fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, 
         Sight::Copied(_, bytes) if is_valid(&bytes) => {
             (Arc::new(Share::Copy(Box::new(bytes))), Record::NONE)
         }
-        Sight::Copied(..) | Sight::Absent | Sight::Moved => return None,
+        Sight::Copied(..) | Sight::Absent | Sight::Moved | Sight::Long => return None,
     };
     saved.inspect(|nanos| share.count_hit(*nanos));
     Some(admitted)
@@ -296,6 +317,11 @@ impl<V: CacheValue> Items<V> {
     /// What was found in place under a scope that belongs to sequences of `V`.
     pub(crate) fn of(hit: Hit, _warrant: Warrant<Sequence<V>>) -> Items<V> {
         Items::holding(hit.share, hit.record)
+    }
+
+    /// What a look-up found under a scope that belongs to sequences of `V`, checked ahead of whoever admits it.
+    pub(crate) fn examine(found: Found, _warrant: Warrant<Sequence<V>>) -> Found {
+        examine(found, is_sequence::<V>)
     }
 
     /// What a look-up found under a scope that belongs to sequences of `V`, if it is one.

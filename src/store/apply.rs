@@ -12,10 +12,23 @@ use crate::index::{self, Seat, grow};
 use crate::scan::{Step, Walk, Window};
 
 impl Journal<'_> {
+    /// Whether no holder of the lock who was killed left anything to erase or to redo.
+    pub(crate) fn is_finished(&self) -> Result<bool> {
+        Ok(!self.may_have_debris()? && !self.is_behind()?)
+    }
+
+    fn may_have_debris(&self) -> Result<bool> {
+        Ok(self.ledger.get(word::PUBLISHED)? != self.seq()?)
+    }
+
+    /// Whether something is published that may not be in the index.
+    fn is_behind(&self) -> Result<bool> {
+        Ok(self.ledger.get(word::APPLIED)? < self.tail()?)
+    }
+
     /// Erases what a holder of the lock who was killed has not published, on the device too.
     pub(crate) fn erase_debris(&self) -> Result<()> {
-        let seq = self.seq()?;
-        if self.ledger.get(word::PUBLISHED)? == seq {
+        if !self.may_have_debris()? {
             return Ok(());
         }
         let size = self.medium().size().map_err(self.io("look at"))?;
@@ -23,16 +36,16 @@ impl Journal<'_> {
         // Whatever is there by now: zeros that another one wrote who died before they were synced are none.
         self.medium().zero(self.tail()?, end).map_err(self.io("clear"))?;
         self.medium().sync().map_err(self.io("sync"))?;
-        self.ledger.set(word::PUBLISHED, seq)
+        self.ledger.set(word::PUBLISHED, self.seq()?)
     }
 
     /// Finishes what a holder of the lock who was killed has published. After a power cut, no table is
     /// believed to be empty.
     pub(crate) fn redo(&self, after_power_cut: bool) -> Result<()> {
-        let (applied, tail) = (self.ledger.get(word::APPLIED)?, self.tail()?);
-        if applied >= tail {
+        if !self.is_behind()? {
             return Ok(());
         }
+        let (applied, tail) = (self.ledger.get(word::APPLIED)?, self.tail()?);
         let mut walk = Walk::new(self.medium(), self.facts.seed, applied, tail);
         while let Some(step) = walk.next().map_err(self.io("read"))? {
             let Step::Record(offset, head) = step else { continue };

@@ -7,7 +7,9 @@
 pub(crate) mod expiry;
 pub(crate) mod journal;
 pub(crate) mod apply;
+pub(crate) mod effort;
 pub(crate) mod region;
+pub(crate) mod sight;
 pub(crate) mod share;
 pub(crate) mod gate;
 pub(crate) mod create;
@@ -38,12 +40,14 @@ use crate::sys::directory::make_root;
 use crate::sys::fork::PerProcess;
 use crate::sys::map::Record;
 use crate::sys::place::{self, Care};
+use effort::Effort;
 use expiry::View;
 use flight::Flights;
 use gate::{Deadline, Gate};
 use open::{Location, Place, TRIES};
-use region::{Region, Sight};
+use region::Region;
 use share::{Key, Seat, Share, Shares, Totals, lock, own_share, release_share, share_of};
+use sight::Sight;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -107,13 +111,19 @@ pub(crate) struct Found {
     /// The nanoseconds that a hit saves, for that thread to count. `None` if it is no look-up's, but what
     /// was there or was stored when a result was to be.
     pub(crate) saved: Option<u64>,
+    /// What checking it as a type has come to, if that was done ahead of whoever admits it.
+    pub(crate) is_valid: Option<bool>,
     /// When the look began.
     pub(crate) token: Token,
 }
 
-/// What one who waits for nothing cannot have at once: another file must be opened first, in place of this
-/// one, if one is open.
-pub(crate) struct Elsewhere(pub(crate) Option<Arc<Region>>);
+/// Why one who waits for nothing has nothing yet.
+pub(crate) enum Unmet {
+    /// It is elsewhere: another file must be opened first, in place of this one, if one is open.
+    Elsewhere(Option<Arc<Region>>),
+    /// It takes longer than a task's thread may be kept.
+    Long,
+}
 
 impl Found {
     /// Whether it is nothing.
@@ -259,7 +269,7 @@ impl Store {
     }
 
     /// Opens the file that is elsewhere, once; [`Error::Locked`] if that would have to wait for a lock.
-    pub(crate) fn try_follow(&self, Elsewhere(old): Elsewhere) -> Result<()> {
+    pub(crate) fn try_follow(&self, old: Option<Arc<Region>>) -> Result<()> {
         let at_once = Deadline::after(Duration::ZERO);
         match old {
             Some(old) => self.follow_until(old, &at_once),
@@ -294,7 +304,7 @@ impl Store {
     #[cold]
     pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
         for _ in 0..TRIES {
-            match self.find_in(self.grown(self.region()?), identity, view)? {
+            match self.find_in(self.grown(self.region()?), identity, view, Effort::Full)? {
                 Ok(found) => return Ok(found),
                 Err(old) => self.follow(old)?,
             }
@@ -307,10 +317,15 @@ impl Store {
         &self,
         identity: &Identity,
         view: View,
-    ) -> Result<Result<Found, Elsewhere>> {
-        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+        effort: Effort,
+    ) -> Result<Result<Found, Unmet>> {
+        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
         let region = self.grown(region);
-        Ok(self.find_in(region, identity, view)?.map_err(|old| Elsewhere(Some(old))))
+        Ok(match self.find_in(region, identity, view, effort)? {
+            Ok(Found { sight: Sight::Long, .. }) => Err(Unmet::Long),
+            Ok(found) => Ok(found),
+            Err(old) => Err(Unmet::Elsewhere(Some(old))),
+        })
     }
 
     /// What `identity` has in a file; the file again, if the cache is not in it any more.
@@ -320,14 +335,15 @@ impl Store {
         region: Arc<Region>,
         identity: &Identity,
         view: View,
+        effort: Effort,
     ) -> Result<Result<Found, Arc<Region>>> {
         // Before the look: what is stored during it is stored since.
         let token = Store::token(&region);
-        let sight = region.find(identity, view);
+        let sight = region.find(identity, view, effort);
         let has_moved = match &sight {
             Sight::Moved => true,
             Sight::Absent => !self.is_current(&region)?,
-            Sight::Mapped { .. } | Sight::Copied(..) => false,
+            Sight::Mapped { .. } | Sight::Copied(..) | Sight::Long => false,
         };
         if has_moved {
             return Ok(Err(region));
@@ -335,11 +351,11 @@ impl Store {
         let saved = match &sight {
             Sight::Mapped { record, .. } => region.map().map(|map| *map.head(record)),
             Sight::Copied(head, _) => Some(**head),
-            Sight::Absent | Sight::Moved => None,
+            Sight::Absent | Sight::Moved | Sight::Long => None,
         };
         let saved = saved.map(|head| record::cost(&head).nanos());
         let share = self.share_of(&region);
-        Ok(Ok(Found { region, share, sight, saved, token }))
+        Ok(Ok(Found { region, share, sight, saved, is_valid: None, token }))
     }
 
     /// As [`find_seen`](Store::find_seen), for each of a few identities, in their order. What is not given
@@ -362,7 +378,7 @@ impl Store {
     }
 
     /// This thread's share of a region.
-    fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
+    pub(crate) fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
         let state = self.state();
         let enter = |share| {
             let current = lock(&state.current);

@@ -1,4 +1,4 @@
-//! One file of a cache, opened and verified, and the look-up in it. Any number of threads look up
+//! One file of a cache, opened and verified, and the search in it. Any number of threads look up
 //! without a lock, in this order: state, index, slot, record. The mapping lives as long as anyone
 //! holds the region, whatever became of the file's name.
 
@@ -6,17 +6,14 @@ use super::expiry::View;
 use super::journal::Journal;
 use crate::error::{Error, Result};
 use crate::format::header::{Facts, state, word};
-use crate::format::record::{self, Cost, HEAD_SIZE, Head, HeadBytes, Identity};
+use crate::format::record::{self, Cost, Identity};
 use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{FILE_LIMIT, WORD_MASK};
 use crate::index::{self, FrozenTable};
-use crate::scan::{WINDOW_SIZE, Window};
 use crate::sys::file::{CacheFile, Medium, PAGE_MAX};
-use crate::sys::heap;
 use crate::sys::map::{Map, MappedFile, Record};
 use crate::sys::place::{self, Care};
 use crate::sys::{Words, clock};
-use rkyv::util::AlignedVec;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,9 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const ROOM_MIN: u64 = 1 << 20;
 /// How long no larger map is asked for after one was refused, in milliseconds.
 const REFUSAL_PAUSE: u64 = 100;
-
-/// The largest payload that is read by copy. A larger one is a miss, and is not stored by who reads so.
-pub(crate) const RECORD_COPY_MAX: u64 = 1 << 30;
 
 /// For how many look-ups the machine fetches memory at a time. With half as many, each took a sixth longer.
 pub(crate) const PREFETCH_MAX: usize = 32;
@@ -58,18 +52,6 @@ pub(crate) struct Private {
     pub(crate) index: FrozenTable,
     /// Where the records end.
     pub(crate) end: u64,
-}
-
-/// What a look-up found.
-pub(crate) enum Sight {
-    /// A value, in place. If it is fresh, this process has yet to check it as a type.
-    Mapped { record: Record, is_fresh: bool },
-    /// A value, copied.
-    Copied(Box<HeadBytes>, AlignedVec),
-    /// Nothing that counts.
-    Absent,
-    /// The cache is not in this file any more.
-    Moved,
 }
 
 impl Region {
@@ -216,121 +198,8 @@ impl Region {
         }
     }
 
-    /// What `identity` has, as `view` judges it.
-    #[cold]
-    pub(crate) fn find(&self, identity: &Identity, view: View) -> Sight {
-        match &self.backing {
-            Backing::Mapped(MappedFile { map }) => match self.find_mapped(map, identity, view) {
-                // It may be there all the same, behind the map.
-                Sight::Absent if map.load(word::TAIL) & WORD_MASK > map.len() => {
-                    self.find_copied(map.file(), identity, view)
-                }
-                sight => sight,
-            },
-            Backing::Copied(file) => self.find_copied(file, identity, view),
-        }
-    }
-
-    fn find_mapped(&self, map: &Map, identity: &Identity, view: View) -> Sight {
-        let examine = |offset| {
-            let (record, is_fresh) = match map.seen(offset) {
-                Some(record) => (record, false),
-                None => (self.admit(map, offset)?, true),
-            };
-            record::belongs_to(map.head(&record), identity).then_some((record, is_fresh))
-        };
-        let (record, is_fresh) = match self.search(map, identity, examine) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Sight::Absent,
-            Err(Moved) => return Sight::Moved,
-        };
-        let head = map.head(&record);
-        if !record::is_value(head) || view.is_expired(head) {
-            return Sight::Absent;
-        }
-        if is_fresh && !self.is_whole(head, record.offset(), map.payload(&record)) {
-            return Sight::Absent;
-        }
-        Sight::Mapped { record, is_fresh }
-    }
-
-    /// The value at `offset`, to which a search led whoever had the lock. All of it is checked, here and now,
-    /// unless this process has done so before.
-    pub(crate) fn value_at(&self, offset: u64) -> Sight {
-        let seen = |map: &Map| map.seen(offset).map(|record| (record, false));
-        let met = |map| self.admit(map, offset).map(|record| (record, true));
-        if let Some(map) = self.map()
-            && let Some((record, is_fresh)) = seen(map).or_else(|| met(map))
-        {
-            let head = map.head(&record);
-            let is_whole = || self.is_whole(head, offset, map.payload(&record));
-            return match record::is_value(head) && (!is_fresh || is_whole()) {
-                true => Sight::Mapped { record, is_fresh },
-                false => Sight::Absent,
-            };
-        }
-        // By copy, as all is read or what lies behind the map.
-        let file = self.file();
-        let copy = |head| Some((head, self.copy(file, offset, &head)?));
-        match Medium::head(file, offset).filter(record::is_value).and_then(copy) {
-            Some((head, payload)) => Sight::Copied(Box::new(head), payload),
-            None => Sight::Absent,
-        }
-    }
-
-    /// A record that this process meets for the first time, if its head verifies.
-    fn admit(&self, map: &Map, offset: u64) -> Option<Record> {
-        let record = map.record(offset)?;
-        Head::decode(map.head(&record), offset, self.facts.seed).map(|_| record)
-    }
-
-    fn is_whole(&self, head: &HeadBytes, offset: u64, payload: &[u8]) -> bool {
-        let head = Head::decode(head, offset, self.facts.seed);
-        head.is_some_and(|head| head.check_of(payload, self.facts.seed) == head.payload_check)
-    }
-
-    fn find_copied(&self, file: &CacheFile, identity: &Identity, view: View) -> Sight {
-        let examine = |offset| {
-            let bytes = Medium::head(file, offset)?;
-            Head::decode(&bytes, offset, self.facts.seed)?;
-            record::belongs_to(&bytes, identity).then_some((offset, bytes))
-        };
-        match self.search(file, identity, examine) {
-            Ok(Some((offset, head))) if record::is_value(&head) => {
-                match self.copy(file, offset, &head).filter(|_| !view.is_expired(&head)) {
-                    Some(payload) => Sight::Copied(Box::new(head), payload),
-                    None => Sight::Absent,
-                }
-            }
-            Ok(_) => Sight::Absent,
-            Err(Moved) => Sight::Moved,
-        }
-    }
-
-    /// A copy of a payload that lies below tail and end of file and has its checksum. A stranger may have
-    /// made a sparse file of any size, and may change it meanwhile: so memory is taken for what has its
-    /// checksum alone, and what was read is checked once more.
-    fn copy(&self, file: &CacheFile, offset: u64, head: &HeadBytes) -> Option<AlignedVec> {
-        let len = record::len(head);
-        let end = (offset + HEAD_SIZE).checked_add(len)?;
-        let tail = file.load(word::TAIL) & WORD_MASK;
-        let limit = self.private.as_ref().map_or(tail, |private| private.end);
-        let limit = limit.min(file.size().ok()?);
-        if end > limit || len > RECORD_COPY_MAX {
-            return None;
-        }
-        if len > WINDOW_SIZE {
-            let head = Head::decode(head, offset, self.facts.seed)?;
-            let is_whole = Window::new(file, end).is_whole(offset, &head, self.facts.seed);
-            is_whole.ok()?.then_some(())?;
-        }
-        let mut payload = heap::zeros(usize::try_from(len).ok()?)?;
-        file.read(offset + HEAD_SIZE, &mut payload).ok()?;
-        self.is_whole(head, offset, &payload).then_some(payload)
-    }
-
     /// The search through the index as it is now. A miss looks whether the index moved meanwhile.
-    fn search<W: Words, T>(
+    pub(super) fn search<W: Words, T>(
         &self,
         words: &W,
         identity: &Identity,

@@ -1,13 +1,15 @@
 //! Finding and storing for tasks: no poll waits for a lock, nor for a file that must be opened first. A task
-//! tries what takes no wait, on its own thread where it is brief; opening, and copying large payloads, are a
-//! thread of the pool's; and waits for a lock are the task's, which tries again after a while.
+//! tries what takes no wait, on its own thread where it is brief. Opening, copying and checking large payloads,
+//! and finishing what a killed process left, are jobs of the pool's; and waits for a lock are the task's, which
+//! tries again after a while.
 
+use super::effort::Effort;
 use super::expiry::View;
 use super::gate::Deadline;
 use super::open::TRIES;
 use super::region::Region;
 use super::write::Progress;
-use super::{Elsewhere, Found, Store};
+use super::{Found, Store, Unmet};
 use crate::error::{Error, Result};
 use crate::format::record::Identity;
 use crate::sys::task::{offload, sleep};
@@ -46,74 +48,96 @@ impl Store {
         for _ in 0..TRIES {
             match self.known() {
                 Some(region) => return Ok(region),
-                None => self.follow_async(Elsewhere(None), &mut patience).await?,
+                None => self.follow_async(None, &mut patience).await?,
             }
         }
         Err(self.unstable())
     }
 
-    /// As [`find`](Store::find), without blocking the thread.
-    pub(crate) async fn find_async(
+    /// As [`find`](Store::find), without blocking the thread. A value that is too long for the task's thread is
+    /// looked at by another, which has `examine` look at it too.
+    pub(crate) async fn find_async<X>(
         self: &Arc<Self>,
         identity: &Identity,
         view: View,
-    ) -> Result<Found> {
-        match self.find_here(identity, view)? {
+        examine: X,
+    ) -> Result<Found>
+    where
+        X: Fn(Found) -> Found + Copy + Send + 'static,
+    {
+        match self.find_here(identity, view, Effort::Brief)? {
             Ok(found) => Ok(found),
-            Err(elsewhere) => self.find_there_async(elsewhere, identity, view).await,
+            Err(unmet) => self.find_there_async(unmet, identity, view, examine).await,
         }
     }
 
-    /// As [`find`](Store::find), without blocking the thread, by one who knows that another file must be
-    /// opened.
-    pub(crate) async fn find_there_async(
+    /// As [`find_async`](Store::find_async), by one who has looked here.
+    pub(crate) async fn find_there_async<X>(
         self: &Arc<Self>,
-        mut elsewhere: Elsewhere,
+        mut unmet: Unmet,
         identity: &Identity,
         view: View,
-    ) -> Result<Found> {
+        examine: X,
+    ) -> Result<Found>
+    where
+        X: Fn(Found) -> Found + Copy + Send + 'static,
+    {
         let mut patience = Patience::of(self);
         for _ in 0..TRIES {
-            self.follow_async(elsewhere, &mut patience).await?;
-            elsewhere = match self.find_here(identity, view)? {
+            let looked = match unmet {
+                Unmet::Elsewhere(old) => {
+                    self.follow_async(old, &mut patience).await?;
+                    self.find_here(identity, view, Effort::Brief)?
+                }
+                Unmet::Long => {
+                    let (store, identity) = (Arc::clone(self), *identity);
+                    let look = move || store.find_here(&identity, view, Effort::Full);
+                    let found = offload(move || look().map(|found| found.map(examine))).await?;
+                    // A hit is counted by the thread whose call it is.
+                    found.map(|found| Found { share: self.share_of(&found.region), ..found })
+                }
+            };
+            unmet = match looked {
                 Ok(found) => return Ok(found),
-                Err(elsewhere) => elsewhere,
+                Err(unmet) => unmet,
             };
         }
         Err(self.unstable())
     }
 
-    /// Puts by `attempt`, a [`try_put`](Store::try_put), as often as it takes: on this thread if that is
-    /// brief, else on another. Waits for the lock as long as the cache's options say.
+    /// Puts by `attempt`, a [`try_put`](Store::try_put), as often as it takes: on this thread for as long as that
+    /// is brief, else on another. Waits for the lock as long as the cache's options say.
     pub(crate) async fn put_async<A>(
         self: &Arc<Self>,
-        is_brief: bool,
-        attempt: A,
+        mut effort: Effort,
+        mut attempt: A,
     ) -> Result<Option<Found>>
     where
-        A: Fn(&Store, &mut Progress) -> Result<Result<Option<Found>, Elsewhere>> + Send + 'static,
+        A: Fn(&Store, Effort, &mut Progress) -> Result<Result<Option<Found>, Unmet>>
+            + Send
+            + 'static,
     {
-        let mut patience = Patience::of(self);
-        let (mut attempt, mut progress, mut moves) = (attempt, Progress::default(), 0);
+        let (mut patience, mut progress, mut moves) = (Patience::of(self), Progress::default(), 0);
         loop {
-            let attempted = if is_brief {
-                attempt(self, &mut progress)
-            } else {
-                let store = Arc::clone(self);
-                let work = move || {
-                    let attempted = attempt(&store, &mut progress);
-                    (attempt, progress, attempted)
-                };
-                let attempted;
-                (attempt, progress, attempted) = offload(work).await;
-                attempted
-            };
+            let attempted;
+            match effort {
+                Effort::Brief => attempted = attempt(self, effort, &mut progress),
+                Effort::Full => {
+                    let store = Arc::clone(self);
+                    let work = move || {
+                        let attempted = attempt(&store, effort, &mut progress);
+                        (attempt, progress, attempted)
+                    };
+                    (attempt, progress, attempted) = offload(work).await;
+                }
+            }
             match attempted {
                 Ok(Ok(found)) => return Ok(found),
-                Ok(Err(_)) if moves == TRIES => return Err(self.unstable()),
-                Ok(Err(elsewhere)) => {
+                Ok(Err(Unmet::Long)) => effort = Effort::Full,
+                Ok(Err(Unmet::Elsewhere(_))) if moves == TRIES => return Err(self.unstable()),
+                Ok(Err(Unmet::Elsewhere(old))) => {
                     moves += 1;
-                    self.follow_async(elsewhere, &mut patience).await?;
+                    self.follow_async(old, &mut patience).await?;
                 }
                 Err(Error::Locked { .. }) => patience.wait(self).await?,
                 Err(error) => return Err(error),
@@ -121,17 +145,16 @@ impl Store {
         }
     }
 
-    /// Has the file opened that the cache is in now.
+    /// Has the file opened that the cache is in now, in place of `old`.
     async fn follow_async(
         self: &Arc<Self>,
-        elsewhere: Elsewhere,
+        mut old: Option<Arc<Region>>,
         patience: &mut Patience,
     ) -> Result<()> {
-        // The old file is left by the first attempt, and held on to by no later one.
-        let mut old = elsewhere.0;
         loop {
-            let (store, elsewhere) = (Arc::clone(self), Elsewhere(old.take()));
-            match offload(move || store.try_follow(elsewhere)).await {
+            // The old file is left by the first attempt, and held on to by no later one.
+            let (store, old) = (Arc::clone(self), old.take());
+            match offload(move || store.try_follow(old)).await {
                 Err(Error::Locked { .. }) => patience.wait(self).await?,
                 result => return result,
             }

@@ -1,14 +1,16 @@
 //! The store's changes: insert, remove, clear, delete, sync. Each holds the lock for no longer
 //! than its bytes take to be copied; nothing of the user's runs meanwhile.
 
+use super::effort::Effort;
 use super::expiry::View;
 use super::gate::Deadline;
 use super::journal::{Draft, Journal, LARGE};
 use super::open;
-use super::region::{RECORD_COPY_MAX, Region, Sight};
+use super::region::Region;
 use super::rewrite::complete_move;
+use super::sight::{RECORD_COPY_MAX, Sight};
 use super::writer::Writer;
-use super::{Elsewhere, Found, Store, Token};
+use super::{Found, Store, Token, Unmet};
 use crate::error::{Error, Result};
 use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::{state, word};
@@ -62,6 +64,16 @@ enum Ruling {
     Refuse,
     /// It is not if the value at this offset is whole, which is for whoever has let go of the lock to see.
     Keep(u64),
+}
+
+/// What one hold of the lock came to.
+enum Hold {
+    /// There is no more to do.
+    Settled(Option<Found>),
+    /// The lock has to be taken once more, since payloads are copied and checked without it.
+    Again,
+    /// It is too much effort.
+    Long,
 }
 
 /// Where a record is.
@@ -145,34 +157,38 @@ impl Store {
         progress.draft(entry, self.begin(&entry.identity)?);
         for _ in 0..open::TRIES {
             let writer = self.lock_until(deadline)?;
-            if let Some(settled) = writer.put(entry, scope, terms, &mut progress)? {
-                return Ok(settled);
+            let effort = Effort::Full;
+            if let Hold::Settled(found) = writer.put(entry, scope, terms, effort, &mut progress)? {
+                return Ok(found);
             }
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
     /// As [`put`](Store::put), into the file that is open, and without waiting: [`Error::Locked`] if others
-    /// have the lock. The next attempt goes on from where this one came to.
+    /// have the lock. The next attempt goes on from where this one came to, with more effort if that is needed.
     pub(crate) fn try_put(
         &self,
         entry: &Entry<'_>,
         scope: &ScopeRecord<'_>,
         terms: Terms,
+        effort: Effort,
         progress: &mut Progress,
-    ) -> Result<Result<Option<Found>, Elsewhere>> {
+    ) -> Result<Result<Option<Found>, Unmet>> {
         entry.check_size(self.location.care)?;
-        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
         region.prefetch_slot(&entry.identity);
         progress.draft(entry, region.facts.seed);
         drop(region);
         for _ in 0..open::TRIES {
-            let writer = match self.try_lock()? {
+            let writer = match self.try_lock(effort)? {
                 Ok(writer) => writer,
-                Err(elsewhere) => return Ok(Err(elsewhere)),
+                Err(unmet) => return Ok(Err(unmet)),
             };
-            if let Some(settled) = writer.put(entry, scope, terms, progress)? {
-                return Ok(Ok(settled));
+            match writer.put(entry, scope, terms, effort, progress)? {
+                Hold::Settled(found) => return Ok(Ok(found)),
+                Hold::Again => {}
+                Hold::Long => return Ok(Err(Unmet::Long)),
             }
         }
         Err(Error::Unstable { path: self.location.path.clone() })
@@ -231,7 +247,7 @@ impl Store {
     /// What was there or was stored, for whoever wanted to store.
     fn found(&self, region: &Arc<Region>, sight: Sight) -> Found {
         let (share, token) = (self.share_of(region), Store::token(region));
-        Found { region: Arc::clone(region), share, sight, saved: None, token }
+        Found { region: Arc::clone(region), share, sight, saved: None, is_valid: None, token }
     }
 
     /// Removes everything. On a disk too full for the record that says so, the file itself goes: the
@@ -303,43 +319,43 @@ impl Writer<'_> {
         self.region().journal()
     }
 
-    /// What a put does in one hold of the lock. `None`: it has to take it once more, since payloads are copied
-    /// and checked without it.
+    /// What a put does in one hold of the lock.
     #[inline]
     fn put(
         self,
         entry: &Entry<'_>,
         scope: &ScopeRecord<'_>,
         terms: Terms,
+        effort: Effort,
         progress: &mut Progress,
-    ) -> Result<Option<Option<Found>>> {
+    ) -> Result<Hold> {
         progress.damaged = progress.damaged.take().filter(|place| self.is_in(&place.region));
         match self.rule(entry, terms, progress.damaged.as_ref().map(|place| place.offset))? {
             Ruling::Store => {}
-            Ruling::Refuse => return Ok(Some(None)),
+            Ruling::Refuse => return Ok(Hold::Settled(None)),
             Ruling::Keep(offset) => {
                 let (store, region) = (self.store, Arc::clone(self.region()));
                 drop(self);
                 // It stays what it was under the lock, whatever supersedes it.
-                let sight = region.value_at(offset);
-                if !matches!(sight, Sight::Absent) {
-                    return Ok(Some(Some(store.found(&region, sight))));
+                match region.value_at(offset, effort) {
+                    Sight::Absent => progress.damaged = Some(Place { region, offset }),
+                    Sight::Long => return Ok(Hold::Long),
+                    sight => return Ok(Hold::Settled(Some(store.found(&region, sight)))),
                 }
-                progress.damaged = Some(Place { region, offset });
-                return Ok(None);
+                return Ok(Hold::Again);
             }
         }
         // Of a file that was compacted meanwhile, which leaves such space behind, there is another now.
         if let Some(place) = progress.filled.take().filter(|place| self.is_in(&place.region)) {
             self.fulfil(place.offset)?;
-            return Ok(Some(Some(self.stored(place.offset, entry))));
+            return Ok(Hold::Settled(Some(self.stored(place.offset, entry))));
         }
         let journal = self.journal();
         let mut draft = progress.draft(entry, journal.facts.seed);
         announce(&self, scope)?;
         if !entry.is_large() {
             let offset = self.append(std::slice::from_mut(&mut draft))?[0];
-            return Ok(Some(Some(self.stored(offset, entry))));
+            return Ok(Hold::Settled(Some(self.stored(offset, entry))));
         }
         let offset = journal.reserve(&mut draft.head)?;
         let region = Arc::clone(self.region());
@@ -348,7 +364,7 @@ impl Writer<'_> {
         let payload = offset + record::HEAD_SIZE;
         file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
         progress.filled = Some(Place { region, offset });
-        Ok(None)
+        Ok(Hold::Again)
     }
 
     /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at

@@ -1,9 +1,10 @@
 //! The lock on the file that is the cache: taking it, and finishing what a killed holder of it left.
 
+use super::effort::Effort;
 use super::gate::{Deadline, Pass};
 use super::open::TRIES;
 use super::region::Region;
-use super::{Elsewhere, Store, recover};
+use super::{Store, Unmet, recover};
 use crate::error::{Error, Result};
 use crate::format::header::{state, word};
 use std::sync::Arc;
@@ -21,15 +22,21 @@ impl Store {
         Ok(writer)
     }
 
-    /// As [`lock`](Store::lock), on the file that is open; [`Error::Locked`] if others have its lock.
-    pub(crate) fn try_lock(&self) -> Result<Result<Writer<'_>, Elsewhere>> {
-        let Some(region) = self.known() else { return Ok(Err(Elsewhere(None))) };
+    /// As [`lock`](Store::lock), on the file that is open; [`Error::Locked`] if others have its lock. What a
+    /// killed holder of it left is finished if that is not too much effort: it takes as long as there are
+    /// records to redo, and a sync.
+    pub(crate) fn try_lock(&self, effort: Effort) -> Result<Result<Writer<'_>, Unmet>> {
+        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
         let at_once = Deadline::after(Duration::ZERO);
         let mut pass = self.state().gate.enter(&at_once, &self.location.path)?;
         let Some(region) = self.lock_in(&mut pass, &region, &at_once)? else {
-            return Ok(Err(Elsewhere(Some(region))));
+            return Ok(Err(Unmet::Elsewhere(Some(region))));
         };
         let writer = Writer { store: self, region, _pass: pass };
+        // What cannot be told has to be mended, which is no less.
+        if effort == Effort::Brief && !writer.region().journal().is_finished().unwrap_or(false) {
+            return Ok(Err(Unmet::Long));
+        }
         self.finish_others(writer.region())?;
         Ok(Ok(writer))
     }

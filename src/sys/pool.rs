@@ -1,4 +1,4 @@
-//! A few threads for what would block a task's: opening a file, copying a large value. Jobs wait for no
+//! A few threads for what would block a task's: opening a file, copying or checking a large value. Jobs wait for no
 //! lock that others hold, so that one cache whose lock is held delays no other; but the first opening of a
 //! `#[cache]` function's cache may, for as long as its options say. Each process has its own threads, started
 //! when there is work and ended when there was none for a while.

@@ -7,7 +7,7 @@ use crate::format::record::HEAD_SIZE;
 use crate::store::Store;
 use crate::store::expiry::View;
 use crate::store::open::{Location, apart};
-use crate::store::region::Sight;
+use crate::store::sight::Sight;
 use crate::store::write::Terms;
 use crate::sys::effect::{Effect, watch};
 use crate::sys::file::Medium as _;

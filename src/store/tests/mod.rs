@@ -9,6 +9,7 @@ mod hostile;
 mod records;
 mod memory;
 mod stranger;
+mod tasks;
 
 use crate::error::Error;
 use crate::format::header::{HOME, Home, state, word};
@@ -19,8 +20,8 @@ use crate::store::compact::copy_to;
 use crate::store::expiry::View;
 use crate::store::journal::{Draft, Journal};
 use crate::store::open::Location;
-use crate::store::region::Sight;
 use crate::store::rewrite::{Outcome, Replay};
+use crate::store::sight::Sight;
 use crate::store::verify::Finding;
 use crate::store::write::{Entry, ScopeRecord, Terms};
 use crate::store::{Store, Token};
@@ -81,7 +82,7 @@ fn get(store: &Store, key: u64) -> Option<Vec<u8>> {
     match found.sight {
         Sight::Mapped { record, .. } => Some(found.region.map().unwrap().payload(&record).to_vec()),
         Sight::Copied(_, bytes) => Some(bytes.to_vec()),
-        Sight::Absent | Sight::Moved => None,
+        Sight::Absent | Sight::Moved | Sight::Long => None,
     }
 }
 

@@ -1,0 +1,148 @@
+//! Which thread checks what a task meets for the first time: its own what is small, another what is large.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Dir, apart};
+use futures_lite::future::block_on;
+use persist_cache::rkyv::bytecheck::Verify;
+use persist_cache::rkyv::rancor::{Fallible, Source};
+use persist_cache::rkyv::{Archive, Deserialize, Serialize};
+use persist_cache::{MmapCache, OpenOptions};
+use std::future::Future;
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Waker};
+use std::thread::ThreadId;
+
+/// A value that notes who checks it.
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = persist_cache::rkyv, bytecheck(verify))]
+struct Watched {
+    bytes: Vec<u8>,
+}
+
+impl Watched {
+    fn of(size: u64) -> Watched {
+        Watched { bytes: vec![size as u8; size as usize] }
+    }
+}
+
+static CHECKS: Mutex<Vec<(u64, ThreadId)>> = Mutex::new(Vec::new());
+
+// SAFETY: it demands nothing of the value.
+#[expect(unsafe_code, reason = "the trait is unsafe")]
+unsafe impl<C: Fallible<Error: Source> + ?Sized> Verify<C> for ArchivedWatched {
+    fn verify(&self, _: &mut C) -> Result<(), C::Error> {
+        let size = self.bytes.len() as u64;
+        CHECKS.lock().unwrap().push((size, std::thread::current().id()));
+        Ok(())
+    }
+}
+
+/// Who has checked values of this size since this was last asked: how often this thread, and how often others.
+/// Each test has sizes of its own.
+fn checks_of(size: u64) -> (usize, usize) {
+    let of_size = |check: &mut (u64, ThreadId)| check.0 == size;
+    let checks: Vec<_> = CHECKS.lock().unwrap().extract_if(.., of_size).collect();
+    let own = checks.iter().filter(|(_, thread)| *thread == std::thread::current().id()).count();
+    (own, checks.len() - own)
+}
+
+/// The same cache, as another process has it.
+fn other(cache: &MmapCache, options: OpenOptions) -> MmapCache {
+    options.open_at(apart(cache.path())).unwrap()
+}
+
+fn options() -> OpenOptions {
+    MmapCache::options()
+}
+
+#[test]
+fn a_task_has_large_values_checked_elsewhere() {
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let (small, large) = (1_000, 100_000);
+    let watched = cache.memoize_as("watched", |size: &u64| Watched::of(*size));
+    [small, large].iter().for_each(|size| drop(watched.call(size)));
+    for options in [options(), options().copy_reads()] {
+        let other = other(&cache, options);
+        let runs = AtomicU32::new(0);
+        let watched = other.memoize_async_as("watched", async |size: &u64| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            Watched::of(*size)
+        });
+        let _ = (checks_of(small), checks_of(large));
+        block_on(async {
+            assert_eq!(watched.call(&small).await.bytes.len() as u64, small);
+            assert_eq!(checks_of(small), (1, 0));
+            assert_eq!(watched.call(&large).await.bytes.len() as u64, large);
+            assert_eq!(checks_of(large), (0, 1));
+        });
+        assert_eq!(runs.load(Ordering::Relaxed), 0);
+        assert_eq!((other.stats().hits, other.stats().misses), (2, 0));
+    }
+}
+
+/// One that another process stores while this one computes.
+#[test]
+fn a_large_value_that_came_meanwhile_is_checked_elsewhere() {
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let size = 100_016;
+    let other = other(&cache, options().claim_timeout(std::time::Duration::ZERO));
+    let watched = other.memoize_async_as("watched", async |size: &u64| {
+        let theirs = cache.memoize_as("watched", |size: &u64| Watched::of(*size));
+        drop(theirs.call(size));
+        checks_of(*size);
+        // Brief by itself.
+        Watched::of(16)
+    });
+    assert_eq!(block_on(watched.call(&size)).bytes.len() as u64, size, "theirs was first");
+    assert_eq!(checks_of(size), (0, 1));
+    assert_eq!(other.stats().store_errors, 0);
+}
+
+/// What is damaged is found out there, and computed anew.
+#[test]
+fn a_large_value_that_is_damaged_is_computed_anew() {
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let size = 100_032;
+    drop(cache.memoize_as("watched", |size: &u64| Watched::of(*size)).call(&size));
+    let path = cache.path().to_path_buf();
+    let image = std::fs::read(&path).unwrap();
+    let stored = vec![size as u8; size as usize];
+    let at = image.windows(stored.len()).position(|window| window == stored).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[1], (at + 50_000) as u64).unwrap();
+    let other = other(&cache, options());
+    let runs = AtomicU32::new(0);
+    let watched = other.memoize_async_as("watched", async |size: &u64| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        Watched::of(*size)
+    });
+    for _ in 0..2 {
+        assert_eq!(block_on(watched.call(&size)).bytes.as_slice(), stored);
+    }
+    assert_eq!((runs.load(Ordering::Relaxed), other.stats().store_errors), (1, 0));
+    assert_eq!(checks_of(size).0, 1, "by whoever stored it first");
+}
+
+/// A call that is dropped while another thread checks for it leaves nothing behind.
+#[test]
+fn a_call_may_be_dropped_while_its_value_is_checked() {
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let size = 100_048;
+    drop(cache.memoize_as("watched", |size: &u64| Watched::of(*size)).call(&size));
+    let other = other(&cache, options());
+    let watched = other.memoize_async_as("watched", async |_: &u64| -> Watched { unreachable!() });
+    let mut call: Pin<Box<dyn Future<Output = _>>> = Box::pin(watched.call(&size));
+    // Unless the other thread is done with it by then.
+    let _ = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    drop(call);
+    assert_eq!(block_on(watched.call(&size)).bytes.len() as u64, size);
+}
