@@ -2,9 +2,14 @@
 //! cache as soon as the trouble has passed, through every handle and instance that was made before.
 #![allow(missing_docs)]
 
+mod common;
+
+use common::{Dir, command, on_small_disk, role, run_limited};
+use futures_lite::future::block_on;
 use futures_lite::{Stream, StreamExt as _};
 use persist_cache::{Error, MmapCache, cache};
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -82,10 +87,9 @@ fn refreshed(n: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn functions_of_every_kind_use_a_cache_that_comes_later() {
-    let block_on = futures_lite::future::block_on;
     assert_eq!((generic(7_u8), generic(7_u16), block_on(task(2))), (7, 7, 6));
     assert_eq!(items(3).collect::<Vec<_>>(), [0, 1, 2]);
-    let streamed = |n| futures_lite::future::block_on(stream(n).collect::<Vec<_>>());
+    let streamed = |n| block_on(stream(n).collect::<Vec<_>>());
     assert_eq!((streamed(2), refreshed::refresh(2).collect::<Vec<_>>()), (vec![0, 1], vec![0, 1]));
     let table = generic::cache().table::<u64, u64>("by hand");
     assert!(table.insert(&1, &1).is_err() && table.insert_many([(1, 1)]).is_err());
@@ -144,4 +148,85 @@ fn an_operation_that_is_asked_for_opens_the_cache_at_once() {
     asked::clear().unwrap();
     assert!(asked::cache().fault().is_none());
     assert_eq!((asked(1), asked::stats().entries), (1, 1));
+}
+
+/// Where processes of their own have their caches.
+fn place() -> PathBuf {
+    role().expect("only in a process of its own").1
+}
+
+static SCARCE: AtomicU32 = AtomicU32::new(0);
+#[cache(root = place())]
+fn scarce(n: u64) -> u64 {
+    SCARCE.fetch_add(1, Ordering::Relaxed);
+    n + 1
+}
+#[cache(root = place())]
+async fn scarce_task(n: u64) -> u64 {
+    SCARCE.fetch_add(1, Ordering::Relaxed);
+    n + 2
+}
+
+/// Calls functions for the first time while something is `scarce`, and then when it is there again.
+fn first_called_without<T>(scarce_thing: T, errno: i32) {
+    assert_eq!((scarce(1), block_on(scarce_task(1))), (2, 3));
+    let caches = [scarce::cache(), scarce_task::cache()];
+    for cache in &caches {
+        let fault = cache.fault();
+        assert!(
+            matches!(fault, Some(Error::Io { source, .. }) if source.raw_os_error() == Some(errno)),
+            "{fault:?}"
+        );
+        assert!(cache.fault().unwrap().is_transient() && cache.stats().store_errors > 0);
+    }
+    drop(scarce_thing);
+    until_stored(&caches[0], || assert_eq!(scarce(1), 2));
+    until_stored(&caches[1], || assert_eq!(block_on(scarce_task(1)), 3));
+    assert!(caches.iter().all(|cache| cache.fault().is_none()));
+    let runs = SCARCE.load(Ordering::Relaxed);
+    assert_eq!((scarce(1), block_on(scarce_task(1))), (2, 3));
+    assert_eq!(SCARCE.load(Ordering::Relaxed), runs, "these were hits");
+}
+
+#[test]
+fn a_function_first_called_without_descriptors_stores_later() {
+    const TEST: &str = "a_function_first_called_without_descriptors_stores_later";
+    if role().is_none() {
+        let dir = Dir::new();
+        return run_limited(TEST, "-n 40", dir.path());
+    }
+    let mut files = Vec::new();
+    while let Ok(file) = fs::File::open("/") {
+        files.push(file);
+    }
+    first_called_without(files, libc::EMFILE);
+}
+
+/// A file that takes the space of a disk, until it is dropped.
+struct Filler(PathBuf);
+
+impl Filler {
+    fn new(path: PathBuf) -> Filler {
+        let mut file = fs::File::create(&path).unwrap();
+        for size in [64 << 10, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+        Filler(path)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_function_first_called_on_a_full_disk_stores_later() {
+    const TEST: &str = "a_function_first_called_on_a_full_disk_stores_later";
+    if role().is_none() {
+        let dir = Dir::new();
+        return on_small_disk(&dir, "2m", || command(TEST, "child", dir.path()));
+    }
+    first_called_without(Filler::new(place().join("filler")), libc::ENOSPC);
 }

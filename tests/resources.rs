@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Dir, command, finish, role, value_of};
+use common::{Dir, command, finish, on_disk, on_small_disk, role, run_limited, value_of};
 use persist_cache::{Cached, Error, MmapCache};
 use std::io;
 use std::path::Path;
@@ -199,32 +199,6 @@ fn a_storm_of_signals_interrupts_nothing() {
     assert_eq!(cache.verify().unwrap().findings, []);
 }
 
-/// Runs a command with a small disk of its own mounted at `dir`, where that is allowed.
-fn on_small_disk(dir: &Dir, size: &str, command: impl FnOnce() -> Command) {
-    let options = format!("size={size},mode=700");
-    on_disk(dir.path(), &["-t", "tmpfs", "-o", &options], None, command);
-}
-
-/// Runs a command with a disk mounted at `place`, where that is allowed.
-fn on_disk(
-    place: &Path,
-    options: &[&str],
-    device: Option<&Path>,
-    command: impl FnOnce() -> Command,
-) {
-    let mut mount = Command::new("mount");
-    mount.args(options).arg(device.unwrap_or(Path::new("none"))).arg(place);
-    if !mount.output().is_ok_and(|output| output.status.success()) {
-        eprintln!("not run: this machine lets the test mount nothing");
-        return;
-    }
-    let result = command().output();
-    let unmounted = Command::new("umount").arg("-l").arg(place).status();
-    assert!(unmounted.unwrap().success());
-    let result = result.unwrap();
-    assert!(result.status.success(), "{result:?}");
-}
-
 /// A device that cannot write, for its own space is used up: the system says so to one sync, and forgets.
 /// What the cache says is on the device is there when the disk is mounted again, and nothing else is wrong.
 #[test]
@@ -315,17 +289,6 @@ fn a_disk_that_fills_while_the_index_grows_is_an_error_and_no_signal() {
         let dir = Dir::new();
         on_small_disk(&dir, size, || command(TEST, "child", dir.path()));
     }
-}
-
-/// Runs `test` as another process under a shell's limit.
-fn run_limited(test: &str, limit: &str, place: &Path) {
-    let inner = command(test, limit, place);
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\"")).arg(inner.get_program());
-    shell.args(inner.get_args());
-    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let stdio = std::process::Stdio::piped;
-    finish(shell.stdout(stdio()).stderr(stdio()).spawn().unwrap());
 }
 
 #[test]

@@ -80,6 +80,43 @@ pub fn finish(child: Child) -> Output {
     output
 }
 
+/// Runs `test` as another process under a shell's limit.
+pub fn run_limited(test: &str, limit: &str, place: &Path) {
+    let inner = command(test, limit, place);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\"")).arg(inner.get_program());
+    shell.args(inner.get_args());
+    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let stdio = Stdio::piped;
+    finish(shell.stdout(stdio()).stderr(stdio()).spawn().unwrap());
+}
+
+/// Runs a command with a small disk of its own mounted at `dir`, where that is allowed.
+pub fn on_small_disk(dir: &Dir, size: &str, command: impl FnOnce() -> Command) {
+    let options = format!("size={size},mode=700");
+    on_disk(dir.path(), &["-t", "tmpfs", "-o", &options], None, command);
+}
+
+/// Runs a command with a disk mounted at `place`, where that is allowed.
+pub fn on_disk(
+    place: &Path,
+    options: &[&str],
+    device: Option<&Path>,
+    command: impl FnOnce() -> Command,
+) {
+    let mut mount = Command::new("mount");
+    mount.args(options).arg(device.unwrap_or(Path::new("none"))).arg(place);
+    if !mount.output().is_ok_and(|output| output.status.success()) {
+        eprintln!("not run: this machine lets the test mount nothing");
+        return;
+    }
+    let result = command().output();
+    let unmounted = Command::new("umount").arg("-l").arg(place).status();
+    assert!(unmounted.unwrap().success());
+    let result = result.unwrap();
+    assert!(result.status.success(), "{result:?}");
+}
+
 /// A well-mixed number.
 pub fn mix(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
