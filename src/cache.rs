@@ -1,7 +1,7 @@
 //! The cache as its users hold it: a file and its upkeep.
 
 use crate::error::{Error, Result};
-use crate::handle::{Code, Handle, Late, Opened, Patience};
+use crate::handle::{Code, Handle, Late, Opened, PAUSES, Patience};
 use crate::options::{OpenOptions, Place};
 use crate::scope::Name;
 use crate::store::Store;
@@ -209,9 +209,15 @@ impl MmapCache {
     }
 
     /// The cache, for a function that goes on whatever becomes of it: one that reads by copy, where the
-    /// trouble is whom the place belongs to; else one that is opened later, if the trouble passes.
-    pub(crate) fn open_or_later(options: OpenOptions, place: Place) -> MmapCache {
-        let first = options.open_or_copy(&place, Patience::Full);
+    /// trouble is whom the place belongs to; else one that is opened later, if the trouble passes. That it takes
+    /// a lock is no trouble for who takes none: it is opened by the next call.
+    pub(crate) fn open_or_later(
+        options: OpenOptions,
+        place: Place,
+        patience: Patience,
+    ) -> MmapCache {
+        let first = options.open_or_copy(&place, patience);
+        let is_put_off = patience == Patience::NoLock && matches!(first, Err(Error::Locked { .. }));
         let name = match &place {
             Place::Named(name) => Some(name.clone()),
             Place::At(_) => None,
@@ -221,11 +227,12 @@ impl MmapCache {
             Ok(Opened { store, fault }) => (Some(store), None, fault),
             Err(error) => {
                 let open = move |patience| options.open_or_copy(&place, patience);
-                (None, Some(Late::new(Box::new(open), error)), None)
+                let pause = if is_put_off { 0 } else { PAUSES.0 };
+                (None, Some(Late::new(Box::new(open), error, pause)), None)
             }
         };
         let handle = Handle { store, late, fault, ..unopened };
-        handle.fault().inspect(|fault| handle.note(fault));
+        handle.fault().filter(|_| !is_put_off).inspect(|fault| handle.note(fault));
         MmapCache { handle: Arc::new(handle) }
     }
 }
@@ -275,6 +282,7 @@ impl OpenOptions {
         let store = match patience {
             Patience::Full => Store::open(location)?,
             Patience::None => Store::open_until(location, &Deadline::after(Duration::ZERO))?,
+            Patience::NoLock => Store::open_until(location, &Deadline::without_locks())?,
         };
         if let Place::Named(_) = place {
             store.keep_root();

@@ -90,10 +90,15 @@ impl Handle {
         }
     }
 
+    /// Whether an attempt to open a late store is due.
+    pub(crate) fn is_due(&self) -> bool {
+        self.late.as_ref().is_some_and(Late::is_due)
+    }
+
     /// As [`retry`](Handle::retry), on another thread than the task's.
     #[cold]
     pub(crate) async fn retry_async(self: &Arc<Self>) {
-        if self.late.as_ref().is_some_and(Late::is_due) {
+        if self.is_due() {
             let handle = Arc::clone(self);
             offload(move || handle.retry()).await;
         }
@@ -136,6 +141,8 @@ pub(crate) enum Patience {
     Full,
     /// Not at all.
     None,
+    /// Not even for what there is to do under it, though it be free.
+    NoLock,
 }
 
 /// A store that was opened, and why it is not quite what was asked for, if it is not.
@@ -167,11 +174,11 @@ pub(crate) struct Late {
 }
 
 /// The first pause between attempts, and the longest, in milliseconds.
-const PAUSES: (u64, u64) = (100, 60_000);
+pub(crate) const PAUSES: (u64, u64) = (100, 60_000);
 
 impl Late {
-    /// For a store that could not be opened just now.
-    pub(crate) fn new(open: Open, first: Error) -> Late {
+    /// For a store that could not be opened just now, to be tried again after so many milliseconds.
+    pub(crate) fn new(open: Open, first: Error, pause: u64) -> Late {
         Late {
             open,
             first,
@@ -179,7 +186,7 @@ impl Late {
             lasting: OnceBox::new(),
             is_trying: PerProcess::new(AtomicBool::new(false)),
             last: AtomicU64::new(now()),
-            pause: AtomicU64::new(PAUSES.0),
+            pause: AtomicU64::new(pause),
         }
     }
 
@@ -216,7 +223,7 @@ impl Late {
             }
             Err(error) if error.is_transient() => {
                 let pause = self.pause.load(Ordering::Relaxed) * 2;
-                self.pause.store(pause.min(PAUSES.1), Ordering::Relaxed);
+                self.pause.store(pause.clamp(PAUSES.0, PAUSES.1), Ordering::Relaxed);
                 Err(error)
             }
             Err(error) => {
@@ -261,7 +268,7 @@ mod tests {
             assert_eq!(patience, Patience::None, "a later attempt waits for no lock");
             Err(errors.lock().unwrap().pop().expect("an attempt too many"))
         };
-        Late::new(Box::new(open), passing())
+        Late::new(Box::new(open), passing(), PAUSES.0)
     }
 
     fn passing() -> Error {
@@ -295,7 +302,7 @@ mod tests {
 
     #[test]
     fn one_attempt_is_made_at_a_time_and_a_panic_ends_it() {
-        let late = Late::new(Box::new(|_| panic!("of the user's")), passing());
+        let late = Late::new(Box::new(|_| panic!("of the user's")), passing(), PAUSES.0);
         let attempt = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| late.retry()));
         assert!(attempt().is_err() && attempt().is_err(), "it is free again");
         late.is_trying.get(AtomicBool::default).store(true, Ordering::Relaxed);

@@ -26,7 +26,9 @@ impl<V: CacheValue> Section<Sequence<V>> {
         if let Some((hit, warrant)) = self.find_seen(identity) {
             return Ok(Ok(Items::of(hit, warrant)));
         }
-        self.retry();
+        if self.handle.store().is_none() && self.handle.is_due() {
+            return Err(Unmet::Elsewhere(None));
+        }
         let Some((store, warrant)) = self.parts() else {
             self.count_miss();
             return Ok(Err(Ok(None)));
@@ -45,7 +47,11 @@ impl<V: CacheValue> Section<Sequence<V>> {
         identity: &Identity,
         token: Option<Token>,
     ) -> Looked<V> {
-        let Some((store, warrant)) = self.shared_parts() else { return Err(Ok(None)) };
+        self.retry_async().await;
+        let Some((store, warrant)) = self.shared_parts() else {
+            self.count_miss();
+            return Err(Ok(None));
+        };
         let examine = move |found| Items::examine(found, warrant);
         let found = store.find_there_async(unmet, identity, self.view(), examine).await;
         let found = found.map_err(Err)?;
@@ -123,8 +129,8 @@ impl<S, K: Kind> Source<S, K> {
 /// checked before the first comes, which takes as long as reading them all.
 ///
 /// The function is called at once if nothing is stored. It may be called too, and its stream dropped before
-/// it is polled, in the moment when the cache has moved to another file (by compaction, say), which is opened
-/// when this stream is first polled.
+/// it is polled, in the moment when the cache has moved to another file (by compaction, say), or when the file
+/// has yet to be verified (after a reboot, say): it is opened when this stream is first polled.
 #[must_use = "streams are lazy"]
 pub struct CachedStream<S, K: Kind> {
     source: Source<S, K>,

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 impl<V> Section<V> {
     /// As [`retry`](Section::retry), on another thread than the task's.
-    async fn retry_async(&self) {
+    pub(crate) async fn retry_async(&self) {
         if self.handle.store().is_none() {
             self.handle.retry_async().await;
         }

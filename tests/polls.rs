@@ -1,16 +1,18 @@
-//! Which thread checks what a task meets for the first time: its own what is small, another what is large.
+//! What a task leaves to other threads: it has large values checked, and a stream's cache opened, elsewhere.
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{Dir, apart};
+use common::{Dir, apart, finish, role, spawn};
 use futures_lite::future::block_on;
+use futures_lite::{Stream, StreamExt as _, stream};
 use persist_cache::rkyv::bytecheck::Verify;
 use persist_cache::rkyv::rancor::{Fallible, Source};
 use persist_cache::rkyv::{Archive, Deserialize, Serialize};
-use persist_cache::{MmapCache, OpenOptions};
+use persist_cache::{MmapCache, OpenOptions, cache};
 use std::future::Future;
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -145,4 +147,71 @@ fn a_call_may_be_dropped_while_its_value_is_checked() {
     let _ = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     drop(call);
     assert_eq!(block_on(watched.call(&size)).bytes.len() as u64, size);
+}
+
+static CALLS: AtomicU32 = AtomicU32::new(0);
+static ITEMS: AtomicU32 = AtomicU32::new(0);
+
+/// How often the function was called, and how many of its items were computed.
+fn computed() -> (u32, u32) {
+    (CALLS.load(Ordering::Relaxed), ITEMS.load(Ordering::Relaxed))
+}
+
+fn place() -> PathBuf {
+    role().expect("only in a process of its own").1
+}
+
+#[cache(root = place())]
+fn count(end: u32) -> impl Stream<Item = u32> {
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    stream::iter(0..end).map(|n| {
+        ITEMS.fetch_add(1, Ordering::Relaxed);
+        n
+    })
+}
+
+/// Puts a copy in place of the cache's file, which nobody may believe before it was verified under its lock.
+fn replaced(place: &Path) -> std::fs::File {
+    let entries = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = entries.filter(|path| path.extension().is_some_and(|name| name == "pcache"));
+    let (file, copy) = (files.next().expect("it was made"), place.join("copy"));
+    std::fs::copy(&file, &copy).unwrap();
+    std::fs::rename(copy, &file).unwrap();
+    std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap()
+}
+
+/// A first call opens a file that is believed as it is, and makes one where there is none. One that is to be
+/// verified first is opened when the stream is polled.
+#[test]
+fn the_first_call_of_a_stream_waits_for_no_lock_and_verifies_nothing() {
+    const TEST: &str = "the_first_call_of_a_stream_waits_for_no_lock_and_verifies_nothing";
+    let Some((role, place)) = role() else {
+        let dir = Dir::new();
+        for role in ["stores", "reads", "waits", "verifies"] {
+            finish(spawn(TEST, role, dir.path()));
+        }
+        return;
+    };
+    let all = |end| count(end).collect::<Vec<u32>>();
+    match &*role {
+        "stores" => {
+            assert_eq!(block_on(all(3)), [0, 1, 2]);
+            assert_eq!((computed(), count::stats().entries), ((1, 3), 1));
+        }
+        "reads" => assert_eq!((block_on(all(3)), computed()), (vec![0, 1, 2], (0, 0))),
+        _ => {
+            let file = replaced(&place);
+            if role == "waits" {
+                fs4::FileExt::lock(&file).unwrap();
+            }
+            let stored = all(3);
+            assert_eq!(count::cache().path(), Path::new(""), "it is not open yet");
+            drop(file);
+            assert_eq!((block_on(stored), computed()), (vec![0, 1, 2], (1, 0)));
+            assert!(count::cache().fault().is_none() && count::stats().store_errors == 0);
+            assert_eq!((block_on(all(3)), computed()), (vec![0, 1, 2], (1, 0)));
+            assert_eq!(block_on(all(4)).len(), 4);
+            assert_eq!(count::stats().entries, 2);
+        }
+    }
 }

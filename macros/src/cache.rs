@@ -425,6 +425,10 @@ impl Expansion<'_> {
         let (schema, feed) = self.key();
         let enter = match function.gives {
             Gives::Value(_) => quote_spanned!(span=> call),
+            // Without `ready` the call itself must not wait.
+            Gives::Stream(_) if matches!(way, Way::Run) && !function.is_async() => {
+                quote_spanned!(span=> stream)
+            }
             Gives::Iter(_) | Gives::Stream(_) => quote_spanned!(span=> items),
         };
         let finish = self.finish(way, &call, &form, span);

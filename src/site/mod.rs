@@ -9,7 +9,7 @@ pub(crate) mod call;
 use crate::CacheValue;
 use crate::cache::MmapCache;
 use crate::error::Result;
-use crate::handle::{Code, Handle, Over};
+use crate::handle::{Code, Handle, Over, Patience};
 use crate::key::{KeySchema, KeyWriter, identify_fed};
 use crate::options::Place;
 use crate::recording::Split;
@@ -239,9 +239,19 @@ impl Site {
 
     /// The cache, opened when it is first asked for.
     pub fn cache(&self) -> &MmapCache {
+        self.opened(Patience::Full)
+    }
+
+    /// The cache, for a call that waits for nobody. A file that is to be verified first is opened by the
+    /// stream that the call gives.
+    fn cache_at_once(&self) -> &MmapCache {
+        self.opened(Patience::NoLock)
+    }
+
+    fn opened(&self, patience: Patience) -> &MmapCache {
         self.own_cache().get_or_init(|| {
             versions::enroll(&self.identity(), &(self.declaration.version)());
-            self.open()
+            self.open(patience)
         })
     }
 
@@ -273,7 +283,7 @@ impl Site {
     }
 
     /// The cache, as far as it can be had. A function that cannot be cached is still a function.
-    fn open(&self) -> MmapCache {
+    fn open(&self, patience: Patience) -> MmapCache {
         let Declaration {
             cache, root, path, expiry, claim_timeout, record_limit, by_program, ..
         } = &self.declaration;
@@ -298,7 +308,7 @@ impl Site {
             (None, Some(name)) => Place::Named(name()),
             (None, None) => Place::Named(self.path()),
         };
-        MmapCache::open_or_later(options, place)
+        MmapCache::open_or_later(options, place, patience)
     }
 
     fn marked(&self, instance: &Instance<'_>) -> Name {
@@ -324,6 +334,7 @@ impl Site {
     fn section<V: 'static>(
         &'static self,
         instance: &Instance<'_>,
+        cache: impl Fn(&'static Site) -> &'static MmapCache,
         make: impl Fn(&Arc<Handle>, Name) -> Section<V>,
     ) -> &'static Arc<Section<V>> {
         let is_it = |made: &Made| made.types == instance.types && *made.consts == *instance.consts;
@@ -331,7 +342,7 @@ impl Site {
         let made = self.instances.find_or_add(hash, is_it, || Made {
             types: instance.types,
             consts: instance.consts.into(),
-            section: Box::new(Arc::new(make(&self.cache().handle, self.marked(instance)))),
+            section: Box::new(Arc::new(make(&cache(self).handle, self.marked(instance)))),
         });
         made.section.downcast_ref().expect("an instance of a function has one type of result")
     }
@@ -349,17 +360,49 @@ impl Site {
     where
         S::Value: CacheValue,
     {
-        let section = self.section(instance, |handle, name| {
+        let section = self.section(instance, Site::cache, |handle, name| {
             let schema = schema(KeySchema::new("arguments"));
             Section::<S::Value>::new(handle, name, schema, &D::fingerprint(Shape::One))
         });
         Call { section, identity: identify_fed(&section.scope.hash, feed) }
     }
 
-    /// A call of the function that gives an iterator or a stream.
+    /// A call of the function that gives an iterator; or a stream, once the cache is open.
     #[inline]
     pub fn items<S: Split, D: Describes<S::Value>>(
         &'static self,
+        form: Form<S>,
+        describes: D,
+        instance: &Instance<'_>,
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> ItemsCall<S>
+    where
+        S::Value: CacheValue,
+    {
+        self.items_in(Site::cache, form, describes, instance, schema, feed)
+    }
+
+    /// A call of the function that gives a stream, and waits for nobody.
+    #[inline]
+    pub fn stream<S: Split, D: Describes<S::Value>>(
+        &'static self,
+        form: Form<S>,
+        describes: D,
+        instance: &Instance<'_>,
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> ItemsCall<S>
+    where
+        S::Value: CacheValue,
+    {
+        self.items_in(Site::cache_at_once, form, describes, instance, schema, feed)
+    }
+
+    #[inline]
+    fn items_in<S: Split, D: Describes<S::Value>>(
+        &'static self,
+        cache: impl Fn(&'static Site) -> &'static MmapCache,
         _form: Form<S>,
         _describes: D,
         instance: &Instance<'_>,
@@ -369,7 +412,7 @@ impl Site {
     where
         S::Value: CacheValue,
     {
-        let section = self.section(instance, |handle, name| {
+        let section = self.section(instance, cache, |handle, name| {
             let schema = schema(KeySchema::new("arguments"));
             let fingerprint = D::fingerprint(Shape::Sequence);
             Section::<Sequence<S::Value>>::of_items(handle, name, schema, &fingerprint)

@@ -21,11 +21,17 @@ const BACKOFF_MAX: Duration = Duration::from_millis(2);
 pub(crate) struct Deadline {
     start: OnceLock<Instant>,
     timeout: Duration,
+    /// Whether a file's lock may be taken at all.
+    takes_locks: bool,
 }
 
 impl Deadline {
     pub(crate) fn after(timeout: Duration) -> Deadline {
-        Deadline { start: OnceLock::new(), timeout }
+        Deadline { start: OnceLock::new(), timeout, takes_locks: true }
+    }
+    /// Of one who takes no file's lock, though it be free: there may be much to do under it.
+    pub(crate) fn without_locks() -> Deadline {
+        Deadline { takes_locks: false, ..Deadline::after(Duration::ZERO) }
     }
     /// How long it is until then; `None` once it has passed.
     pub(crate) fn left(&self) -> Option<Duration> {
@@ -39,6 +45,9 @@ impl Deadline {
 
 /// Takes a file's lock, trying again and again until the deadline.
 pub(crate) fn lock_file(file: &CacheFile, deadline: &Deadline) -> Result<()> {
+    if !deadline.takes_locks {
+        return Err(deadline.passed(file.path()));
+    }
     try_until(deadline, file.path(), || file.try_lock().map_err(Error::io("lock", file.path())))
 }
 
