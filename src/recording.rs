@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::record::Identity;
 use crate::handle::Handle;
 use crate::section::Section;
-use crate::store::write::Terms;
+use crate::store::put::Terms;
 use crate::sys::file::{CacheFile, Medium as _};
 use crate::sys::fork::forks;
 use crate::sys::{clock, map, place};

@@ -7,7 +7,7 @@ use crate::format::record::Identity;
 use crate::recording::{Kind, Recording, left, pass, replay};
 use crate::section::Section;
 use crate::store::effort::Effort;
-use crate::store::write::Terms;
+use crate::store::put::Terms;
 use crate::store::{Found, Store, Token, Unmet};
 use crate::value::Items;
 use crate::warrant::Sequence;

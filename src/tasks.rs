@@ -11,7 +11,7 @@ use crate::section::{Look, Section};
 use crate::store::approach::Step;
 use crate::store::effort::{BRIEF, Effort};
 use crate::store::flight::{Led, led};
-use crate::store::write::{Progress, Terms};
+use crate::store::put::{Progress, Terms};
 use crate::store::{Found, Store};
 use crate::sys::task::offload;
 use crate::value::Cached;

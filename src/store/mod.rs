@@ -3,7 +3,7 @@
 //! Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
 //! replaced, to a new one after deletion.
 
-// In reading order: each stands on those above it; the last eight are this module's operations.
+// In reading order: each stands on those above it; the last nine are this module's operations.
 pub(crate) mod expiry;
 pub(crate) mod journal;
 pub(crate) mod apply;
@@ -23,6 +23,7 @@ pub(crate) mod open;
 pub(crate) mod watch;
 pub(crate) mod approach;
 pub(crate) mod writer;
+pub(crate) mod put;
 pub(crate) mod write;
 pub(crate) mod flush;
 pub(crate) mod tasks;

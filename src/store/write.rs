@@ -1,207 +1,21 @@
-//! The store's changes: insert, remove, clear, delete, sync. Each holds the lock for no longer
-//! than its bytes take to be copied; nothing of the user's runs meanwhile.
+//! The store's other changes: batches, remove, clear, delete, sync. Each holds the lock for no longer than its
+//! bytes take to be copied; nothing of the user's runs meanwhile.
 
+use super::Store;
 use super::effort::Effort;
 use super::expiry::View;
-use super::gate::Deadline;
-use super::journal::{Draft, Journal, LARGE};
-use super::open;
-use super::region::Region;
+use super::journal::Draft;
+use super::put::{Entry, ScopeRecord, Terms, announce};
 use super::rewrite::complete_move;
-use super::sight::{RECORD_COPY_MAX, Sight};
 use super::writer::Writer;
-use super::{Found, Store, Token, Unmet};
 use crate::error::{Error, Result};
-use crate::format::PAYLOAD_LIMIT;
 use crate::format::header::{state, word};
-use crate::format::record::{self, Cost, Head, Identity, Kind, Ttl};
+use crate::format::record::{Identity, Kind};
 use crate::sys::file::Medium as _;
-use crate::sys::heap;
-use crate::sys::place::{self, Care};
+use crate::sys::place;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-/// A value to be stored.
-pub(crate) struct Entry<'a> {
-    pub(crate) identity: Identity,
-    pub(crate) payload: &'a [u8],
-    /// The time to live that the record keeps.
-    pub(crate) ttl: Option<Duration>,
-    /// What computing it took.
-    pub(crate) cost: Duration,
-    /// Whether the payload was checked as what the scope's values are, so that this process may access it
-    /// as one without another check.
-    pub(crate) is_valid: bool,
-}
-
-/// The record behind a scope, written before its first value.
-pub(crate) struct ScopeRecord<'a> {
-    pub(crate) identity: Identity,
-    pub(crate) payload: &'a [u8],
-    /// Where this process last saw it: see `announce`.
-    pub(crate) seen: &'a AtomicU64,
-}
-
-/// Whether a computed value is stored.
-#[derive(Clone, Copy)]
-pub(crate) enum Terms {
-    /// In any case.
-    Replace,
-    /// If nothing is there that counts, and nothing was cleared or removed since the token.
-    IfAbsent(Token, View),
-    /// If nothing was cleared or removed since the token. What is there is damaged.
-    Mend(Token),
-    /// If nothing was cleared or removed since the token, in place of what is there.
-    Refresh(Token),
-}
-
-/// What becomes of a put.
-enum Ruling {
-    /// It is stored.
-    Store,
-    /// It is not: its time has passed.
-    Refuse,
-    /// It is not if the value at this offset is whole, which is for whoever has let go of the lock to see.
-    Keep(u64),
-}
-
-/// What one hold of the lock came to.
-enum Hold {
-    /// There is no more to do.
-    Settled(Option<Found>),
-    /// The lock has to be taken once more, since payloads are copied and checked without it.
-    Again,
-    /// It is too much effort.
-    Long,
-}
-
-/// Where a record is.
-struct Place {
-    region: Arc<Region>,
-    offset: u64,
-}
-
-impl Terms {
-    /// Whether something is there that may have been refused, as what takes its place would be.
-    pub(crate) fn is_wary(&self) -> bool {
-        !matches!(self, Terms::IfAbsent(..))
-    }
-}
-
-/// What was done of a put that takes the lock more than once.
-#[derive(Default)]
-pub(crate) struct Progress {
-    /// The record's head, and the seed that its checksum is made with.
-    head: Option<(u64, Head)>,
-    /// Where a large payload lies that has yet to become a value.
-    filled: Option<Place>,
-    /// Where a record of the key is that was found damaged.
-    damaged: Option<Place>,
-}
-
-impl Progress {
-    /// The record for a file with this seed: the one that there is, or a new one.
-    #[inline]
-    fn draft<'a>(&mut self, entry: &Entry<'a>, seed: u64) -> Draft<'a> {
-        let head = match self.head {
-            Some((of, head)) if of == seed => head,
-            _ => entry.draft(seed).head,
-        };
-        self.head = Some((seed, head));
-        Draft { head, payload: entry.payload }
-    }
-}
-
-impl<'a> Entry<'a> {
-    fn draft(&self, seed: u64) -> Draft<'a> {
-        let mut draft = Draft::new(Kind::VALUE, self.identity, self.payload, seed);
-        draft.head.ttl = self.ttl.map_or(Ttl::NONE, Ttl::new);
-        draft.head.cost = Cost::new(self.cost);
-        draft
-    }
-
-    /// Whether its bytes are copied without the lock.
-    fn is_large(&self) -> bool {
-        self.payload.len() > LARGE
-    }
-
-    /// Whether it may be stored in a file that is accessed with such care, and will be found there.
-    fn check_size(&self, care: Care) -> Result<()> {
-        let size = self.payload.len() as u64;
-        let (what, limit) = match care {
-            Care::Copied => ("a value that is read by copy", RECORD_COPY_MAX),
-            Care::Checked | Care::Trusted => ("a value", PAYLOAD_LIMIT),
-        };
-        match size <= limit {
-            true => Ok(()),
-            false => Err(Error::TooLarge { what, size, limit }),
-        }
-    }
-}
 
 impl Store {
-    /// Stores a value. Returns it as it is in the file, or what was there before, or `None` if it may
-    /// not be stored any more. Waits for the lock until the deadline. What is done under the lock takes no
-    /// longer for a larger value.
-    pub(crate) fn put(
-        &self,
-        entry: &Entry<'_>,
-        scope: &ScopeRecord<'_>,
-        terms: Terms,
-        deadline: &Deadline,
-    ) -> Result<Option<Found>> {
-        entry.check_size(self.location.care)?;
-        // Encoded, above all checksummed, before the lock; the seed outlives compaction.
-        let mut progress = Progress::default();
-        progress.draft(entry, self.begin(&entry.identity)?);
-        for _ in 0..open::TRIES {
-            let writer = self.lock_until(deadline)?;
-            let effort = Effort::Full;
-            if let Hold::Settled(found) = writer.put(entry, scope, terms, effort, &mut progress)? {
-                return Ok(found);
-            }
-        }
-        Err(Error::Unstable { path: self.location.path.clone() })
-    }
-
-    /// As [`put`](Store::put), into the file that is open, and without waiting: [`Error::Locked`] if others
-    /// have the lock. The next attempt goes on from where this one came to, with more effort if that is needed.
-    pub(crate) fn try_put(
-        &self,
-        entry: &Entry<'_>,
-        scope: &ScopeRecord<'_>,
-        terms: Terms,
-        effort: Effort,
-        progress: &mut Progress,
-    ) -> Result<Result<Option<Found>, Unmet>> {
-        entry.check_size(self.location.care)?;
-        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
-        region.prefetch_slot(&entry.identity);
-        progress.draft(entry, region.facts.seed);
-        drop(region);
-        for _ in 0..open::TRIES {
-            let writer = match self.try_lock(effort)? {
-                Ok(writer) => writer,
-                Err(unmet) => return Ok(Err(unmet)),
-            };
-            match writer.put(entry, scope, terms, effort, progress)? {
-                Hold::Settled(found) => return Ok(Ok(found)),
-                Hold::Again => {}
-                Hold::Long => return Ok(Err(Unmet::Long)),
-            }
-        }
-        Err(Error::Unstable { path: self.location.path.clone() })
-    }
-
-    /// The seed of the file that is the cache now, which is not held on to: who follows another lets go of
-    /// it. The slot of `identity` comes from memory while the lock is taken.
-    fn begin(&self, identity: &Identity) -> Result<u64> {
-        let region = self.region()?;
-        region.prefetch_slot(identity);
-        Ok(region.facts.seed)
-    }
-
     /// Stores values, each stretch of small ones under one lock, and each large one by itself.
     pub(crate) fn put_many(&self, entries: &[Entry<'_>], scope: &ScopeRecord<'_>) -> Result<()> {
         entries.iter().try_for_each(|entry| entry.check_size(self.location.care))?;
@@ -224,7 +38,7 @@ impl Store {
         if journal.facts.seed != seed {
             drafts = entries.iter().map(|entry| entry.draft(journal.facts.seed)).collect();
         }
-        announce(&writer, scope)?;
+        announce(&writer, scope, Effort::Full)?;
         let offsets = writer.append(&mut drafts)?;
         if let Some(map) = writer.region().map() {
             let valid = offsets.iter().zip(entries).filter(|(_, entry)| entry.is_valid);
@@ -242,12 +56,6 @@ impl Store {
         let seed = writer.journal().facts.seed;
         writer.append(&mut [Draft::new(Kind::TOMBSTONE, *identity, &[], seed)])?;
         Ok(was_there)
-    }
-
-    /// What was there or was stored, for whoever wanted to store.
-    fn found(&self, region: &Arc<Region>, sight: Sight) -> Found {
-        let (share, token) = (self.share_of(region), Store::token(region));
-        Found { region: Arc::clone(region), share, sight, saved: None, is_valid: None, token }
     }
 
     /// Removes everything. On a disk too full for the record that says so, the file itself goes: the
@@ -297,96 +105,7 @@ impl Store {
     }
 }
 
-/// Writes the record of a scope, if the file has none. Looks it up once for each file and clear.
-fn announce(writer: &Writer<'_>, scope: &ScopeRecord<'_>) -> Result<()> {
-    let journal = writer.journal();
-    let (file_id, _) = journal.facts.file_id.split_first_chunk().expect("16 bytes");
-    let place = u64::from_le_bytes(*file_id) ^ journal.ledger.get(word::CLEARED)?;
-    // Relaxed: who sees an old place looks once more.
-    if scope.seen.load(Ordering::Relaxed) == place {
-        return Ok(());
-    }
-    if journal.locate(&scope.identity).is_none() {
-        let seed = journal.facts.seed;
-        writer.append(&mut [Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed)])?;
-    }
-    scope.seen.store(place, Ordering::Relaxed);
-    Ok(())
-}
-
 impl Writer<'_> {
-    pub(crate) fn journal(&self) -> Journal<'_> {
-        self.region().journal()
-    }
-
-    /// What a put does in one hold of the lock.
-    #[inline]
-    fn put(
-        self,
-        entry: &Entry<'_>,
-        scope: &ScopeRecord<'_>,
-        terms: Terms,
-        effort: Effort,
-        progress: &mut Progress,
-    ) -> Result<Hold> {
-        progress.damaged = progress.damaged.take().filter(|place| self.is_in(&place.region));
-        match self.rule(entry, terms, progress.damaged.as_ref().map(|place| place.offset))? {
-            Ruling::Store => {}
-            Ruling::Refuse => return Ok(Hold::Settled(None)),
-            Ruling::Keep(offset) => {
-                let (store, region) = (self.store, Arc::clone(self.region()));
-                drop(self);
-                // It stays what it was under the lock, whatever supersedes it.
-                match region.value_at(offset, effort) {
-                    Sight::Absent => progress.damaged = Some(Place { region, offset }),
-                    Sight::Long => return Ok(Hold::Long),
-                    sight => return Ok(Hold::Settled(Some(store.found(&region, sight)))),
-                }
-                return Ok(Hold::Again);
-            }
-        }
-        // Of a file that was compacted meanwhile, which leaves such space behind, there is another now.
-        if let Some(place) = progress.filled.take().filter(|place| self.is_in(&place.region)) {
-            self.fulfil(place.offset)?;
-            return Ok(Hold::Settled(Some(self.stored(place.offset, entry))));
-        }
-        let journal = self.journal();
-        let mut draft = progress.draft(entry, journal.facts.seed);
-        announce(&self, scope)?;
-        if !entry.is_large() {
-            let offset = self.append(std::slice::from_mut(&mut draft))?[0];
-            return Ok(Hold::Settled(Some(self.stored(offset, entry))));
-        }
-        let offset = journal.reserve(&mut draft.head)?;
-        let region = Arc::clone(self.region());
-        drop(self);
-        let file = region.file();
-        let payload = offset + record::HEAD_SIZE;
-        file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
-        progress.filled = Some(Place { region, offset });
-        Ok(Hold::Again)
-    }
-
-    /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at
-    /// the tail, where who redoes or copies what came since a point in the log does not miss it; that
-    /// the pad becomes a value follows from it, as the index does.
-    pub(super) fn fulfil(&self, offset: u64) -> Result<()> {
-        let (place, seed) = (offset.to_le_bytes(), self.journal().facts.seed);
-        self.append(&mut [Draft::new(Kind::FILLED, Identity::NONE, &place, seed)]).map(drop)
-    }
-
-    /// Appends records. If damage keeps the index from taking them, it is made anew.
-    pub(super) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
-        let offsets = self.journal().write(drafts)?;
-        let apply = || self.journal().apply_all(drafts, &offsets);
-        if let Err(error) = apply() {
-            Store::or_make_index(self.region(), Err(error))?;
-            // A key for which a sound index has no room either is an error.
-            apply()?;
-        }
-        Ok(offsets)
-    }
-
     /// Removes the file's name. Readers see it by the state; who holds values holds the file.
     fn unlink(&self) -> Result<()> {
         let (file, ledger) = (self.region().file(), self.journal().ledger);
@@ -401,71 +120,5 @@ impl Writer<'_> {
             return place::remove(path);
         }
         complete_move(ledger, || place::remove(path))
-    }
-
-    /// What becomes of an entry that is to be stored on `terms`, if the record at `damaged` is known not to be
-    /// whole. No payload is looked at.
-    fn rule(&self, entry: &Entry<'_>, terms: Terms, damaged: Option<u64>) -> Result<Ruling> {
-        let (token, view) = match terms {
-            Terms::Replace => return Ok(Ruling::Store),
-            Terms::IfAbsent(token, view) => (token, Some(view)),
-            Terms::Mend(token) | Terms::Refresh(token) => (token, None),
-        };
-        let journal = self.journal();
-        if journal.facts.cache_id != token.cache_id
-            || journal.ledger.get(word::BARRIER)? > token.seq
-        {
-            return Ok(Ruling::Refuse);
-        }
-        let Some((offset, newest)) = journal.locate(&entry.identity) else {
-            return Ok(Ruling::Store);
-        };
-        if let Some(view) = view
-            && damaged != Some(offset)
-            && self.has_value_at(offset, view)
-        {
-            return Ok(Ruling::Keep(offset));
-        }
-        if let (Terms::Refresh(_), Kind::VALUE) = (terms, newest.kind) {
-            return Ok(Ruling::Store);
-        }
-        // Removed since; or stored since and expired, and what it replaced may have been a removal.
-        Ok(if newest.seq > token.seq { Ruling::Refuse } else { Ruling::Store })
-    }
-
-    /// Whether `region` is the file that is locked.
-    fn is_in(&self, region: &Arc<Region>) -> bool {
-        self.region().is_same_file(region)
-    }
-
-    /// Whether the record at `offset`, whose head has been verified, is a value that counts by `view`.
-    fn has_value_at(&self, offset: u64, view: View) -> bool {
-        let head = self.region().medium().head(offset);
-        head.is_some_and(|head| record::is_value(&head) && !view.is_expired(&head))
-    }
-
-    /// What was just stored, as a look-up would find it. The lock goes back first: where the file is read by
-    /// copy, the value is copied.
-    fn stored(self, offset: u64, entry: &Entry<'_>) -> Found {
-        let (store, region) = (self.store, Arc::clone(self.region()));
-        drop(self);
-        let mapped = |region: &Region| {
-            let map = region.map()?;
-            let record = map.record(offset)?;
-            if entry.is_valid {
-                map.mark(&record); // Only now: the record lies below the tail.
-            }
-            Some(Sight::Mapped { record, is_fresh: !entry.is_valid })
-        };
-        if let Some(sight) = mapped(&region) {
-            return store.found(&region, sight);
-        }
-        let region = store.grown(region);
-        let copied = || {
-            let head = Box::new([0; record::HEAD_SIZE as usize]);
-            heap::copy(entry.payload).map(|copy| Sight::Copied(head, copy))
-        };
-        let sight = mapped(&region).or_else(copied).unwrap_or(Sight::Absent);
-        store.found(&region, sight)
     }
 }

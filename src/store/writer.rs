@@ -2,11 +2,13 @@
 
 use super::effort::Effort;
 use super::gate::{Deadline, Pass};
+use super::journal::{Draft, Journal};
 use super::open::TRIES;
 use super::region::Region;
 use super::{Store, Unmet, recover};
 use crate::error::{Error, Result};
 use crate::format::header::{state, word};
+use crate::format::record::{Identity, Kind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,5 +117,45 @@ pub(crate) struct Writer<'a> {
 impl Writer<'_> {
     pub(crate) fn region(&self) -> &Arc<Region> {
         &self.region
+    }
+
+    pub(crate) fn journal(&self) -> Journal<'_> {
+        self.region().journal()
+    }
+
+    /// Appends records. If damage keeps the index from taking them, it is made anew.
+    pub(super) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
+        Ok(self.try_append(drafts, Effort::Full)?.0)
+    }
+
+    /// As [`append`](Writer::append). `false`: that is too much effort, and is left to the next holder of the lock.
+    #[inline]
+    pub(super) fn try_append(
+        &self,
+        drafts: &mut [Draft<'_>],
+        effort: Effort,
+    ) -> Result<(Vec<u64>, bool)> {
+        let offsets = self.journal().write(drafts)?;
+        let apply = || self.journal().apply_all(drafts, &offsets);
+        match apply() {
+            Err(Error::Damaged { .. } | Error::TooLarge { .. }) if effort == Effort::Brief => {
+                return Ok((offsets, false));
+            }
+            Err(error) => {
+                Store::or_make_index(self.region(), Err(error))?;
+                // A key for which a sound index has no room either is an error.
+                apply()?;
+            }
+            Ok(()) => {}
+        }
+        Ok((offsets, true))
+    }
+
+    /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at
+    /// the tail, where who redoes or copies what came since a point in the log does not miss it; that
+    /// the pad becomes a value follows from it, as the index does.
+    pub(super) fn fulfil(&self, offset: u64) -> Result<()> {
+        let (place, seed) = (offset.to_le_bytes(), self.journal().facts.seed);
+        self.append(&mut [Draft::new(Kind::FILLED, Identity::NONE, &place, seed)]).map(drop)
     }
 }

@@ -7,7 +7,7 @@ use crate::format::{seal, unseal};
 use crate::store::expiry::View;
 use crate::store::journal::{Draft, LARGE};
 use crate::store::open::Location;
-use crate::store::write::Terms;
+use crate::store::put::Terms;
 use crate::store::{Store, trust};
 use crate::sys::effect::{Effect, watch};
 use crate::sys::file::Medium as _;

@@ -2,11 +2,12 @@
 
 use super::{SCOPE, assert_sound, entry, get, open, put};
 use crate::MmapCache;
-use crate::format::header::word;
+use crate::format::header::{HOME, word};
+use crate::format::slot::{Slot, Tag};
 use crate::store::Store;
 use crate::store::effort::Effort;
 use crate::store::journal::LARGE;
-use crate::store::write::{Progress, Terms};
+use crate::store::put::{Progress, Terms};
 use crate::sys::effect::{Effect, watch};
 use futures_lite::future::block_on;
 use std::cell::Cell;
@@ -30,10 +31,11 @@ fn is_change(effect: &Effect<'_>) -> bool {
     !matches!(effect, Effect::Read | Effect::Map { .. })
 }
 
-/// Puts as a task does.
+/// Puts as a task does, on terms that no second record of the key would meet.
 fn put_as_task(store: &Arc<Store>, key: u64) {
+    let terms = Terms::Mend(Store::token(&store.region().unwrap()));
     let attempt = move |store: &Store, effort, progress: &mut Progress| {
-        store.try_put(&entry(key, b"a task's"), &SCOPE, Terms::Replace, effort, progress)
+        store.try_put(&entry(key, b"a task's"), &SCOPE, terms, effort, progress)
     };
     assert!(block_on(store.put_async(Effort::Brief, attempt)).unwrap().is_some());
 }
@@ -83,6 +85,42 @@ fn what_a_killed_writer_left_is_finished_on_no_tasks_thread() {
         }
     }
     assert!(erased > 0 && redone > 0, "{erased}, {redone}");
+}
+
+/// Has slots that lead nowhere take all free places of the index.
+fn crowd_index(store: &Store) {
+    let region = store.region().unwrap();
+    let ledger = region.journal().ledger;
+    let table = ledger.table(word::INDEX);
+    for at in (table.offset()..table.end()).step_by(8) {
+        if ledger.medium.load(at) == 0 {
+            let tag = Tag::of(at.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            ledger.store(at, Slot::new(tag, 1 << 39).0).unwrap();
+        }
+    }
+}
+
+/// A file is nobody's home while its index is made anew.
+#[test]
+fn an_index_that_takes_no_more_is_made_anew_on_no_tasks_thread() {
+    for has_scope in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        if has_scope {
+            put(&store, 0, b"before");
+        }
+        crowd_index(&store);
+        let is_made = |effect: &Effect<'_>| matches!(effect, Effect::Write { at: HOME, .. });
+        let ((), made) = count(is_made, || put_as_task(&store, 1));
+        assert_eq!((made, get(&store, 1).unwrap()), (0, b"a task's".into()));
+        assert_sound(&store);
+        let stats = store.stats();
+        assert_eq!(stats.entries, 1 + u64::from(has_scope));
+        // By whoever waits for nobody else, it is.
+        crowd_index(&store);
+        assert_ne!(count(is_made, || put(&store, 2, b"after")).1, 0);
+        assert_sound(&store);
+    }
 }
 
 /// Opening the sidecar makes its times the present.
