@@ -213,12 +213,6 @@ impl Flights {
         drop(former);
     }
 
-    /// Lets the sidecar be opened anew: it may have been removed together with the cache.
-    pub(crate) fn forget_claims(&self) {
-        let claims = lock(&self.claims).take();
-        drop(claims);
-    }
-
     /// Enters a flight; `false` if one is under way.
     pub(crate) fn enter(&self, key: u64, leader: Option<ThreadId>) -> bool {
         match lock(&self.under_way).entry(key) {

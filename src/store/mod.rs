@@ -442,7 +442,6 @@ impl State {
         if let Some(region) = &former {
             *lock(&self.left) = Some(Store::token(region));
             self.shares.revoke();
-            self.flights.forget_claims();
         }
         former.is_some()
     }
