@@ -62,7 +62,19 @@ fn is_there(path: &Path) -> bool {
 #[test]
 fn eight_threads_compute_once() {
     let dir = Dir::new();
+    compute_once(&open(dir.path()));
+}
+
+/// Then other processes do not wait, and threads of one do.
+#[test]
+fn eight_threads_compute_once_where_there_can_be_no_sidecar() {
+    let dir = Dir::new();
     let cache = open(dir.path());
+    fs::create_dir(cache.path().with_extension("pcache.claims")).unwrap();
+    compute_once(&cache);
+}
+
+fn compute_once(cache: &MmapCache) {
     let runs = AtomicU32::new(0);
     let slow = cache.memoize_as("slow", |n: &u64| {
         runs.fetch_add(1, Ordering::Relaxed);
@@ -348,6 +360,32 @@ fn recursion_under_threads_tasks_and_processes() {
             assert_eq!(task.await.unwrap(), 102_334_155);
         }
     });
+}
+
+#[cache(root = root(), claim_timeout = "1h")]
+fn meet(n: u64) -> u64 {
+    thread_local! { static IS_INNER: Cell<bool> = const { Cell::new(false) } }
+    if IS_INNER.replace(true) {
+        return n;
+    }
+    let sign = |n: u64| root().join(format!("leads {n}"));
+    fs::write(sign(n), "").unwrap();
+    assert!(is_there(&sign(1 - n)));
+    10 + meet(1 - n)
+}
+
+/// Each of two processes leads what the other one calls for: who leads waits for nobody.
+#[test]
+fn leaders_that_call_for_each_other_compute() {
+    if let Some((role, _)) = role() {
+        let n: u64 = role.parse().unwrap();
+        assert!(meet(n) >= 10);
+        return;
+    }
+    let dir = Dir::new();
+    let test = "leaders_that_call_for_each_other_compute";
+    let children = [0, 1].map(|n| spawn(test, &n.to_string(), dir.path()));
+    children.into_iter().map(finish).for_each(drop);
 }
 
 /// While another process holds the file's lock, the timers of a single-threaded runtime go on.

@@ -73,4 +73,12 @@ mod tests {
         }
         assert_eq!(unseal(0, 640), None, "a zeroed page is no tail");
     }
+
+    /// Files of other versions hold them.
+    #[test]
+    fn words_are_sealed_as_they_always_were() {
+        assert_eq!(seal(0, 0), 0xe034_0000_0000_0000);
+        assert_eq!(seal(0x1234_5678_9abc, 640), 0x1d54_1234_5678_9abc);
+        assert_eq!(seal(WORD_MASK, 1288), 0x5d22_ffff_ffff_ffff);
+    }
 }

@@ -348,6 +348,26 @@ mod tests {
         }
     }
 
+    /// Indexes of other versions are searched by them.
+    #[test]
+    fn identities_are_hashed_as_they_always_were() {
+        let mut identity = Identity { form: 0x24, ..Identity::NONE };
+        for (at, byte) in identity.bytes.iter_mut().enumerate() {
+            *byte = (at as u8 + 1).wrapping_mul(0x3b);
+        }
+        let hashes = [1, 0xfedc_ba98_7654_3210].map(|seed| identity.hash(seed));
+        assert_eq!(hashes, [0x8b32_317e_df64_0596, 0x5ec3_50fe_2ace_e5ac]);
+        assert_eq!(Identity::NONE.hash(0), 0xded6_752d_3a67_edf5);
+    }
+
+    /// The payloads of other versions are checked by it.
+    #[test]
+    fn payloads_are_checked_as_they_always_were() {
+        let checks = [Kind::VALUE, Kind::SCOPE]
+            .map(|kind| payload_check(kind, b"payload", 0x1234_567f_9abc_def0));
+        assert_eq!(checks, [0xb90a_d745, 0xbda9_443c]);
+    }
+
     #[test]
     fn a_record_belongs_to_its_own_identity_and_to_no_other() {
         let bytes = head().encode(8192, 99);
@@ -357,6 +377,12 @@ mod tests {
             let mut other = own;
             other.bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(!belongs_to(&bytes, &other), "bit {bit}");
+            // Nor do differences that are alike make none.
+            for apart in [64, 128, 192] {
+                let mut other = other;
+                other.bytes[(bit + apart) % 256 / 8] ^= 1 << (bit % 8);
+                assert!(!belongs_to(&bytes, &other), "bits {bit} and {apart} further");
+            }
         }
         assert!(!belongs_to(&bytes, &Identity { form: own.form ^ 1, ..own }));
     }

@@ -326,6 +326,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_crowded_when_more_than_eleven_in_sixteen_slots_are_in_use() {
+        let table = Table::new(HEADER_SIZE, 64);
+        let crowded: Vec<_> = (0..=512).filter(|used| is_crowded(*used, table)).collect();
+        assert_eq!(crowded, (353..=512).collect::<Vec<_>>());
+        let worth: Vec<_> = (0..=512).filter(|used| is_worth_growing(*used, table)).collect();
+        assert_eq!(worth, (128..=512).collect::<Vec<_>>());
+        assert!(!is_worth_growing(u64::MAX / 4, Table::new(HEADER_SIZE, BUCKET_LIMIT)));
+    }
+
+    #[test]
+    fn every_place_lies_in_its_bucket() {
+        let table = Table::new(HEADER_SIZE, 64);
+        let buckets = (table.offset()..table.end()).step_by(8).map(|place| bucket_of(table, place));
+        assert!(buckets.eq((0..64).flat_map(|bucket| [bucket; BUCKET_SLOTS as usize])));
+    }
+
+    #[test]
     fn a_full_table_ends_the_search() {
         let heap = HeapTable::new(1);
         for place in 0..8 {

@@ -53,7 +53,7 @@ impl Event {
             Effect::Write { file, at, bytes } => {
                 Event::Write { inode: inode(file)?, at, bytes: bytes.to_vec() }
             }
-            Effect::Allocate { file, to } => Event::Allocate { inode: inode(file)?, to },
+            Effect::Allocate { file, to, .. } => Event::Allocate { inode: inode(file)?, to },
             Effect::Resize { file, size } => Event::Resize { inode: inode(file)?, size },
             Effect::Punch { file, from, to } => Event::Punch { inode: inode(file)?, from, to },
             Effect::Sync { file } => Event::Sync { inode: inode(file)? },

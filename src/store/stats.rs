@@ -83,3 +83,30 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_two_handles_are_added_and_entries_are_not() {
+        let calls = |n| Stats {
+            entries: n,
+            live_bytes: n,
+            dead_bytes: n,
+            file_bytes: n,
+            hits: n,
+            misses: 2 * n,
+            store_errors: 3 * n,
+            time_saved: Duration::from_secs(4 * n),
+        };
+        let sum = calls(10).with_calls_of(&calls(1));
+        let own = calls(10);
+        let calls = (sum.hits, sum.misses, sum.store_errors, sum.time_saved);
+        assert_eq!(calls, (11, 22, 33, Duration::from_secs(44)));
+        assert_eq!(
+            Stats { hits: 10, misses: 20, store_errors: 30, time_saved: own.time_saved, ..sum },
+            own
+        );
+    }
+}

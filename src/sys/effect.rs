@@ -12,8 +12,8 @@ use std::path::Path;
 pub(crate) enum Effect<'a> {
     /// Bytes are put into a file, by a system call or through a map.
     Write { file: &'a File, at: u64, bytes: &'a [u8] },
-    /// A file gets disk space up to an offset, and is at least that long afterwards.
-    Allocate { file: &'a File, to: u64 },
+    /// A range of a file gets disk space, and the file is at least that long afterwards.
+    Allocate { file: &'a File, from: u64, to: u64 },
     /// A file gets exactly this length.
     Resize { file: &'a File, size: u64 },
     /// A range of a file becomes zeros.

@@ -265,7 +265,7 @@ impl Medium for CacheFile {
 
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
         check_limit(to)?;
-        precede(Effect::Allocate { file: &self.file, to })?;
+        precede(Effect::Allocate { file: &self.file, from, to })?;
         // Whole pages, as far as the file goes: a store into a page takes space for all blocks of it, which
         // may be smaller, and beside this range be holes that a copy left out.
         let from = from - from % PAGE_MAX;

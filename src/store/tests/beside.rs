@@ -152,6 +152,51 @@ fn a_compaction_beside_growth_loses_nothing() {
     interrupt(|| Scene::new(None), 83, grow, compact, check);
 }
 
+#[test]
+fn a_compaction_beside_a_clear_brings_nothing_back() {
+    let clear = |store: &Store| {
+        store.clear()?;
+        insert(store, 1000..1003, None)
+    };
+    let compact = |scene: &Scene| scene.walker.compact(View::AS_WRITTEN).unwrap();
+    let check = |scene: &Scene, _, is_cleared: bool| {
+        let is_there = |key| get(&scene.other, key).is_some();
+        assert!((0..NEARLY_CROWDED).all(|key| is_there(key) != is_cleared));
+        assert!((1000..1003).all(|key| is_there(key) == is_cleared));
+        assert_eq!(scene.other.verify().unwrap().findings, []);
+    };
+    interrupt(|| Scene::new(None), 83, clear, compact, check);
+}
+
+#[test]
+fn a_compaction_beside_removals_and_refreshes_loses_none_of_them() {
+    let change = |store: &Store| {
+        for key in 0..5 {
+            store.remove(&identity(key), View::AS_WRITTEN)?;
+        }
+        put(store, 5, b"refreshed");
+        put(store, 6, &[6; 100_000]);
+        store.flush(View::new(EXPIRED)).map(drop)?;
+        put(store, 7, b"stored again");
+        put(store, 8, &[8; 100_000]);
+        Ok(())
+    };
+    let compact = |scene: &Scene| scene.walker.compact(View::AS_WRITTEN).unwrap();
+    let check = |scene: &Scene, _, is_changed: bool| {
+        let value = |key| get(&scene.other, key);
+        if is_changed {
+            assert!((0..7).chain(9..NEARLY_CROWDED).all(|key| value(key).is_none()));
+            assert_eq!(value(7).unwrap(), b"stored again");
+            assert_eq!(value(8).unwrap(), [8; 100_000]);
+            assert_eq!(scene.other.stats().entries, 2);
+        } else {
+            assert!((0..NEARLY_CROWDED).all(|key| value(key).unwrap() == key.to_le_bytes()));
+        }
+        assert_eq!(scene.other.verify().unwrap().findings, []);
+    };
+    interrupt(|| Scene::new(None), 89, change, compact, check);
+}
+
 /// A miss in a table that is left during the search is no flush.
 #[test]
 fn a_replay_beside_growth_brings_nothing_superseded_back() {

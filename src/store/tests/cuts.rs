@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn image(store: &Store) -> Vec<u8> {
+pub(super) fn image(store: &Store) -> Vec<u8> {
     std::fs::read(&store.location.path).unwrap()
 }
 /// A file with these bytes, which nobody has opened.
@@ -32,14 +32,14 @@ fn lay(dir: &tempfile::TempDir, image: &[u8]) -> Location {
 fn boot_at(dir: &tempfile::TempDir, image: &[u8], read_only: bool) -> Arc<Store> {
     Store::open(Location { is_read_only: read_only, ..lay(dir, image) }).unwrap()
 }
-fn boot(dir: &tempfile::TempDir, image: &[u8]) -> Arc<Store> {
+pub(super) fn boot(dir: &tempfile::TempDir, image: &[u8]) -> Arc<Store> {
     boot_at(dir, image, false)
 }
-fn word_of(image: &[u8], at: u64) -> u64 {
+pub(super) fn word_of(image: &[u8], at: u64) -> u64 {
     let at_ = at as usize;
     unseal(u64::from_le_bytes(image[at_..at_ + 8].try_into().unwrap()), at).unwrap()
 }
-fn set_word(image: &mut [u8], at: u64, value: u64) {
+pub(super) fn set_word(image: &mut [u8], at: u64, value: u64) {
     image[at as usize..at as usize + 8].copy_from_slice(&seal(value, at).to_le_bytes());
 }
 fn offset(store: &Store, key: u64) -> usize {
@@ -350,4 +350,19 @@ fn a_large_value_superseded_before_it_was_filled_is_no_damage() {
     let two = boot(&dir, &cut);
     assert_eq!(get(&two, 1).as_deref(), Some(&b"small"[..]));
     assert_eq!(get(&two, 2).as_deref(), Some(&b"other"[..]));
+}
+
+/// Nothing is mapped of a file whose end is not known.
+#[test]
+fn a_reader_of_a_file_without_a_believable_tail_reads_by_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"a value");
+    let mut image = image(&store);
+    let reader = boot_at(&dir, &image, true);
+    assert!(reader.region().unwrap().map().is_some());
+    image[word::TAIL as usize] ^= 1;
+    let reader = boot_at(&dir, &image, true);
+    assert!(reader.region().unwrap().map().is_none());
+    assert_eq!(get(&reader, 1).unwrap(), b"a value");
 }

@@ -2,12 +2,14 @@
 //! left out here.
 
 mod beside;
+mod counts;
 mod creation;
 mod cuts;
 mod holds;
 mod hostile;
 mod records;
 mod memory;
+mod space;
 mod stranger;
 mod tasks;
 
@@ -24,7 +26,7 @@ use crate::store::put::{Entry, ScopeRecord, Terms};
 use crate::store::rewrite::{Outcome, Replay};
 use crate::store::sight::Sight;
 use crate::store::verify::Finding;
-use crate::store::{Store, Token};
+use crate::store::{Store, Token, trust};
 use crate::sys::file::Medium as _;
 use crate::sys::place::{Care, Replacement};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -216,7 +218,8 @@ fn a_clear_killed_halfway_takes_effect_at_the_next_lock() {
 
 #[test]
 fn growth_killed_after_any_step_goes_on() {
-    for killed_after in 0..40 {
+    for case in 0..120 {
+        let (way, killed_after) = (case % 3, case / 3);
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         // Enough for growth to begin and not to end.
@@ -229,7 +232,7 @@ fn growth_killed_after_any_step_goes_on() {
             let writer = store.lock().unwrap();
             let ledger = writer.journal().ledger;
             let pending = ledger.table(word::PENDING);
-            if pending.buckets() > 0 && killed_after % 3 == 0 {
+            if pending.buckets() > 0 && way == 0 {
                 // Killed when all was moved, after the switch, before the rest.
                 while ledger.get(word::CURSOR).unwrap() < 62 {
                     grow::step(ledger).unwrap();
@@ -238,7 +241,7 @@ fn growth_killed_after_any_step_goes_on() {
                 grow::step(ledger).unwrap();
                 ledger.store(word::PENDING, pending.0).unwrap();
                 ledger.store(word::RETIRED, index.0).unwrap();
-            } else if pending.buckets() > 0 && killed_after % 3 == 1 {
+            } else if pending.buckets() > 0 && way == 1 {
                 // Killed within a step: some slots are in the new table, and the cursor is behind.
                 let cursor = ledger.get(word::CURSOR).unwrap();
                 grow::step(ledger).unwrap();
@@ -268,11 +271,11 @@ fn growth_killed_after_any_step_goes_on() {
         let is_kept =
             |key: &u64| Some(*key) != victim && (!key.is_multiple_of(5) || *key >= before);
         for key in (0..3000).filter(is_kept) {
-            assert_eq!(get(&store, key).unwrap(), key.to_le_bytes(), "{killed_after}: {key}");
+            assert_eq!(get(&store, key).unwrap(), key.to_le_bytes(), "{case}: {key}");
         }
         let removed: Vec<u64> = removed.chain(victim).collect();
         for key in &removed {
-            assert_eq!(get(&store, *key), None, "{killed_after}: {key} was removed");
+            assert_eq!(get(&store, *key), None, "{case}: {key} was removed");
         }
         assert_eq!(store.stats().entries, 3000 - removed.len() as u64);
         assert_sound(&store);
@@ -354,6 +357,10 @@ fn an_index_full_of_one_slot_is_made_anew() {
     }
     let kept = store.compact(View::AS_WRITTEN).unwrap().entries_kept;
     assert!(kept <= 1, "what the index lost is lost; nothing grows without bound");
+    assert!(
+        region.file().size().unwrap() < 4 << 20,
+        "no larger table would help, so none is tried"
+    );
     put(&store, 1, b"y");
     assert_eq!(get(&store, 1).unwrap(), b"y");
     assert_sound(&store);
@@ -692,5 +699,47 @@ fn a_scope_that_is_stored_to_during_a_compaction_keeps_its_record() {
         next.file().read(offset + HEAD_SIZE, &mut payload).unwrap();
         assert_eq!(payload, SCOPE.payload);
         assert!(next.journal().locate(&identity(2)).is_some());
+    }
+}
+
+/// The path is looked at now and then; a file that is still there is gone on with.
+#[test]
+fn a_miss_opens_no_file_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    let region = store.region().unwrap();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(super::PATH_CHECK_INTERVAL + 10));
+        assert_eq!(get(&store, 2), None);
+        assert!(Arc::ptr_eq(&region, &store.region().unwrap()));
+    }
+}
+
+#[test]
+fn words_that_contradict_each_other_are_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    let region = store.region().unwrap();
+    let ledger = region.journal().ledger;
+    let word = |place| ledger.get(place).unwrap();
+    let (tail, allocated) = (word(word::TAIL), word(word::ALLOCATED));
+    let size = region.file().size().unwrap();
+    let contradictions = [
+        (word::TAIL, region.facts.log_start - 64),
+        (word::TAIL, tail + 8),
+        (word::TAIL, allocated + 64),
+        (word::ALLOCATED, tail - 64),
+        (word::ALLOCATED, size + 64),
+        (word::LAST, tail),
+        (word::FAILED, 1),
+    ];
+    for (place, value) in contradictions {
+        let before = word(place);
+        ledger.set(place, value).unwrap();
+        assert!(!trust::is_trusted(&region).unwrap(), "{place}: {value}");
+        ledger.set(place, before).unwrap();
+        assert!(trust::is_trusted(&region).unwrap());
     }
 }

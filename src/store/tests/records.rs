@@ -1,16 +1,18 @@
 //! What a record means, rule by rule: what it supersedes, from where on it counts, and what becomes of one
 //! whose writer died.
 
+use super::cuts::{boot, image, set_word};
 use super::{SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot};
 use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, Identity, Kind};
-use crate::store::Store;
+use crate::scan::{Step, Walk};
 use crate::store::compact::copy_to;
 use crate::store::expiry::View;
 use crate::store::journal::{Draft, LARGE};
 use crate::store::open::Location;
 use crate::store::put::{Entry, Terms};
 use crate::store::rewrite::{Outcome, Replay};
+use crate::store::{Store, trust};
 use crate::sys::effect::{Effect, watch};
 use crate::sys::file::Medium as _;
 use crate::sys::place::Replacement;
@@ -295,4 +297,81 @@ fn a_large_value_stays_superseded_when_its_successor_is_flushed() {
         assert_eq!((get(&store, 1), get(&reboot(&dir, &store), 1)), (None, None));
         assert_sound(&store);
     }
+}
+
+/// A list of the dead that is damaged buries nobody. What had been synced before is not believed then but where
+/// the index as it was leads to it.
+#[test]
+fn what_a_damaged_list_buried_does_not_come_back() {
+    for is_index_lost in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        (0..10).for_each(|key| put(&store, key, b"flushed"));
+        assert_eq!(store.flush(View::new(Some(Duration::ZERO))).unwrap(), 10);
+        (5..20).for_each(|key| put(&store, key, b"kept"));
+        store.sync().unwrap();
+        let region = store.region().unwrap();
+        let mut walk = Walk::new(
+            region.file(),
+            region.facts.seed,
+            region.facts.log_start,
+            region.journal().tail().unwrap(),
+        );
+        let list = std::iter::from_fn(|| walk.next().unwrap()).find_map(|step| match step {
+            Step::Record(offset, head) if head.kind == Kind::DEAD_LIST => Some(offset),
+            _ => None,
+        });
+        let mut image = image(&store);
+        image[(list.unwrap() + HEAD_SIZE) as usize] ^= 1;
+        set_word(&mut image, word::CHECKPOINT, 0);
+        if is_index_lost {
+            set_word(&mut image, word::INDEX, 0);
+        }
+        let after = boot(&dir, &image);
+        assert!((0..5).all(|key| get(&after, key).is_none()));
+        // Where nothing tells what counts, what comes after the damage does.
+        assert!((5..20).all(|key| get(&after, key).unwrap() == b"kept"));
+    }
+}
+
+/// Whatever was appended last, a file at home is believed as it is.
+#[test]
+fn a_file_at_home_is_believed_whatever_its_last_record_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let is_trusted = || trust::is_trusted(&store.region().unwrap()).unwrap();
+    assert!(is_trusted());
+    put(&store, 1, b"small");
+    assert!(is_trusted());
+    reserve(&store, 2, &[7; LARGE + 1]);
+    assert!(is_trusted(), "space of a large value");
+    put(&store, 3, &vec![7; 2 << 20]);
+    assert!(is_trusted(), "the record that fills it");
+    store.clear().unwrap();
+    assert!(is_trusted(), "a table");
+    put(&store, 4, b"small");
+    let region = store.region().unwrap();
+    let at = region.journal().locate(&identity(4)).unwrap().0;
+    region.file().overwrite(at + HEAD_SIZE, b"torn!").unwrap();
+    assert!(!is_trusted());
+}
+
+#[test]
+fn a_verification_counts_all_and_tells_of_a_thousand_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let payloads = [7; 16];
+    let entries: Vec<_> = (0..1200).map(|key| entry(key, &payloads)).collect();
+    store.put_many(&entries, &SCOPE).unwrap();
+    let whole = store.verify().unwrap();
+    let region = store.region().unwrap();
+    let tables = region.journal().ledger.table(word::INDEX) != region.facts.first_index;
+    assert!(whole.findings.is_empty());
+    assert!(whole.records > 1200 && whole.records < 1210 && tables, "{}", whole.records);
+    for key in 0..1200 {
+        let at = region.journal().locate(&identity(key)).unwrap().0;
+        region.file().overwrite(at + HEAD_SIZE, b"x").unwrap();
+    }
+    let damaged = store.verify().unwrap();
+    assert_eq!((damaged.records, damaged.findings.len()), (whole.records, 1000));
 }
