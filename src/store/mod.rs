@@ -15,6 +15,7 @@ pub(crate) mod gate;
 pub(crate) mod create;
 pub(crate) mod trust;
 pub(crate) mod versions;
+pub(crate) mod rebuild;
 pub(crate) mod rewrite;
 pub(crate) mod recover;
 pub(crate) mod stall;
