@@ -25,6 +25,16 @@ impl Ledger<'_> {
         self.store(place, seal(value, place))
     }
 
+    /// Sees to it that a sealed word has this value. One that has it is not stored: its page stays clean.
+    pub(crate) fn ensure(&self, place: u64, value: u64) -> Result<()> {
+        self.ensure_as_is(place, seal(value, place))
+    }
+
+    /// As [`ensure`](Ledger::ensure), of a word as it is.
+    pub(crate) fn ensure_as_is(&self, place: u64, value: u64) -> Result<()> {
+        if self.medium.load(place) == value { Ok(()) } else { self.store(place, value) }
+    }
+
     /// Adds to a sealed count, which stays at zero if it would go below.
     pub(crate) fn add(&self, place: u64, delta: i64) -> Result<()> {
         let value = self.get(place)?.saturating_add_signed(delta);

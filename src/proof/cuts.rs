@@ -86,7 +86,7 @@ fn scripts() -> Vec<Script> {
 }
 
 /// About as many steps has a recovery.
-const RECOVERY_STEPS: usize = 36;
+const RECOVERY_STEPS: usize = 48;
 
 /// The script of those who find what a power cut left. Of two such lives one begins with a recovery
 /// that is killed.

@@ -262,6 +262,21 @@ impl Journal<'_> {
         };
     }
 
+    /// Has an index that is due to grow do so in one go. On a full disk nothing is appended, however often that
+    /// is tried.
+    pub(crate) fn grow_at_once(&self) -> Result<()> {
+        let index = self.ledger.table(word::INDEX);
+        if !index::is_crowded(self.ledger.get(word::USED)?, index) {
+            return Ok(());
+        }
+        let start = self.tail()?;
+        let end = start + 2 * index.size() + 3 * HEAD_SIZE;
+        self.medium().allocate(start, end).map_err(self.io("grow"))?;
+        self.begin_growth(index)?;
+        grow::complete(self.ledger)?;
+        self.settle()
+    }
+
     fn begin_growth(&self, table: Table) -> Result<()> {
         let buckets = (table.buckets() * 2).min(BUCKET_LIMIT);
         if buckets == table.buckets() {

@@ -102,8 +102,8 @@ impl<'a> Journal<'a> {
     /// Gives out no number up to `seq` any more.
     pub(crate) fn raise_seq(&self, seq: u64) -> Result<()> {
         let seq = self.seq()?.max(seq);
-        self.ledger.set(word::SEQ, seq)?;
-        self.ledger.set(word::PUBLISHED, seq)
+        self.ledger.ensure(word::SEQ, seq)?;
+        self.ledger.ensure(word::PUBLISHED, seq)
     }
 
     /// Copies records behind the tail, in their order, and publishes them.

@@ -10,12 +10,12 @@ use super::journal::Journal;
 use super::rebuild::Rebuilt;
 use super::region::{Backing, Private, Region};
 use super::rewrite;
-use super::trust::{is_consistent, is_table};
+use super::trust::{is_consistent, is_last_whole, is_table};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::header::{HEADER_SIZE, HOME, HOME_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind, TORN};
-use crate::format::slot::Slot;
+use crate::format::slot::{Slot, Table};
 use crate::format::{ALIGNMENT, FILE_LIMIT};
 use crate::index::{self, Seat};
 use crate::scan::{Step, Walk, Window};
@@ -33,26 +33,32 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
         salvage(region)?;
         return Ok(false);
     }
-    let (file, tail) = (region.file(), journal.tail()?);
+    let file = region.file();
     leave_home(file)?;
-    // Space behind the tail is taken anew: a copy may have holes there.
-    journal.ledger.set(word::ALLOCATED, tail)?;
-    file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))?;
-    file.erase(tail).map_err(Error::io("clear", file.path()))?;
+    take_space(&journal)?;
+    file.erase(journal.tail()?).map_err(Error::io("clear", file.path()))?;
     // On the device before anything covers it: else the next power cut may uncover it. In any case: the
-    // zeros may be of another one, who died before they were synced.
+    // zeros may be of another one, who died before they were synced. Where nobody wrote anything, there is
+    // nothing to be brought there.
     region.sync()?;
     let Some(first_fault) = mend_log(&journal)? else {
         salvage(region)?;
         return Ok(false);
     };
-    if !reuse_checkpoint(&journal, first_fault)? {
+    let is_reused = reuse_checkpoint(&journal, first_fault)?;
+    if !is_reused {
         let rebuilt = Rebuilt::of(&journal, journal.tail()?, false)?;
         if !keep_index(&journal, &rebuilt)? {
             put_in_place(&journal, &rebuilt)?;
         }
     }
-    journal.ledger.store(word::STATE, state::LIVE)?;
+    // Growth that was under way has been given up. Were it left to the next append to begin anew, each opening
+    // that comes before its end would cost another table. On a full disk it is.
+    let _ = journal.grow_at_once();
+    if !is_reused || !is_all_covered(&journal)? {
+        leave_checkpoint(region)?;
+    }
+    journal.ledger.ensure_as_is(word::STATE, state::LIVE)?;
     come_home(file)?;
     Ok(true)
 }
@@ -67,7 +73,13 @@ pub(crate) fn make_index(region: &Region) -> Result<()> {
 
 /// From here until it comes home, the file is believed by nobody: recovery may be killed, too.
 fn leave_home(file: &CacheFile) -> Result<()> {
-    file.write(HOME, &[0; HOME_SIZE]).map_err(Error::io("write", file.path()))
+    const NOWHERE: [u8; HOME_SIZE] = [0; HOME_SIZE];
+    let mut home = NOWHERE;
+    file.read(HOME, &mut home).map_err(Error::io("read", file.path()))?;
+    match home {
+        NOWHERE => Ok(()),
+        _ => file.write(HOME, &NOWHERE).map_err(Error::io("write", file.path())),
+    }
 }
 
 fn come_home(file: &CacheFile) -> Result<()> {
@@ -85,6 +97,37 @@ fn has_believable_tail(journal: &Journal<'_>) -> Result<bool> {
     let tail = journal.tail()?;
     let end = size.min(FILE_LIMIT);
     Ok((journal.facts.log_start..=end).contains(&tail) && tail.is_multiple_of(ALIGNMENT))
+}
+
+/// Sees to the space of what is stored to. Opening has filled the holes in it, or has everything written by
+/// system calls; but after a power cut the file may end before what it says it has.
+fn take_space(journal: &Journal<'_>) -> Result<()> {
+    let (ledger, file, tail) = (&journal.ledger, journal.ledger.medium, journal.tail()?);
+    let size = file.size().map_err(Error::io("look at", file.path()))?;
+    if !(tail..=size).contains(&ledger.get(word::ALLOCATED)?) {
+        ledger.set(word::ALLOCATED, tail)?;
+    }
+    file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))
+}
+
+/// Whether the log ends with a checkpoint, and all before that is on the device: whoever opens the file next
+/// has nothing to walk over.
+fn is_all_covered(journal: &Journal<'_>) -> Result<bool> {
+    let (synced, tail) = (journal.ledger.get(word::SYNCED)?, journal.tail()?);
+    let last = read_checkpoint(journal)?.filter(|(_, end)| *end == tail);
+    Ok(last.is_some_and(|(checkpoint, _)| checkpoint.tail <= synced))
+}
+
+/// Has the next opening away from home go by a checkpoint, so that it need not walk over the log as this one
+/// did. Like [`Store::sync`](super::Store::sync): what the checkpoint says, and all that was mended, is on the
+/// device before the log counts as synced. On a full disk there is none.
+fn leave_checkpoint(region: &Region) -> Result<()> {
+    let journal = region.journal();
+    if journal.checkpoint().is_err() {
+        return Ok(());
+    }
+    region.sync()?;
+    journal.ledger.set(word::SYNCED, journal.tail()?)
 }
 
 /// Makes whole what was appended since the last sync: what a power cut tore becomes space, for good, so
@@ -132,7 +175,10 @@ fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
             None => break,
         }
     }
-    ledger.set(word::LAST, last)?;
+    // Where nothing was appended since, it is what it was, if that can be.
+    if last != 0 || !is_last_whole(journal) {
+        ledger.ensure(word::LAST, last)?;
+    }
     journal.raise_seq(seq)?;
     Ok(Some(first_fault))
 }
@@ -173,10 +219,10 @@ fn is_record_whole(
 }
 
 /// Goes back to the last checkpoint, if the index is still as it was then and leads to nothing that a
-/// fault took, and redoes what came since.
+/// fault took, and redoes what came since. If nothing did, nothing changes.
 fn reuse_checkpoint(journal: &Journal<'_>, first_fault: u64) -> Result<bool> {
     let ledger = &journal.ledger;
-    let Some(checkpoint) = read_checkpoint(journal)? else { return Ok(false) };
+    let Some((checkpoint, end)) = read_checkpoint(journal)? else { return Ok(false) };
     let index = checkpoint.index;
     // Of a file that others use meanwhile, the index they look in is the only one to go on with.
     let is_whole = (journal.facts.log_start..=journal.tail()?).contains(&checkpoint.tail)
@@ -189,25 +235,24 @@ fn reuse_checkpoint(journal: &Journal<'_>, first_fault: u64) -> Result<bool> {
     }
     let medium = ledger.medium;
     medium.allocate(index.offset(), index.end()).map_err(Error::io("grow", medium.path()))?;
-    for place in [word::CURSOR, word::GROWN] {
-        ledger.set(place, 0)?;
-    }
-    ledger.store(word::PENDING, 0)?;
-    ledger.store(word::RETIRED, 0)?;
-    ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(checkpoint.barrier))?;
+    give_up_growth(journal)?;
+    ledger.ensure(word::BARRIER, ledger.get(word::BARRIER)?.max(checkpoint.barrier))?;
     // A clear that came later is redone, or lost.
-    ledger.set(word::CLEARED, checkpoint.cleared)?;
-    ledger.set(word::ENTRIES, checkpoint.entries)?;
-    ledger.set(word::LIVE, checkpoint.live)?;
-    ledger.set(word::USED, checkpoint.used)?;
-    ledger.set(word::APPLIED, checkpoint.tail)?;
+    ledger.ensure(word::CLEARED, checkpoint.cleared)?;
+    ledger.ensure(word::ENTRIES, checkpoint.entries)?;
+    ledger.ensure(word::LIVE, checkpoint.live)?;
+    ledger.ensure(word::USED, checkpoint.used)?;
+    // The checkpoint itself need not be redone.
+    let is_last = end == journal.tail()?;
+    ledger.ensure(word::APPLIED, if is_last { end } else { checkpoint.tail })?;
     match journal.redo(true) {
         Err(Error::Damaged { .. } | Error::TooLarge { .. }) => Ok(false),
         result => result.map(|()| true),
     }
 }
 
-fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
+/// The last checkpoint, and where its record ends.
+fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<(Checkpoint, u64)>> {
     let offset = journal.ledger.get(word::CHECKPOINT)?;
     if offset == 0 {
         return Ok(None);
@@ -219,7 +264,22 @@ fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<Checkpoint>> {
     let file = journal.ledger.medium;
     file.read(offset + HEAD_SIZE, &mut payload).map_err(Error::io("read", file.path()))?;
     let is_whole = head.check_of(&payload, journal.facts.seed) == head.payload_check;
-    Ok(Checkpoint::decode(&payload).filter(|_| is_whole))
+    let checkpoint = Checkpoint::decode(&payload).filter(|_| is_whole);
+    Ok(checkpoint.map(|checkpoint| (checkpoint, head.next(offset))))
+}
+
+/// How far growth came may be lost, or be ahead of what was moved. A table that was left stays on its way out,
+/// if it is one.
+fn give_up_growth(journal: &Journal<'_>) -> Result<()> {
+    let ledger = &journal.ledger;
+    // That it has begun is what makes sense of the words that say how far it came.
+    ledger.ensure_as_is(word::PENDING, Table::NONE.0)?;
+    let retired = ledger.table(word::RETIRED);
+    let is_left = retired != ledger.table(word::INDEX);
+    match is_left && is_table(journal, retired, journal.tail()?) {
+        true => Ok(()),
+        false => ledger.ensure_as_is(word::RETIRED, Table::NONE.0),
+    }
 }
 
 /// Goes on with the index that the file has, if that leads to what the whole log says and to nothing else: a
@@ -246,12 +306,7 @@ fn keep_index(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<bool> {
     let used = words.filter(|slot| !slot.is_empty()).count() as u64;
     medium.allocate(index.offset(), index.end()).map_err(Error::io("grow", medium.path()))?;
     note_order(journal, rebuilt)?;
-    for place in [word::CURSOR, word::GROWN] {
-        ledger.set(place, 0)?;
-    }
-    for place in [word::PENDING, word::RETIRED] {
-        ledger.store(place, 0)?;
-    }
+    give_up_growth(journal)?;
     journal.settle()?;
     note_counts(journal, rebuilt, used)?;
     Ok(true)

@@ -72,7 +72,7 @@ fn is_head_of_table(journal: &Journal<'_>, table: Table) -> bool {
 }
 
 /// Whether the last record is what its head says: a lost write shows here.
-fn is_last_whole(journal: &Journal<'_>) -> bool {
+pub(crate) fn is_last_whole(journal: &Journal<'_>) -> bool {
     let (Ok(last), Ok(tail)) = (journal.ledger.get(word::LAST), journal.tail()) else {
         return false;
     };

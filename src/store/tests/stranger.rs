@@ -1,14 +1,20 @@
 //! Files that are never at home: the system tells no boot, or two of them use one file.
 
 use super::*;
+use crate::format::checkpoint::CHECKPOINT_SIZE;
 use crate::format::header::HOME_SIZE;
+use crate::format::slot::Table;
+use crate::sys::effect::{Effect, watch};
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
 
 fn leave_home(store: &Store) {
     let region = store.region().unwrap();
     region.file().write(HOME, &[0; HOME_SIZE]).unwrap();
 }
 
-/// An opening that finds nothing to be mended appends nothing.
+/// An opening that finds nothing to be mended appends nothing, but for the first one's checkpoint.
 #[test]
 fn openings_away_from_home_leave_the_file_as_long_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -25,12 +31,13 @@ fn openings_away_from_home_leave_the_file_as_long_as_it_is() {
     };
     leave_home(&store);
     let (entries, tail) = (store.stats().entries, store.region().unwrap().journal().tail());
+    let tail = tail.unwrap() + HEAD_SIZE + CHECKPOINT_SIZE as u64;
     let size = store.region().unwrap().file().size().unwrap();
     drop(store);
     for opening in 0..100 {
         let store = open(&dir);
         let region = store.region().unwrap();
-        assert_eq!(region.journal().tail().unwrap(), *tail.as_ref().unwrap(), "{opening}");
+        assert_eq!(region.journal().tail().unwrap(), tail, "{opening}");
         assert_eq!(region.file().size().unwrap(), size, "{opening}");
         leave_home(&store);
     }
@@ -43,6 +50,157 @@ fn openings_away_from_home_leave_the_file_as_long_as_it_is() {
     (2000..6000).for_each(|key| put(&store, key, b"a value"));
     (0..6000).for_each(|key| assert_eq!(get(&store, key), expected(key), "{key}"));
     assert_sound(&store);
+}
+
+/// What an opening does to the file, and how often it reads.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Deeds {
+    reads: u64,
+    /// Where something was written; and 0 for each sync.
+    changes: Vec<u64>,
+}
+
+/// Opens the file away from home, where no allocation beyond `room` succeeds.
+fn open_elsewhere(location: &Location, room: u64) -> (Arc<Store>, Deeds) {
+    let deeds = Rc::new(RefCell::new(Deeds::default()));
+    let seen = Rc::clone(&deeds);
+    let probe = move |effect: Effect<'_>| {
+        let mut deeds = seen.borrow_mut();
+        match effect {
+            Effect::Allocate { to, .. } if to > room => {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Effect::Read => deeds.reads += 1,
+            Effect::Write { at, .. } => deeds.changes.push(at),
+            Effect::Sync { .. } => deeds.changes.push(0),
+            _ => {}
+        }
+        Ok(())
+    };
+    let store = watch(probe, || Store::open(location.clone()).unwrap());
+    let deeds = deeds.borrow().clone();
+    (store, deeds)
+}
+
+fn image_but_for_home(location: &Location) -> Vec<u8> {
+    let mut image = std::fs::read(&location.path).unwrap();
+    image[HOME as usize..HOME as usize + HOME_SIZE].fill(0);
+    image
+}
+
+/// The first opening walks over the log and leaves a checkpoint; those that come after it go by that, and leave
+/// every byte as it was.
+#[test]
+fn an_opening_away_from_home_need_not_walk_over_what_another_did() {
+    for (is_synced, care) in [(false, Care::Checked), (true, Care::Checked), (false, Care::Copied)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let has_left_a_table =
+            || store.region().unwrap().journal().ledger.table(word::RETIRED) != Table::NONE;
+        let count = (0..).inspect(|key| put(&store, *key, b"a value")).find(|_| has_left_a_table());
+        let count = count.unwrap() + 1;
+        store.remove(&identity(7), View::AS_WRITTEN).unwrap();
+        assert!(has_left_a_table());
+        if is_synced {
+            store.sync().unwrap();
+        }
+        let location = Location { care, ..store.location.clone() };
+        leave_home(&store);
+        drop(store);
+        let (mut before, mut first) = (image_but_for_home(&location), None);
+        for opening in 0..20 {
+            let (store, deeds) = open_elsewhere(&location, u64::MAX);
+            if opening == 0 && !is_synced {
+                before = image_but_for_home(&location);
+                assert!(care == Care::Checked || deeds.reads > 300, "{deeds:?}");
+                first = Some(deeds);
+            } else {
+                assert_eq!(deeds.changes, [0, HOME], "{opening}: {deeds:?}, first {first:?}");
+                assert!(deeds.reads < 100, "{opening}: {deeds:?}");
+                assert!(image_but_for_home(&location) == before, "{opening}");
+            }
+            leave_home(&store);
+        }
+        let store = open(&dir);
+        assert_eq!(store.stats().entries, count - 1);
+        (0..count).for_each(|key| assert_eq!(get(&store, key).is_some(), key != 7));
+        assert_sound(&store);
+    }
+}
+
+/// What a recovery mended, and the checkpoint that it leaves, are on the device before they count as that.
+#[test]
+fn a_recovery_says_that_all_is_synced_after_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..20).for_each(|key| put(&store, key, b"sixteen bytes!!!"));
+    // Torn.
+    let torn = store.region().unwrap().journal().locate(&identity(3)).unwrap().0;
+    store.region().unwrap().file().write(torn + HEAD_SIZE, &[0; 16]).unwrap();
+    leave_home(&store);
+    let location = store.location.clone();
+    drop(store);
+    let (store, Deeds { changes, .. }) = open_elsewhere(&location, u64::MAX);
+    let synced = changes.iter().position(|at| *at == word::SYNCED).expect("it says so");
+    assert!(changes.contains(&torn), "it mends {torn}: {changes:?}");
+    assert_eq!(changes[synced - 1], 0, "{changes:?}");
+    assert!(changes[synced..].iter().all(|at| [word::SYNCED, word::STATE, HOME].contains(at)));
+    assert_eq!(get(&store, 3), None);
+    let ledger = store.region().unwrap().journal().ledger.get(word::SYNCED).unwrap();
+    assert_eq!(ledger, store.region().unwrap().journal().tail().unwrap());
+}
+
+/// Where each opening is away from home, and little is stored between them, the index grows all the same.
+#[test]
+fn openings_away_from_home_do_not_begin_growth_again_and_again() {
+    for is_synced in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        (0..352).for_each(|key| put(&store, key, b"a value"));
+        let (first, tail) = (store.region().unwrap(), store.region().unwrap().journal().tail());
+        let small = first.journal().ledger.table(word::INDEX);
+        leave_home(&store);
+        drop(store);
+        for key in 352..400 {
+            let store = open(&dir);
+            put(&store, key, b"a value");
+            if is_synced {
+                store.sync().unwrap();
+            }
+            leave_home(&store);
+        }
+        let store = open(&dir);
+        let region = store.region().unwrap();
+        let index = region.journal().ledger.table(word::INDEX);
+        assert_eq!(index.buckets(), 2 * small.buckets());
+        let grown = region.journal().tail().unwrap() - tail.unwrap();
+        assert!(grown < 4 * small.size() + 48 * 512, "{grown} bytes more");
+        (0..400).for_each(|key| assert_eq!(get(&store, key).unwrap(), b"a value"));
+        assert_sound(&store);
+    }
+}
+
+/// On a full disk there is no space for a checkpoint, nor for a larger index: what is there is used.
+#[test]
+fn an_opening_away_from_home_needs_no_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..352).for_each(|key| put(&store, key, b"a value"));
+    let journal = store.region().unwrap();
+    let journal = journal.journal();
+    let tail = journal.tail().unwrap();
+    journal.ledger.set(word::ALLOCATED, tail).unwrap();
+    store.region().unwrap().file().resize(tail).unwrap();
+    leave_home(&store);
+    let location = store.location.clone();
+    drop(store);
+    for _ in 0..3 {
+        let (store, _) = open_elsewhere(&location, tail);
+        assert_eq!(store.region().unwrap().journal().tail().unwrap(), tail);
+        (0..352).for_each(|key| assert_eq!(get(&store, key).unwrap(), b"a value"));
+        leave_home(&store);
+    }
 }
 
 /// An index that lacks a record, or has one too many, is made anew.
