@@ -229,7 +229,7 @@ impl Medium for Model {
     fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
         Ok(Some(at))
     }
-    fn erase(&self, _: u64) -> io::Result<()> {
+    fn erase(&self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
     fn sync(&self) -> io::Result<()> {

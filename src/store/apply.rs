@@ -33,8 +33,9 @@ impl Journal<'_> {
         }
         let size = self.medium().size().map_err(self.io("look at"))?;
         let end = self.ledger.get(word::ALLOCATED)?.min(size);
+        // Of the space that was taken for a large value nothing has been written, and no more is cleared than was.
+        self.medium().erase(self.tail()?, end).map_err(self.io("clear"))?;
         // Whatever is there by now: zeros that another one wrote who died before they were synced are none.
-        self.medium().zero(self.tail()?, end).map_err(self.io("clear"))?;
         self.medium().sync().map_err(self.io("sync"))?;
         self.ledger.set(word::PUBLISHED, self.seq()?)
     }

@@ -36,7 +36,8 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     let file = region.file();
     leave_home(file)?;
     take_space(&journal)?;
-    file.erase(journal.tail()?).map_err(Error::io("clear", file.path()))?;
+    let size = file.size().map_err(Error::io("look at", file.path()))?;
+    file.erase(journal.tail()?, size).map_err(Error::io("clear", file.path()))?;
     // On the device before anything covers it: else the next power cut may uncover it. In any case: the
     // zeros may be of another one, who died before they were synced. Where nobody wrote anything, there is
     // nothing to be brought there.

@@ -43,8 +43,9 @@ pub(crate) trait Medium: Words {
     /// Where the next bytes lie that were ever written, from `at` on; `None` if there are none. A file may
     /// be far longer than what is in it.
     fn next_data(&self, at: u64) -> io::Result<Option<u64>>;
-    /// Makes all from `from` on read as zeros.
-    fn erase(&self, from: u64) -> io::Result<()>;
+    /// Makes a range read as zeros, and writes no more than what does not. Where the file system tells holes, no
+    /// more is read than what was ever written, and what the system read ahead of that.
+    fn erase(&self, from: u64, to: u64) -> io::Result<()>;
     /// Brings all that was written, through maps too, to the device.
     fn sync(&self) -> io::Result<()>;
     /// Gives the file this length. For a file that nobody else has opened.
@@ -66,6 +67,9 @@ pub(crate) trait Medium: Words {
 
 /// Pages are of so many bytes at most, on any system.
 pub(crate) const PAGE_MAX: u64 = 64 << 10;
+
+/// So many stretches of data are looked for at a time.
+const STRETCHES: usize = 1024;
 
 /// Bytes of holes that are filled in any file.
 const FILL_MAX: u64 = 64 << 20;
@@ -181,6 +185,34 @@ impl CacheFile {
     pub(crate) fn blank(&self) -> io::Result<()> {
         precede(Effect::Punch { file: &self.file, from: 0, to: HEADER_SIZE })?;
         self.make_hole(0, HEADER_SIZE)
+    }
+
+    /// Where the data ends that lie at `at`; the end of time where that is not told.
+    fn next_hole(&self, at: u64) -> io::Result<u64> {
+        if !volume::tells_holes(&self.file) {
+            return Ok(u64::MAX);
+        }
+        match retry(|| rustix::fs::seek(&self.file, SeekFrom::Hole(at))) {
+            Ok(end) if end > at => Ok(end),
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Err(error),
+            _ => Ok(u64::MAX),
+        }
+    }
+
+    /// Writes zeros over what is not zero.
+    fn erase_data(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut buffer = vec![0; (to - from).min(1 << 16) as usize];
+        let mut at = from;
+        while at < to {
+            let piece = &mut buffer[..(to - at).min(1 << 16) as usize];
+            self.read(at, piece)?;
+            if piece.iter().any(|byte| *byte != 0) {
+                piece.fill(0);
+                self.write(at, piece)?;
+            }
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 
     fn make_hole(&self, from: u64, to: u64) -> io::Result<()> {
@@ -300,19 +332,23 @@ impl Medium for CacheFile {
             Err(_) => Ok(Some(at)),
         }
     }
-    fn erase(&self, from: u64) -> io::Result<()> {
-        let (mut at, size) = (from, self.size()?);
-        let mut piece = vec![0; 1 << 16];
-        while let Some(start) = self.next_data(at)?.filter(|start| *start < size) {
-            let piece = &mut piece[..(size - start).min(1 << 16) as usize];
-            self.read(start, piece)?;
-            if piece.iter().any(|byte| *byte != 0) {
-                piece.fill(0);
-                self.write(start, piece)?;
+    fn erase(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        loop {
+            // Found before any of them is read: what the system has read ahead is no hole to it any more.
+            let mut stretches = Vec::new();
+            while stretches.len() < STRETCHES
+                && let Some(start) = self.next_data(at)?.filter(|start| *start < to)
+            {
+                at = self.next_hole(start)?.min(to);
+                stretches.push((start, at));
             }
-            at = start + piece.len() as u64;
+            let is_all = stretches.len() < STRETCHES;
+            stretches.into_iter().try_for_each(|(start, end)| self.erase_data(start, end))?;
+            if is_all {
+                return Ok(());
+            }
         }
-        Ok(())
     }
     fn sync(&self) -> io::Result<()> {
         precede(Effect::Sync { file: &self.file })?;

@@ -301,8 +301,8 @@ impl Medium for MappedFile {
     fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
         self.map.file.next_data(at)
     }
-    fn erase(&self, from: u64) -> io::Result<()> {
-        self.map.file.erase(from)
+    fn erase(&self, from: u64, to: u64) -> io::Result<()> {
+        self.map.file.erase(from, to)
     }
     fn sync(&self) -> io::Result<()> {
         self.map.file.sync()

@@ -2,7 +2,7 @@
 //! of none more than a little is copied.
 
 use super::beside::{Scene, interrupt};
-use super::{SCOPE, assert_sound, entry, get, identity, location, open, put};
+use super::{SCOPE, assert_sound, entry, get, identity, location, numbered, open, put};
 use crate::format::record::HEAD_SIZE;
 use crate::store::Store;
 use crate::store::expiry::View;
@@ -12,6 +12,7 @@ use crate::store::sight::Sight;
 use crate::sys::effect::{Effect, watch};
 use crate::sys::file::Medium as _;
 use crate::sys::place::sibling;
+use crate::sys::volume;
 use std::cell::{Cell, RefCell};
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
@@ -145,6 +146,51 @@ fn a_compaction_copies_little_under_the_lock_and_holds_no_payload_in_memory() {
         }
     }
     assert!(stored > 4, "{stored} values came in between");
+}
+
+/// A writer dies when he has taken the space for a large value and written its head. His heir clears that head,
+/// and writes no zeros over all the space.
+#[test]
+fn what_a_killed_writer_left_is_cleared_whatever_space_he_took() {
+    const SPACE: u64 = 64 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"before");
+    let (tail, debris) = {
+        let writer = store.lock().unwrap();
+        let journal = writer.journal();
+        let tail = journal.tail().unwrap();
+        journal.make_room(tail + SPACE).unwrap();
+        let (pad, medium) = (numbered(&journal, 2, b""), journal.ledger.medium);
+        for at in [tail, tail + 100_000] {
+            medium.write(at, &pad.head.encode(at, journal.facts.seed)).unwrap();
+        }
+        (tail, tail + 100_000)
+    };
+    let region = store.region().unwrap();
+    let (done, tells_holes) =
+        (Rc::new(Cell::new((0, 0))), volume::tells_holes(region.file().inner()));
+    let count = Rc::clone(&done);
+    let probe = move |effect: Effect<'_>| {
+        let (written, reads) = count.get();
+        count.set(match effect {
+            Effect::Write { bytes, .. } => (written + bytes.len(), reads),
+            Effect::Read => (written, reads + 1),
+            _ => (written, reads),
+        });
+        Ok(())
+    };
+    watch(probe, || put(&store, 3, b"after"));
+    let (written, reads) = done.get();
+    assert!(written < 256 << 10, "{written} bytes written");
+    // What the system has read ahead counts as written, too: some MiB.
+    assert!(!tells_holes || reads < 512, "{reads} reads of 64 KiB");
+    let mut found = [1; HEAD_SIZE as usize];
+    region.file().read(debris, &mut found).unwrap();
+    assert_eq!(found, [0; HEAD_SIZE as usize]);
+    assert_eq!(region.journal().locate(&identity(3)).unwrap().0, tail);
+    assert_eq!((get(&store, 1).unwrap(), get(&store, 2)), (b"before".to_vec(), None));
+    assert_sound(&store);
 }
 
 #[test]
