@@ -1,4 +1,4 @@
-//! A hit allocates nothing and makes no system call.
+//! A hit allocates nothing and makes no system call; and what else takes no more memory than it should.
 #![allow(missing_docs, unsafe_code)]
 
 mod common;
@@ -15,6 +15,7 @@ struct Counting;
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
 }
 
 // SAFETY: all is left to the system's allocator; counting allocates nothing.
@@ -22,6 +23,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
         BYTES.set(BYTES.get() + layout.size() as i64);
+        PEAK.set(PEAK.get().max(BYTES.get()));
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
@@ -147,4 +149,29 @@ fn a_dropped_table_leaves_next_to_nothing() {
     let before = BYTES.get();
     (1..=10_000).for_each(pass_by);
     assert_eq!((BYTES.get() - before) / 10_000, 40);
+}
+
+/// The most that `work` has at a time of what its thread allocates.
+fn peak(work: impl FnOnce()) -> i64 {
+    let before = BYTES.get();
+    PEAK.set(before);
+    work();
+    PEAK.get() - before
+}
+
+/// Neither of keys that are there nor of those that were flushed is each one held in memory.
+#[test]
+fn a_verification_takes_no_memory_for_each_key() {
+    const COUNT: u64 = 120_000;
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let table = cache.table::<u64, u64>("t");
+    (0..COUNT).for_each(|key| drop(table.insert(&key, &key).unwrap()));
+    let verify = || assert_eq!(cache.verify().unwrap().findings, []);
+    let live = peak(verify);
+    assert!(live < 3 << 20, "{live} bytes for {COUNT} keys");
+    cache.set_expiry(Duration::ZERO);
+    assert_eq!(cache.flush().unwrap(), COUNT);
+    let flushed = peak(verify);
+    assert!(flushed < 16 << 20, "{flushed} bytes for {COUNT} keys that were flushed");
 }

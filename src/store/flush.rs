@@ -8,6 +8,7 @@ use super::open;
 use super::region::Region;
 use crate::error::{Error, Result};
 use crate::format::record::{Head, Identity, Kind};
+use crate::format::slot::Slot;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -29,20 +30,21 @@ impl Store {
     /// Removes what has expired in `region`, and counts it. `false` if the cache is in another file by now,
     /// where some of it may be: a compaction judges by a view of its own.
     fn flush_in(&self, region: &Arc<Region>, moment: Moment, removed: &mut u64) -> Result<bool> {
-        let mut expired: Vec<u64> = region.slots().iter().map(|slot| slot.offset()).collect();
-        expired.retain(|offset| is_expired_at(region, *offset, moment));
+        let is_expired = |slot: Slot| is_expired_at(region, slot.offset(), moment);
+        let expired = region.slots_that(is_expired, usize::MAX);
         for dead in expired.chunks(LIST_MAX as usize) {
             let writer = self.lock()?;
             if !writer.region().is_same_file(region) {
                 return Ok(false);
             }
             let journal = writer.journal();
-            let is_newest = |offset: &&u64| {
-                let identity = journal.head_at(**offset).map(|head| head.identity);
+            let is_newest = |offset: &u64| {
+                let identity = journal.head_at(*offset).map(|head| head.identity);
                 let newest = identity.and_then(|identity| journal.locate(&identity));
-                newest.is_some_and(|(place, _)| place == **offset)
+                newest.is_some_and(|(place, _)| place == *offset)
             };
-            let dead: HashSet<u64> = dead.iter().filter(is_newest).copied().collect();
+            let dead = dead.iter().map(|slot| slot.offset());
+            let dead: HashSet<u64> = dead.filter(is_newest).collect();
             if dead.is_empty() {
                 continue;
             }

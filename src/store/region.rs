@@ -276,9 +276,15 @@ impl Region {
     /// Every slot of the index that names a record: what was in the index when this began is there, or what
     /// came in its place since. All walks over the index begin here. Needs no lock.
     pub(crate) fn slots(&self) -> Vec<Slot> {
+        self.slots_that(|_| true, usize::MAX)
+    }
+
+    /// As [`slots`](Region::slots), of those that are wanted, and no more than `max`.
+    pub(crate) fn slots_that(&self, is_wanted: impl Fn(Slot) -> bool, max: usize) -> Vec<Slot> {
         loop {
             let (words, table) = self.index();
-            let slots = index::slots(words, table).collect();
+            let wanted = index::slots(words, table).filter(|slot| is_wanted(*slot));
+            let slots = wanted.take(max).collect();
             // A table is given back only after it was left, and none is taken up again: this one was the
             // index to the end, and no piece of it was read as zeros. It is left when it has grown to twice
             // the size, or when all is cleared: there is an end to going on in the next one.

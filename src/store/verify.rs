@@ -1,5 +1,9 @@
 //! Verification: reads the whole file and names what is wrong with it, and nothing else, whatever others do to
 //! the file meanwhile. It writes nothing and takes no lock; records appended meanwhile are not looked at.
+//!
+//! Memory does not depend on the number of keys. Each record is held against the index when it is met. Only keys
+//! that the index does not lead to are remembered: they were flushed, as the log goes on to say, or they are lost.
+//! Of these no more than [`KEYS_MAX`] at a time: those with larger hashes have their turn in another pass.
 
 use super::Store;
 use super::region::Region;
@@ -13,6 +17,8 @@ use crate::scan::{Step, Walk};
 use crate::sys::file::Medium as _;
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher as _;
+use std::ops::RangeInclusive;
 
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,6 +87,9 @@ impl fmt::Display for Finding {
 
 const FINDINGS_MAX: usize = 1000;
 
+/// So many keys are remembered at a time: with 64 bytes for each, and while the map grows, some 14 MiB.
+const KEYS_MAX: usize = 7 << 13;
+
 impl Verification {
     fn find(&mut self, finding: Finding) {
         if self.findings.len() < FINDINGS_MAX {
@@ -91,6 +100,11 @@ impl Verification {
 
 impl Store {
     pub(crate) fn verify(&self) -> Result<Verification> {
+        self.verify_by(KEYS_MAX)
+    }
+
+    /// As [`verify`](Store::verify), with no more than so many keys in memory.
+    pub(super) fn verify_by(&self, keys_max: usize) -> Result<Verification> {
         let region = self.current()?;
         let mut report = Verification::default();
         for (offset, _) in word::sealed(0) {
@@ -98,9 +112,8 @@ impl Store {
                 report.find(Finding::Header { offset });
             }
         }
-        // The index before the tail: whatever it leads to below this tail must be there.
+        // The index before the tail: a table that was the index lies below it.
         let table = region.index().1;
-        let slots = region.slots();
         // The size after the tail: a file grows before its tail does.
         let tail = region.journal().tail();
         let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
@@ -115,23 +128,32 @@ impl Store {
         // next one does. Nor is what came after an index of this process's own was made.
         let applied = region.journal().ledger.get(word::APPLIED).unwrap_or(tail);
         let (end, applied) = region.private_end().map_or((tail, applied), |end| (end, end));
-        let newest = walk(&region, end.min(size), &mut report)?;
-        for slot in slots.iter().filter(|slot| slot.offset() < tail) {
-            let head = region.medium().head(slot.offset());
-            let head = head.and_then(|b| Head::decode(&b, slot.offset(), region.facts.seed));
-            if head.is_none() {
-                report.find(Finding::Astray { offset: slot.offset() });
-            }
+        let end = end.min(size);
+        let mut suspects = Suspects::new(&region, keys_max);
+        suspects.walk(end, Some(&mut report))?;
+        // Whatever the index leads to below a tail of before must be there.
+        let is_astray = |slot: Slot| slot.offset() < tail && !has_head(&region, slot.offset());
+        for slot in region.slots_that(is_astray, FINDINGS_MAX) {
+            report.find(Finding::Astray { offset: slot.offset() });
         }
-        if tail <= size {
-            let due = newest.iter().filter(|(_, newest)| newest.since < applied);
-            let missing = due.filter(|(identity, _)| !is_in_index(&region, identity)).collect();
-            for offset in still_missing(&region, missing, tail)? {
-                report.find(Finding::Unreachable { offset });
+        if tail > size {
+            return Ok(report);
+        }
+        while let Some(lost) = suspects.lost(applied, tail)? {
+            lost.into_iter().for_each(|offset| report.find(Finding::Unreachable { offset }));
+            if report.findings.len() == FINDINGS_MAX || !suspects.go_on() {
+                break;
             }
+            suspects.walk(end, None)?;
         }
         Ok(report)
     }
+}
+
+/// Whether there is the head of a record at an offset.
+fn has_head(region: &Region, offset: u64) -> bool {
+    let head = region.medium().head(offset);
+    head.is_some_and(|bytes| Head::decode(&bytes, offset, region.facts.seed).is_some())
 }
 
 /// The newest record of a key.
@@ -142,60 +164,136 @@ struct Newest {
     since: u64,
 }
 
-/// Reads every record. Returns the newest healthy one of each key, since the last clear.
-fn walk(region: &Region, end: u64, report: &mut Verification) -> Result<HashMap<Identity, Newest>> {
-    let (file, journal, seed) = (region.file(), region.journal(), region.facts.seed);
-    let read = || Error::io("read", file.path());
-    let mut newest: HashMap<Identity, Newest> = HashMap::new();
-    let mut cleared = 0;
-    let mut walk = Walk::new(file, seed, region.facts.log_start, end);
-    while let Some(step) = walk.next().map_err(read())? {
-        let (offset, head) = match step {
-            Step::Record(offset, head) => (offset, head),
-            Step::Damage(offset, end) => {
-                report.find(Finding::Torn { offset, bytes: end - offset });
+/// The newest healthy record, since the last clear, of each key that the index did not lead to when it was met: of
+/// those keys whose hashes lie in a range that is no larger than memory allows.
+struct Suspects<'a> {
+    region: &'a Region,
+    range: RangeInclusive<u64>,
+    newest: HashMap<Identity, Newest>,
+    keys_max: usize,
+}
+
+impl<'a> Suspects<'a> {
+    fn new(region: &'a Region, keys_max: usize) -> Suspects<'a> {
+        Suspects { region, range: 0..=u64::MAX, newest: HashMap::new(), keys_max }
+    }
+
+    /// By the map's own hasher, which nobody knows who makes files.
+    fn hash(&self, identity: &Identity) -> u64 {
+        self.newest.hasher().hash_one(identity)
+    }
+
+    /// Whether what becomes of a key is to be followed.
+    fn follows(&self, identity: &Identity) -> bool {
+        self.range.contains(&self.hash(identity))
+            && (self.newest.contains_key(identity) || !is_in_index(self.region, identity))
+    }
+
+    fn insert(&mut self, identity: Identity, newest: Newest) {
+        if self.newest.len() >= self.keys_max {
+            self.narrow();
+        }
+        if self.range.contains(&self.hash(&identity)) {
+            self.newest.insert(identity, newest);
+        }
+    }
+
+    /// Leaves the upper half of the keys to another pass.
+    fn narrow(&mut self) {
+        let mut hashes: Vec<u64> = self.newest.keys().map(|key| self.hash(key)).collect();
+        let middle = hashes.len().saturating_sub(1) / 2;
+        let (_, median, _) = hashes.select_nth_unstable(middle);
+        self.range = *self.range.start()..=*median;
+        let (range, hasher) = (self.range.clone(), self.newest.hasher().clone());
+        self.newest.retain(|identity, _| range.contains(&hasher.hash_one(identity)));
+    }
+
+    /// Begins with the keys behind the range. `false` if there are none.
+    fn go_on(&mut self) -> bool {
+        let next = self.range.end().checked_add(1);
+        self.newest.clear();
+        self.range = next.unwrap_or(u64::MAX)..=u64::MAX;
+        next.is_some()
+    }
+
+    /// Walks over the records up to `end`. The first time, with a report, every one is read.
+    fn walk(&mut self, end: u64, mut report: Option<&mut Verification>) -> Result<()> {
+        let (file, facts) = (self.region.file(), self.region.facts);
+        let read = || Error::io("read", file.path());
+        let mut cleared = 0;
+        let mut walk = Walk::new(file, facts.seed, facts.log_start, end);
+        while let Some(step) = walk.next().map_err(read())? {
+            let (offset, head) = match (step, &mut report) {
+                (Step::Record(offset, head), _) => (offset, head),
+                (Step::Damage(offset, end), Some(report)) => {
+                    report.find(Finding::Torn { offset, bytes: end - offset });
+                    continue;
+                }
+                (Step::Damage(..), None) => continue,
+            };
+            if let Some(report) = &mut report {
+                report.records += 1;
+            }
+            // Space, or a large value that never was filled.
+            let is_read = head.kind != Kind::PAD
+                && (report.is_some() || !head.kind.is_keyed() || self.follows(&head.identity));
+            if !is_read {
                 continue;
             }
-        };
-        report.records += 1;
-        if head.kind == Kind::PAD {
-            continue; // Space, or a large value that never was filled.
+            if walk.is_whole(offset, &head).map_err(read())? {
+                self.follow(offset, &head, &mut cleared)?;
+            } else if let Some(report) = &mut report {
+                report.find(Finding::Corrupt { offset });
+            }
         }
-        let is_whole = walk.is_whole(offset, &head).map_err(read())?;
+        Ok(())
+    }
+
+    /// What a healthy record says of the keys that are followed.
+    fn follow(&mut self, offset: u64, head: &Head, cleared: &mut u64) -> Result<()> {
+        let journal = self.region.journal();
         match head.kind {
-            _ if !is_whole => report.find(Finding::Corrupt { offset }),
             Kind::CLEAR => {
-                cleared = head.seq;
-                newest.clear();
+                *cleared = head.seq;
+                self.newest.clear();
             }
             // A large value counts from where it was filled, unless a newer one of its key does.
             Kind::FILLED => {
-                for filled in journal.offsets_in(offset, &head)? {
+                for filled in journal.offsets_in(offset, head)? {
                     let Some(value) = journal.head_at(filled) else { continue };
                     let is_newest = |other: &Newest| other.seq <= value.seq;
-                    if value.seq > cleared && newest.get(&value.identity).is_none_or(is_newest) {
-                        let value_at = Newest { offset: filled, seq: value.seq, since: offset };
-                        newest.insert(value.identity, value_at);
-                    }
-                }
-            }
-            Kind::DEAD_LIST => {
-                for dead in journal.offsets_in(offset, &head)? {
-                    let identity = journal.head_at(dead).map(|head| head.identity);
-                    if let Some(identity) = identity
-                        && newest.get(&identity).is_some_and(|newest| newest.offset == dead)
+                    if value.seq > *cleared
+                        && self.newest.get(&value.identity).is_none_or(is_newest)
+                        && self.follows(&value.identity)
                     {
-                        newest.remove(&identity);
+                        let value_at = Newest { offset: filled, seq: value.seq, since: offset };
+                        self.insert(value.identity, value_at);
                     }
                 }
             }
-            kind if kind.is_keyed() => {
-                newest.insert(head.identity, Newest { offset, seq: head.seq, since: offset });
+            // What it names was the newest of its key.
+            Kind::DEAD_LIST => {
+                for dead in journal.offsets_in(offset, head)? {
+                    if let Some(dead) = journal.head_at(dead) {
+                        self.newest.remove(&dead.identity);
+                    }
+                }
+            }
+            kind if kind.is_keyed() && self.follows(&head.identity) => {
+                self.insert(head.identity, Newest { offset, seq: head.seq, since: offset });
             }
             _ => {}
         }
+        Ok(())
     }
-    Ok(newest)
+
+    /// Where the records are of those keys that are in the index, if all below `applied` are, and to which it does
+    /// not lead, though nothing has happened to them since the tail was at `tail`. `None` if all was cleared since.
+    fn lost(&self, applied: u64, tail: u64) -> Result<Option<Vec<u64>>> {
+        let due = self.newest.iter().filter(|(_, newest)| newest.since < applied);
+        let missing = due.filter(|(identity, _)| !is_in_index(self.region, identity)).collect();
+        still_missing(self.region, missing, tail)
+    }
 }
 
 /// Whether the index leads from an identity to a record of it: the newest, or a newer one.
@@ -224,7 +322,7 @@ fn still_missing(
     region: &Region,
     mut missing: HashMap<&Identity, &Newest>,
     tail: u64,
-) -> Result<Vec<u64>> {
+) -> Result<Option<Vec<u64>>> {
     let (file, journal) = (region.file(), region.journal());
     let read = || Error::io("read", file.path());
     let mut walk = Walk::new(file, region.facts.seed, tail, journal.tail().unwrap_or(tail));
@@ -240,9 +338,9 @@ fn still_missing(
                 }
             }
             // Cleared since: nothing from before need be found.
-            Step::Record(_, head) if head.kind == Kind::CLEAR => missing.clear(),
+            Step::Record(_, head) if head.kind == Kind::CLEAR => return Ok(None),
             _ => {}
         }
     }
-    Ok(missing.values().map(|newest| newest.offset).collect())
+    Ok(Some(missing.values().map(|newest| newest.offset).collect()))
 }

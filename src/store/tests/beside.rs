@@ -268,7 +268,7 @@ fn a_verification_beside_others_finds_nothing_in_a_healthy_file() {
         },
     ];
     for other in others {
-        let verify = |scene: &Scene| scene.walker.verify().unwrap();
+        let verify = |scene: &Scene| scene.walker.verify_by(100).unwrap();
         let check = |scene: &Scene, report: Verification, _| {
             assert_eq!(report.findings, []);
             assert_eq!(scene.other.verify().unwrap().findings, []);

@@ -5,6 +5,8 @@ use super::cuts::{boot, image, set_word};
 use super::{SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot};
 use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, Identity, Kind};
+use crate::format::slot::{Slot, Tag};
+use crate::index::{self, Seat};
 use crate::scan::{Step, Walk};
 use crate::store::compact::copy_to;
 use crate::store::expiry::View;
@@ -12,6 +14,7 @@ use crate::store::journal::{Draft, LARGE};
 use crate::store::open::Location;
 use crate::store::put::{Entry, Terms};
 use crate::store::rewrite::{Outcome, Replay};
+use crate::store::verify::Finding;
 use crate::store::{Store, trust};
 use crate::sys::effect::{Effect, watch};
 use crate::sys::file::Medium as _;
@@ -41,6 +44,55 @@ fn compacted_around(store: &Store, offset: u64, key: u64) -> Option<Kind> {
     assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
     let found = next.journal().locate(&identity(key));
     found.inspect(|(_, head)| assert!(head.len < LARGE as u64)).map(|(_, head)| head.kind)
+}
+
+/// However few keys it remembers at a time, a verification names those that are lost, and no others.
+#[test]
+fn a_verification_in_many_passes_finds_what_one_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..50).for_each(|key| put(&store, key, b"cleared"));
+    store.clear().unwrap();
+    (0..200).for_each(|key| put(&store, key, b"flushed"));
+    put(&store, 200, &vec![7; LARGE + 1]);
+    store.flush(View::new(Some(Duration::ZERO))).unwrap();
+    (100..300).for_each(|key| put(&store, key, b"a value"));
+    put(&store, 301, &vec![7; LARGE + 1]);
+    for key in 120..140 {
+        store.remove(&identity(key), View::AS_WRITTEN).unwrap();
+    }
+    for keys_max in [2, 9, 1000] {
+        assert_eq!(store.verify_by(keys_max).unwrap().findings, []);
+    }
+    // Of these the index loses its slots.
+    let region = store.region().unwrap();
+    let journal = region.journal();
+    let mut lost: Vec<u64> = [105, 130, 150, 151, 152, 299, 301]
+        .map(|key| {
+            let (offset, _) = journal.locate(&identity(key)).unwrap();
+            let (medium, table) = (journal.ledger.medium, journal.ledger.table(word::INDEX));
+            let tag = Tag::of(identity(key).hash(journal.facts.seed));
+            let same = |slot: Slot| (slot.offset() == offset).then_some(());
+            let Seat::Taken(at, ..) = index::seat(medium, table, tag, same) else {
+                panic!("{key}")
+            };
+            journal.ledger.store(at, Slot::dead(tag).0).unwrap();
+            offset
+        })
+        .into();
+    lost.sort_unstable();
+    for keys_max in [2, 9, 1000] {
+        let findings = store.verify_by(keys_max).unwrap().findings;
+        let mut found: Vec<u64> = findings
+            .into_iter()
+            .map(|finding| match finding {
+                Finding::Unreachable { offset } => offset,
+                other => panic!("{other}"),
+            })
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, lost, "{keys_max} at a time");
+    }
 }
 
 #[test]
