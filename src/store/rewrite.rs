@@ -263,15 +263,13 @@ pub(crate) struct Replay<'a> {
     new: Journal<'a>,
     /// What lies below has been replayed.
     pub(crate) at: u64,
-    /// Where the records that were replayed are now.
-    places: HashMap<u64, u64>,
-    /// The scopes of the values among them.
+    /// The scopes of the values that were replayed.
     scopes: HashSet<Prefix>,
 }
 
 impl<'a> Replay<'a> {
     pub(crate) fn new(old: Journal<'a>, new: Journal<'a>, at: u64) -> Replay<'a> {
-        Replay { old, new, at, places: HashMap::new(), scopes: HashSet::new() }
+        Replay { old, new, at, scopes: HashSet::new() }
     }
 
     /// Replays the records up to `end`, of which no more than so many bytes are copied. No payload is held in
@@ -318,9 +316,7 @@ impl<'a> Replay<'a> {
         if head.kind == Kind::VALUE {
             self.scopes.insert(*prefix);
         }
-        let place = self.new.append_copy(&mut { head }, from, offset + HEAD_SIZE)?;
-        self.places.insert(offset, place);
-        Ok(())
+        self.new.append_copy(&mut { head }, from, offset + HEAD_SIZE).map(drop)
     }
 
     /// The large values that a record says were filled.
@@ -359,16 +355,16 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// A dead list, with the offsets that its records have now.
+    /// A dead list, with the offsets that its records have now. Each was the newest of its key then, and as far as
+    /// has been replayed it is so in the new file, if it is there: the same but for its number.
     fn bury(&mut self, offset: u64, head: &Head) -> Result<()> {
         let mut payload = Vec::new();
         for dead in self.old.offsets_in(offset, head)? {
-            let place = self.places.get(&dead).copied().or_else(|| {
-                let dead = self.old.head_at(dead)?;
-                let (place, found) = self.new.locate(&dead.identity)?;
-                (found.seq == dead.seq).then_some(place)
-            });
-            payload.extend(place.into_iter().flat_map(u64::to_le_bytes));
+            let Some(dead) = self.old.head_at(dead) else { continue };
+            let Some((place, newest)) = self.new.locate(&dead.identity) else { continue };
+            if newest == (Head { seq: newest.seq, ..dead }) {
+                payload.extend(place.to_le_bytes());
+            }
         }
         let draft = Draft::new(Kind::DEAD_LIST, head.identity, &payload, self.new.facts.seed);
         self.new.raise_seq(head.seq - 1)?;

@@ -107,6 +107,26 @@ fn a_large_value_cleared_before_it_was_filled_does_not_come_back_in_a_compaction
     assert_eq!(get(&store, 1), None);
 }
 
+/// It has another number in the new file: that of the record which says that it was filled.
+#[test]
+fn a_large_value_filled_and_flushed_beside_a_compaction_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 2, b"x");
+    let offset = reserve(&store, 1, &vec![7; LARGE + 1]);
+    let region = store.region().unwrap();
+    let new = Replacement::begin(&store.location.path).unwrap().unwrap();
+    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
+    store.lock().unwrap().fulfil(offset).unwrap();
+    put(&store, 3, b"x");
+    assert_eq!(store.flush(View::new(Some(Duration::ZERO))).unwrap(), 3);
+    put(&store, 2, b"y");
+    let mut replay = Replay::new(region.journal(), next.journal(), at);
+    assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
+    let found = [1, 2, 3].map(|key| next.journal().locate(&identity(key)).is_some());
+    assert_eq!(found, [false, true, false]);
+}
+
 #[test]
 fn a_large_value_superseded_before_it_was_filled_does_not_come_back_in_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
