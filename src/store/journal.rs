@@ -279,6 +279,30 @@ impl<'a> Journal<'a> {
         self.settle()
     }
 
+    /// The last checkpoint, and where its record ends.
+    pub(crate) fn last_checkpoint(&self) -> Result<Option<(Checkpoint, u64)>> {
+        let offset = self.ledger.get(word::CHECKPOINT)?;
+        if offset == 0 {
+            return Ok(None);
+        }
+        let Some(head) = self.head_at(offset).filter(|head| head.kind == Kind::CHECKPOINT) else {
+            return Ok(None);
+        };
+        let mut payload = vec![0; (head.len as usize).min(4096)];
+        self.medium().read(offset + HEAD_SIZE, &mut payload).map_err(self.io("read"))?;
+        let is_whole = head.check_of(&payload, self.facts.seed) == head.payload_check;
+        let checkpoint = Checkpoint::decode(&payload).filter(|_| is_whole);
+        Ok(checkpoint.map(|checkpoint| (checkpoint, head.next(offset))))
+    }
+
+    /// Whether the log ends with a checkpoint, and all before that is on the device: whoever opens the file next
+    /// has nothing to walk over.
+    pub(crate) fn is_all_covered(&self) -> Result<bool> {
+        let (synced, tail) = (self.ledger.get(word::SYNCED)?, self.tail()?);
+        let last = self.last_checkpoint()?.filter(|(_, end)| *end == tail);
+        Ok(last.is_some_and(|(checkpoint, _)| checkpoint.tail <= synced))
+    }
+
     /// Gives back the space behind the last page. For a file that nobody else has opened.
     pub(crate) fn trim(&self) -> Result<()> {
         let end = self.tail()?.next_multiple_of(PAGE);
@@ -289,13 +313,19 @@ impl<'a> Journal<'a> {
 
     /// The hash of a table as it is in the file.
     pub(crate) fn hash_table(&self, table: Table) -> Result<u64> {
+        self.read_table(table, |_| {})
+    }
+
+    /// As [`hash_table`](Journal::hash_table), for one who sees what is hashed, piece by piece.
+    pub(crate) fn read_table(&self, table: Table, mut see: impl FnMut(&[u8])) -> Result<u64> {
         let mut window = Window::new(self.medium(), table.end());
         let mut hash = self.facts.seed;
         let mut at = table.offset();
         while at < table.end() {
             let size = (table.end() - at).min(1 << 20);
-            let piece = window.get(at, size).map_err(self.io("read"))?;
-            hash = hash_piece(piece.unwrap_or_default(), hash);
+            let piece = window.get(at, size).map_err(self.io("read"))?.unwrap_or_default();
+            hash = hash_piece(piece, hash);
+            see(piece);
             at += size;
         }
         Ok(hash)

@@ -12,12 +12,11 @@ use super::region::{Backing, Private, Region};
 use super::rewrite;
 use super::trust::{is_consistent, is_last_whole, is_table};
 use crate::error::{Error, Result};
-use crate::format::checkpoint::Checkpoint;
-use crate::format::header::{HEADER_SIZE, HOME, HOME_SIZE, state, word};
+use crate::format::header::{FIRST_BUCKETS, HEADER_SIZE, HOME, HOME_SIZE, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind, TORN};
 use crate::format::slot::{Slot, Table};
 use crate::format::{ALIGNMENT, FILE_LIMIT};
-use crate::index::{self, Seat};
+use crate::index::{self, HeapTable, Seat};
 use crate::scan::{Step, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
@@ -56,7 +55,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     // Growth that was under way has been given up. Were it left to the next append to begin anew, each opening
     // that comes before its end would cost another table. On a full disk it is.
     let _ = journal.grow_at_once();
-    if !is_reused || !is_all_covered(&journal)? {
+    if !is_reused || !journal.is_all_covered()? {
         leave_checkpoint(region)?;
     }
     journal.ledger.ensure_as_is(word::STATE, state::LIVE)?;
@@ -109,14 +108,6 @@ fn take_space(journal: &Journal<'_>) -> Result<()> {
         ledger.set(word::ALLOCATED, tail)?;
     }
     file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))
-}
-
-/// Whether the log ends with a checkpoint, and all before that is on the device: whoever opens the file next
-/// has nothing to walk over.
-fn is_all_covered(journal: &Journal<'_>) -> Result<bool> {
-    let (synced, tail) = (journal.ledger.get(word::SYNCED)?, journal.tail()?);
-    let last = read_checkpoint(journal)?.filter(|(_, end)| *end == tail);
-    Ok(last.is_some_and(|(checkpoint, _)| checkpoint.tail <= synced))
 }
 
 /// Has the next opening away from home go by a checkpoint, so that it need not walk over the log as this one
@@ -223,7 +214,7 @@ fn is_record_whole(
 /// fault took, and redoes what came since. If nothing did, nothing changes.
 fn reuse_checkpoint(journal: &Journal<'_>, first_fault: u64) -> Result<bool> {
     let ledger = &journal.ledger;
-    let Some((checkpoint, end)) = read_checkpoint(journal)? else { return Ok(false) };
+    let Some((checkpoint, end)) = journal.last_checkpoint()? else { return Ok(false) };
     let index = checkpoint.index;
     // Of a file that others use meanwhile, the index they look in is the only one to go on with.
     let is_whole = (journal.facts.log_start..=journal.tail()?).contains(&checkpoint.tail)
@@ -250,23 +241,6 @@ fn reuse_checkpoint(journal: &Journal<'_>, first_fault: u64) -> Result<bool> {
         Err(Error::Damaged { .. } | Error::TooLarge { .. }) => Ok(false),
         result => result.map(|()| true),
     }
-}
-
-/// The last checkpoint, and where its record ends.
-fn read_checkpoint(journal: &Journal<'_>) -> Result<Option<(Checkpoint, u64)>> {
-    let offset = journal.ledger.get(word::CHECKPOINT)?;
-    if offset == 0 {
-        return Ok(None);
-    }
-    let Some(head) = journal.head_at(offset).filter(|head| head.kind == Kind::CHECKPOINT) else {
-        return Ok(None);
-    };
-    let mut payload = vec![0; (head.len as usize).min(4096)];
-    let file = journal.ledger.medium;
-    file.read(offset + HEAD_SIZE, &mut payload).map_err(Error::io("read", file.path()))?;
-    let is_whole = head.check_of(&payload, journal.facts.seed) == head.payload_check;
-    let checkpoint = Checkpoint::decode(&payload).filter(|_| is_whole);
-    Ok(checkpoint.map(|checkpoint| (checkpoint, head.next(offset))))
 }
 
 /// How far growth came may be lost, or be ahead of what was moved. A table that was left stays on its way out,
@@ -363,11 +337,43 @@ pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let is_believed = is_consistent(&journal)?;
     let end = if has_believable_tail(&journal)? { journal.tail()? } else { size.min(FILE_LIMIT) };
-    let rebuilt = Rebuilt::of(&Journal::new(file, &region.facts), end, false)?;
-    let private = Private { index: rebuilt.index.freeze(), end };
+    let journal = Journal::new(file, &region.facts);
+    let index = match read_index(&journal, end)? {
+        Some(index) => index,
+        None => Rebuilt::of(&journal, end, false)?.index,
+    };
+    let private = Private { index: index.freeze(), end };
     let backing = match region.backing {
         Backing::Mapped(mapped) if !is_believed => Backing::Copied(Arc::clone(mapped.map.file())),
         backing => backing,
     };
     Ok(Region::new(backing, region.facts, Some(private)))
+}
+
+/// The index that the file has, if a checkpoint at the end of its log knows it by its hash, and nothing before that
+/// can be torn. Others may be at work on it: then it is another one, or that of the checkpoint still.
+fn read_index(journal: &Journal<'_>, end: u64) -> Result<Option<HeapTable>> {
+    let ledger = &journal.ledger;
+    let is_known = ledger.is_sound()
+        && ledger.get(word::FAILED)? == 0
+        && journal.tail()? == end
+        && journal.is_all_covered()?;
+    let Some((checkpoint, _)) = journal.last_checkpoint()?.filter(|_| is_known) else {
+        return Ok(None);
+    };
+    let table = checkpoint.index;
+    if table != ledger.table(word::INDEX) || !is_table(journal, table, checkpoint.tail) {
+        return Ok(None);
+    }
+    // No larger than what is in it, whatever the size of the table.
+    let mut index = HeapTable::for_slots(checkpoint.used, FIRST_BUCKETS);
+    let hash = journal.read_table(table, |piece| {
+        for word in piece.chunks_exact(8) {
+            let slot = Slot(u64::from_le_bytes(word.try_into().expect("chunks of 8")));
+            if !slot.is_empty() && !slot.is_dead() {
+                index.put(slot, |_| false);
+            }
+        }
+    })?;
+    Ok(Some(index).filter(|_| hash == checkpoint.index_hash))
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::format::checkpoint::CHECKPOINT_SIZE;
 use crate::format::header::HOME_SIZE;
 use crate::format::slot::Table;
+use crate::store::open::apart;
 use crate::sys::effect::{Effect, watch};
 use std::cell::RefCell;
 use std::io;
@@ -200,6 +201,44 @@ fn an_opening_away_from_home_needs_no_space() {
         assert_eq!(store.region().unwrap().journal().tail().unwrap(), tail);
         (0..352).for_each(|key| assert_eq!(get(&store, key).unwrap(), b"a value"));
         leave_home(&store);
+    }
+}
+
+/// Who may not write makes an index of his own: from that of the file, if a checkpoint vouches for it, without a
+/// walk over the log.
+#[test]
+fn a_reader_goes_by_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..5000).for_each(|key| put(&store, key, &[key as u8; 1000]));
+    (0..400).for_each(|key| put(&store, key, &[1; 10]));
+    store.remove(&identity(499), View::AS_WRITTEN).unwrap();
+    for is_synced in [false, true] {
+        if is_synced {
+            store.sync().unwrap();
+        }
+        leave_home(&store);
+        let at = Location { is_read_only: true, ..store.location.clone() };
+        let (reader, deeds) = open_elsewhere(&at, u64::MAX);
+        assert!(reader.region().unwrap().is_private());
+        // Of which most are words of the header.
+        assert_eq!(deeds.reads < 100, is_synced, "{deeds:?}");
+        for key in 0..5000 {
+            assert_eq!(get(&reader, key), get(&store, key), "{key}");
+        }
+        assert_sound(&reader);
+        // An index that is not what the checkpoint says is not gone by.
+        let region = store.region().unwrap();
+        let (table, journal) = (region.index().1, region.journal());
+        let full = |at: &u64| !Slot(journal.ledger.medium.load(*at)).is_empty();
+        let at = (table.offset()..table.end()).step_by(8).find(full).unwrap();
+        let slot = journal.ledger.medium.load(at);
+        journal.ledger.store(at, Slot::dead(Slot(slot).tag()).0).unwrap();
+        let reader =
+            Store::open(Location { is_read_only: true, ..location(&apart(&store.location.path)) });
+        let reader = reader.unwrap();
+        journal.ledger.store(at, slot).unwrap();
+        assert!((0..5000).all(|key| get(&reader, key) == get(&store, key)));
     }
 }
 
