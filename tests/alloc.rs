@@ -175,3 +175,16 @@ fn a_verification_takes_no_memory_for_each_key() {
     let flushed = peak(verify);
     assert!(flushed < 16 << 20, "{flushed} bytes for {COUNT} keys that were flushed");
 }
+
+/// Of a key that is there a compaction holds its slots in both files, and its place in the index that it makes:
+/// some 30 bytes. And what it reads and writes in pieces of a MiB.
+#[test]
+fn a_compaction_takes_little_memory_for_each_key() {
+    const COUNT: u64 = 120_000;
+    let dir = Dir::new();
+    let cache = dir.open("x");
+    let table = cache.table::<u64, u64>("t");
+    (0..COUNT).for_each(|key| drop(table.insert(&key, &key).unwrap()));
+    let bytes = peak(|| assert_eq!(cache.compact().unwrap().entries_kept, COUNT));
+    assert!(bytes < 32 * COUNT as i64 + (7 << 19), "{bytes} bytes for {COUNT} keys");
+}

@@ -214,9 +214,13 @@ impl HeapTable {
         self.words[((place - HEADER_SIZE) / 8) as usize].set(slot.0);
     }
 
-    /// The table's bytes, as they lie in a file.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.words.iter().flat_map(|word| word.get().to_le_bytes()).collect()
+    /// The table's bytes, as they lie in a file: piece by piece, each with its place in the table.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        const WORDS: usize = 1 << 16;
+        self.words.chunks(WORDS).enumerate().map(|(number, words)| {
+            let bytes = words.iter().flat_map(|word| word.get().to_le_bytes()).collect();
+            ((number * WORDS * 8) as u64, bytes)
+        })
     }
 
     /// The same, fixed: for sharing between threads.

@@ -10,7 +10,7 @@ use super::create::write_header;
 use super::expiry::View;
 use super::journal::Journal;
 use super::region::Region;
-use super::rewrite::{Bulk, Outcome, Replay, copy, take_place};
+use super::rewrite::{Bulk, Outcome, Replay, copy, newest, take_place};
 use super::writer::Writer;
 use crate::error::{Error, Result};
 use crate::format::header::word;
@@ -124,15 +124,14 @@ pub(super) fn copy_to(
     // What is applied is in the index; what is published beyond may not be yet.
     let at = ledger.get(word::APPLIED)?;
     let seq = region.journal().seq()?;
-    let mut slots = region.slots();
-    slots.retain(|slot| slot.offset() < at);
-    let mut bulk = copy(region, slots.clone(), &new.file, view, &HashSet::new())?;
+    let slots = newest(region, region.slots(|slot| slot.offset() < at, usize::MAX));
+    let mut bulk = copy(region, &slots, &new.file, view, &HashSet::new())?;
     let census = std::mem::take(&mut bulk.census);
     let retired = census.retired();
     if !retired.is_empty() {
         // Only now is it known what was in vain; it happens once for each edit or two.
         new.empty()?;
-        bulk = copy(region, slots, &new.file, view, &retired)?;
+        bulk = copy(region, &slots, &new.file, view, &retired)?;
     }
     let barrier = bulk.barrier.max(ledger.get(word::BARRIER)?);
     let words = bulk.words(seq, barrier);

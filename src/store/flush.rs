@@ -31,7 +31,7 @@ impl Store {
     /// where some of it may be: a compaction judges by a view of its own.
     fn flush_in(&self, region: &Arc<Region>, moment: Moment, removed: &mut u64) -> Result<bool> {
         let is_expired = |slot: Slot| is_expired_at(region, slot.offset(), moment);
-        let expired = region.slots_that(is_expired, usize::MAX);
+        let expired = region.slots(is_expired, usize::MAX);
         for dead in expired.chunks(LIST_MAX as usize) {
             let writer = self.lock()?;
             if !writer.region().is_same_file(region) {

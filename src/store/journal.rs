@@ -13,7 +13,7 @@ use crate::format::header::{FIRST_BUCKETS, Facts, word};
 use crate::format::record::{self, HEAD_SIZE, Head, Identity, Kind, Stamp};
 use crate::format::slot::{BUCKET_SIZE, Table};
 use crate::format::{FILE_LIMIT, WORD_MASK, align};
-use crate::index::grow;
+use crate::index::{HeapTable, grow};
 use crate::ledger::Ledger;
 use crate::scan::Window;
 use crate::sys::clock;
@@ -242,14 +242,14 @@ impl<'a> Journal<'a> {
     }
 
     /// Appends a table that is whole already, as recovery makes it, and makes it the index.
-    pub(crate) fn adopt_table(&self, bytes: &[u8]) -> Result<()> {
-        let buckets = bytes.len() as u64 / BUCKET_SIZE;
+    pub(crate) fn adopt_table(&self, made: &HeapTable) -> Result<()> {
         // All of its space first: on a full disk nothing is appended, however often that is tried.
-        let (start, size) = (self.tail()?, bytes.len() as u64 + 3 * HEAD_SIZE);
+        let (start, size) = (self.tail()?, made.table().size() + 3 * HEAD_SIZE);
         self.medium().allocate(start, start + size).map_err(self.io("grow"))?;
-        let (offset, head) = self.append_table(Kind::INDEX, buckets)?;
+        let (offset, head) = self.append_table(Kind::INDEX, made.table().buckets())?;
         let (table, file) = (table_in(offset, &head), self.medium());
-        file.overwrite(table.offset(), bytes).map_err(self.io("write"))?;
+        let write = |(at, piece): (u64, Vec<u8>)| file.overwrite(table.offset() + at, &piece);
+        made.pieces().try_for_each(write).map_err(self.io("write"))?;
         self.ledger.store(word::PENDING, Table::NONE.0)?;
         self.ledger.store(word::RETIRED, Table::NONE.0)?;
         self.ledger.set(word::CURSOR, 0)?;

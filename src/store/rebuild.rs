@@ -1,5 +1,6 @@
 //! The index as a log has it: made anew from its records, one after the other. Recovery, a reader that may not
-//! write, and whoever finds an index without room stand on it.
+//! write, and whoever finds an index without room stand on it. In memory is that index and no more: 8 bytes for a
+//! slot, of which some half are in use; and where something is missing, a list of its slots.
 
 use super::journal::{Journal, LARGE};
 use crate::error::{Error, Result};

@@ -290,7 +290,7 @@ fn keep_index(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<bool> {
 /// Appends an index made from the whole log.
 fn put_in_place(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<()> {
     note_order(journal, rebuilt)?;
-    journal.adopt_table(&rebuilt.index.bytes())?;
+    journal.adopt_table(&rebuilt.index)?;
     note_counts(journal, rebuilt, rebuilt.index.used())
 }
 
@@ -320,9 +320,10 @@ fn salvage(region: &Region) -> Result<()> {
     let journal = Journal::new(file, facts);
     let rebuilt = Rebuilt::of(&journal, tail, true)?;
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
+    let slots = rewrite::newest(region, slots);
     let barrier = rebuilt.barrier.max(ledger.get(word::BARRIER).unwrap_or(0));
     let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0)).max(barrier);
-    let bulk = rewrite::copy(region, slots, &new.file, View::NEVER, &HashSet::new())?;
+    let bulk = rewrite::copy(region, &slots, &new.file, View::NEVER, &HashSet::new())?;
     let words = bulk.words(seq, barrier.max(bulk.barrier));
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
     new.file.sync().map_err(Error::io("sync", new.file.path()))?;

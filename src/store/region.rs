@@ -273,14 +273,10 @@ impl Region {
         self.medium().load(word::SEQ) & WORD_MASK
     }
 
-    /// Every slot of the index that names a record: what was in the index when this began is there, or what
-    /// came in its place since. All walks over the index begin here. Needs no lock.
-    pub(crate) fn slots(&self) -> Vec<Slot> {
-        self.slots_that(|_| true, usize::MAX)
-    }
-
-    /// As [`slots`](Region::slots), of those that are wanted, and no more than `max`.
-    pub(crate) fn slots_that(&self, is_wanted: impl Fn(Slot) -> bool, max: usize) -> Vec<Slot> {
+    /// The slots of the index that name a record, of those that are wanted, and no more than `max`: what was in
+    /// the index when this began is among them, or what came in its place since. All walks over the index begin
+    /// here. Needs no lock.
+    pub(crate) fn slots(&self, is_wanted: impl Fn(Slot) -> bool, max: usize) -> Vec<Slot> {
         loop {
             let (words, table) = self.index();
             let wanted = index::slots(words, table).filter(|slot| is_wanted(*slot));

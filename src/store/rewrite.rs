@@ -15,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::scan::{Step, WINDOW_SIZE, Walk, Window};
 use crate::sys::file::{CacheFile, Medium};
 use crate::sys::place::Replacement;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
@@ -89,20 +90,22 @@ impl Bulk {
     }
 }
 
-/// Copies the values and scopes among `slots` that `view` judges alive, that are not of `retired` scopes,
-/// and that verify, and the index of them. The header is left for the caller to write.
+/// Copies the values and scopes among `slots`, the [`newest`] of each key, that `view` judges alive, that are not
+/// of `retired` scopes, and that verify, and the index of them. The header is left for the caller to write.
+///
+/// In memory are for each key its slots in both files, and its place in the index that is made: 30 bytes. Without
+/// the slots, the order of the log would be had by a walk over all of it, dead records too, with a search for each.
 pub(crate) fn copy(
     region: &Region,
-    slots: Vec<Slot>,
+    slots: &[Slot],
     out: &CacheFile,
     view: View,
     retired: &HashSet<Prefix>,
 ) -> Result<Bulk> {
-    let slots = newest(region, slots);
     let mut buckets = index::buckets_for(slots.len() as u64);
     loop {
         // The index lies before the log, so where tags crowd as they hardly ever do, the copy is made again.
-        match copy_behind(region, &slots, out, view, retired, buckets)? {
+        match copy_behind(region, slots, out, view, retired, buckets)? {
             (bulk, needed) if needed == buckets => return Ok(bulk),
             (_, needed) => buckets = needed,
         }
@@ -172,7 +175,10 @@ fn copy_behind(
     if index.table() != first_index {
         return Ok((bulk, index.table().buckets()));
     }
-    out.write(HEADER_SIZE, &index.bytes()).map_err(write())?;
+    index
+        .pieces()
+        .try_for_each(|(at, piece)| out.write(first_index.offset() + at, &piece))
+        .map_err(write())?;
     // With the header, which is written whole, all of it has been written, and has its disk space, but for
     // the last record's padding.
     out.resize(bulk.tail).map_err(write())?;
@@ -181,31 +187,34 @@ fn copy_behind(
 
 /// The slots of the newest record of every key, in the order of the log. In a sound index that is all of
 /// them; one that damage left with two slots for a key must not bring the older one back.
-fn newest(region: &Region, mut slots: Vec<Slot>) -> Vec<Slot> {
+pub(crate) fn newest(region: &Region, mut slots: Vec<Slot>) -> Vec<Slot> {
     let seed = region.facts.seed;
     slots.sort_unstable_by_key(|slot| slot.0);
-    let mut kept = Vec::with_capacity(slots.len());
-    for alike in slots.chunk_by(|a, b| a.tag() == b.tag()) {
+    slots.dedup();
+    let mut left_out = HashSet::new();
+    for alike in slots.chunk_by(|a, b| a.tag() == b.tag()).filter(|alike| alike.len() > 1) {
         let mut of_keys: HashMap<_, (u64, Slot)> = HashMap::new();
-        match alike {
-            [slot] => kept.push(*slot),
-            _ => {
-                for slot in alike {
-                    // By copy: in a damaged file the tail may say nothing.
-                    let bytes = Medium::head(region.file(), slot.offset());
-                    let head = bytes.and_then(|b| Head::decode(&b, slot.offset(), seed));
-                    let Some(head) = head else { continue };
-                    let newest = of_keys.entry(head.identity).or_insert((head.seq, *slot));
-                    if newest.0 < head.seq {
-                        *newest = (head.seq, *slot);
+        for slot in alike {
+            // By copy: in a damaged file the tail may say nothing.
+            let bytes = Medium::head(region.file(), slot.offset());
+            let head = bytes.and_then(|b| Head::decode(&b, slot.offset(), seed));
+            let older = match head {
+                None => Some(*slot),
+                Some(head) => match of_keys.entry(head.identity) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((head.seq, *slot));
+                        None
                     }
-                }
-                kept.extend(of_keys.values().map(|(_, slot)| *slot));
-            }
+                    Entry::Occupied(entry) if head.seq < entry.get().0 => Some(*slot),
+                    Entry::Occupied(mut entry) => Some(entry.insert((head.seq, *slot)).1),
+                },
+            };
+            left_out.extend(older.map(|slot| slot.0));
         }
     }
-    kept.sort_unstable_by_key(|slot| slot.offset());
-    kept
+    slots.retain(|slot| !left_out.contains(&slot.0));
+    slots.sort_unstable_by_key(|slot| slot.offset());
+    slots
 }
 
 /// Bytes on their way to a new file.

@@ -133,7 +133,7 @@ impl Store {
         suspects.walk(end, Some(&mut report))?;
         // Whatever the index leads to below a tail of before must be there.
         let is_astray = |slot: Slot| slot.offset() < tail && !has_head(&region, slot.offset());
-        for slot in region.slots_that(is_astray, FINDINGS_MAX) {
+        for slot in region.slots(is_astray, FINDINGS_MAX) {
             report.find(Finding::Astray { offset: slot.offset() });
         }
         if tail > size {

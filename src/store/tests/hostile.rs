@@ -91,6 +91,30 @@ fn keys_that_crowd_one_part_of_the_index_are_compacted() {
     assert_sound(&store);
 }
 
+/// Damage may have left the slot of an older record, or one twice.
+#[test]
+fn of_many_slots_for_a_key_a_compaction_goes_by_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let offsets = [b"older", b"newer"].map(|payload| {
+        put(&store, 1, payload);
+        store.region().unwrap().journal().locate(&identity(1)).unwrap().0
+    });
+    put(&store, 2, b"other");
+    let region = store.region().unwrap();
+    let (medium, (_, table)) = (region.journal().ledger.medium, region.index());
+    let tag = Tag::of(identity(1).hash(region.facts.seed));
+    for offset in [offsets[0], offsets[1], offsets[0]] {
+        let seat = index::seat(medium, table, tag, |_| None::<()>);
+        let Seat::Free(at, _) = seat else { panic!("there is room") };
+        medium.store(at, Slot::new(tag, offset).0).unwrap();
+    }
+    store.compact(View::AS_WRITTEN).unwrap();
+    assert_eq!(get(&store, 1).unwrap(), b"newer");
+    assert_eq!(store.stats().entries, 2);
+    assert_sound(&store);
+}
+
 #[test]
 fn an_overwritten_value_does_not_come_back_in_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
