@@ -402,6 +402,15 @@ fn without_proc_a_cache_works_as_well() {
     cache.compact().unwrap();
     check_stored(&cache);
     cache.sync().unwrap();
+    // No opening finds the file at home; and none changes it.
+    let path = cache.path().to_path_buf();
+    drop(cache);
+    let image = fs::read(&path).unwrap();
+    for _ in 0..20 {
+        check_stored(&open(&place));
+        assert!(fs::read(&path).unwrap() == image);
+    }
+    let cache = open(&place);
     assert_eq!(*cache.memoize_as("f", |n: &u64| n + 1).call(&1), 2);
     if role == "reads" {
         cache.clear().unwrap();

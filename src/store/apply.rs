@@ -284,7 +284,13 @@ impl Journal<'_> {
             let (size, limit) = (2 * table.size(), BUCKET_LIMIT * BUCKET_SIZE);
             return Err(Error::TooLarge { what: "the index", size, limit });
         }
-        let (offset, head) = self.append_table(Kind::INDEX, buckets)?;
-        grow::begin(self.ledger, table_in(offset, &head))
+        match self.append_table(Kind::INDEX, buckets) {
+            Ok((offset, head)) => grow::begin(self.ledger, table_in(offset, &head)),
+            Err(error) => {
+                // The hold goes on without it; and the next record would say that there is no debris.
+                self.erase_debris()?;
+                Err(error)
+            }
+        }
     }
 }

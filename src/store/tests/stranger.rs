@@ -204,6 +204,40 @@ fn an_opening_away_from_home_needs_no_space() {
     }
 }
 
+/// Where the index cannot grow at once, what has been written of its table is no debris that others do not know of.
+#[test]
+fn growth_that_fails_in_an_opening_leaves_nothing_behind_the_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..353).for_each(|key| put(&store, key, b"a value"));
+    leave_home(&store);
+    let (location, image) = (store.location.clone(), std::fs::read(&store.location.path).unwrap());
+    drop(store);
+    let mut opened = 0;
+    for step in 0..120 {
+        std::fs::write(&location.path, &image).unwrap();
+        let left = std::cell::Cell::new(step);
+        let failing = move |effect: Effect<'_>| match effect {
+            Effect::Write { .. } if left.replace(left.get() - 1) == 0 => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        };
+        let Ok(store) = watch(failing, || Store::open(location.clone())) else { continue };
+        opened += 1;
+        let region = store.region().unwrap();
+        let (ledger, tail) = (region.journal().ledger, region.journal().tail().unwrap());
+        let file = std::fs::read(&location.path).unwrap();
+        let is_clean = file[tail as usize..].iter().all(|byte| *byte == 0);
+        let is_known = ledger.get(word::PUBLISHED).unwrap() < ledger.get(word::SEQ).unwrap();
+        assert!(is_clean || is_known, "{step}");
+        assert!((0..353).all(|key| get(&store, key).unwrap() == b"a value"), "{step}");
+        put(&store, 1, b"a value");
+        assert_sound(&store);
+    }
+    assert!(opened > 60, "{opened} openings");
+}
+
 /// Who may not write makes an index of his own: from that of the file, if a checkpoint vouches for it, without a
 /// walk over the log.
 #[test]
