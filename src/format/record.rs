@@ -360,6 +360,14 @@ mod tests {
         assert_eq!(Identity::NONE.hash(0), 0xded6_752d_3a67_edf5);
     }
 
+    /// The heads of other versions are.
+    #[test]
+    fn heads_are_checked_as_they_always_were() {
+        let check = |offset, seed| head().encode(offset, seed)[HEAD_CHECK..].to_vec();
+        assert_eq!(check(8192, 99), [180, 207, 242, 48]);
+        assert_eq!(check(1 << 39, u64::MAX / 3), [177, 252, 54, 102]);
+    }
+
     /// The payloads of other versions are checked by it.
     #[test]
     fn payloads_are_checked_as_they_always_were() {

@@ -131,6 +131,17 @@ mod tests {
         }
     }
 
+    /// Indexes of other versions are searched in this order.
+    #[test]
+    fn a_search_goes_on_as_it_always_did() {
+        let tag = Tag::of(0xdead_beef_0000_0000);
+        assert_eq!([1, 64, 1000].map(|buckets| tag.home(buckets)), [0, 55, 869]);
+        let places: Vec<u64> = (0..8).map(|step| tag.place(step)).collect();
+        assert_eq!(places, [48, 56, 0, 8, 16, 24, 32, 40]);
+        let slot = Slot::new(tag, 8192);
+        assert_eq!((slot.0, Slot::dead(tag).0), (0xdead_bee0_0000_0200, 0xdead_bee0_0000_0001));
+    }
+
     #[test]
     fn words_keep_what_they_are_given() {
         let tag = Tag::of(0xdead_beef_0000_0000);

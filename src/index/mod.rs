@@ -340,6 +340,12 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_made_with_three_in_five_slots_in_use() {
+        let buckets = [0, 308, 1000, 1_000_000, u64::MAX / 5].map(buckets_for);
+        assert_eq!(buckets, [64, 65, 209, 208_334, BUCKET_LIMIT]);
+    }
+
+    #[test]
     fn every_place_lies_in_its_bucket() {
         let table = Table::new(HEADER_SIZE, 64);
         let buckets = (table.offset()..table.end()).step_by(8).map(|place| bucket_of(table, place));

@@ -5,6 +5,7 @@ mod beside;
 mod counts;
 mod creation;
 mod cuts;
+mod damage;
 mod holds;
 mod hostile;
 mod records;
@@ -16,7 +17,7 @@ mod tasks;
 use crate::error::Error;
 use crate::format::header::{HOME, Home, state, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind};
-use crate::format::slot::{Slot, Tag};
+use crate::format::slot::{Slot, Table, Tag};
 use crate::index::{self, Seat, grow};
 use crate::store::compact::copy_to;
 use crate::store::expiry::View;
@@ -742,4 +743,24 @@ fn words_that_contradict_each_other_are_not_believed() {
         ledger.set(place, before).unwrap();
         assert!(trust::is_trusted(&region).unwrap());
     }
+}
+
+#[test]
+fn a_file_whose_index_grows_is_believed_as_far_as_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let mut key = 0..1000;
+    let region = store.region().unwrap();
+    let ledger = region.journal().ledger;
+    while ledger.table(word::PENDING) == Table::NONE || ledger.get(word::CURSOR).unwrap() < 9 {
+        put(&store, key.next().unwrap(), b"x");
+    }
+    assert!(trust::is_trusted(&region).unwrap());
+    for place in [word::CURSOR, word::GROWN] {
+        let before = ledger.get(place).unwrap();
+        ledger.set(place, 1 << 20).unwrap();
+        assert!(!trust::is_trusted(&region).unwrap());
+        ledger.set(place, before).unwrap();
+    }
+    assert!(trust::is_trusted(&region).unwrap());
 }

@@ -1,13 +1,11 @@
 //! What a record means, rule by rule: what it supersedes, from where on it counts, and what becomes of one
 //! whose writer died.
 
-use super::cuts::{boot, image, set_word};
 use super::{SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot};
 use crate::format::header::word;
 use crate::format::record::{HEAD_SIZE, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, Seat};
-use crate::scan::{Step, Walk};
 use crate::store::compact::copy_to;
 use crate::store::expiry::View;
 use crate::store::journal::{Draft, LARGE};
@@ -368,41 +366,6 @@ fn a_large_value_stays_superseded_when_its_successor_is_flushed() {
         assert!(!matches!(found, Some(Kind::VALUE)), "copied {is_copied}: it came back");
         assert_eq!((get(&store, 1), get(&reboot(&dir, &store), 1)), (None, None));
         assert_sound(&store);
-    }
-}
-
-/// A list of the dead that is damaged buries nobody. What had been synced before is not believed then but where
-/// the index as it was leads to it.
-#[test]
-fn what_a_damaged_list_buried_does_not_come_back() {
-    for is_index_lost in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        (0..10).for_each(|key| put(&store, key, b"flushed"));
-        assert_eq!(store.flush(View::new(Some(Duration::ZERO))).unwrap(), 10);
-        (5..20).for_each(|key| put(&store, key, b"kept"));
-        store.sync().unwrap();
-        let region = store.region().unwrap();
-        let mut walk = Walk::new(
-            region.file(),
-            region.facts.seed,
-            region.facts.log_start,
-            region.journal().tail().unwrap(),
-        );
-        let list = std::iter::from_fn(|| walk.next().unwrap()).find_map(|step| match step {
-            Step::Record(offset, head) if head.kind == Kind::DEAD_LIST => Some(offset),
-            _ => None,
-        });
-        let mut image = image(&store);
-        image[(list.unwrap() + HEAD_SIZE) as usize] ^= 1;
-        set_word(&mut image, word::CHECKPOINT, 0);
-        if is_index_lost {
-            set_word(&mut image, word::INDEX, 0);
-        }
-        let after = boot(&dir, &image);
-        assert!((0..5).all(|key| get(&after, key).is_none()));
-        // Where nothing tells what counts, what comes after the damage does.
-        assert!((5..20).all(|key| get(&after, key).unwrap() == b"kept"));
     }
 }
 
