@@ -19,9 +19,9 @@ const LIMITS: [(&str, u64); 7] = [
     ("hit", 280),
     ("get", 300),
     ("get_many of 32, each", 416),
-    ("first get of a record", 1540),
+    ("first get of a record", 1600),
     ("miss", 1015),
-    ("insert", 5700),
+    ("insert", 5830),
     ("insert_many of 1000, each", 2515),
 ];
 

@@ -26,7 +26,7 @@ impl Journal<'_> {
         Ok(self.ledger.get(word::APPLIED)? < self.tail()?)
     }
 
-    /// Erases what a holder of the lock who was killed has not published, on the device too.
+    /// Erases what a holder of the lock has not published, who was killed or failed, on the device too.
     pub(crate) fn erase_debris(&self) -> Result<()> {
         if !self.may_have_debris()? {
             return Ok(());
@@ -36,7 +36,7 @@ impl Journal<'_> {
         // Of the space that was taken for a large value nothing has been written, and no more is cleared than was.
         self.medium().erase(self.tail()?, end).map_err(self.io("clear"))?;
         // Whatever is there by now: zeros that another one wrote who died before they were synced are none.
-        self.medium().sync().map_err(self.io("sync"))?;
+        self.sync()?;
         self.ledger.set(word::PUBLISHED, self.seq()?)
     }
 
@@ -284,13 +284,7 @@ impl Journal<'_> {
             let (size, limit) = (2 * table.size(), BUCKET_LIMIT * BUCKET_SIZE);
             return Err(Error::TooLarge { what: "the index", size, limit });
         }
-        match self.append_table(Kind::INDEX, buckets) {
-            Ok((offset, head)) => grow::begin(self.ledger, table_in(offset, &head)),
-            Err(error) => {
-                // The hold goes on without it; and the next record would say that there is no debris.
-                self.erase_debris()?;
-                Err(error)
-            }
-        }
+        let (offset, head) = self.append_table(Kind::INDEX, buckets)?;
+        grow::begin(self.ledger, table_in(offset, &head))
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     // On the device before anything covers it: else the next power cut may uncover it. In any case: the
     // zeros may be of another one, who died before they were synced. Where nobody wrote anything, there is
     // nothing to be brought there.
-    region.sync()?;
+    journal.sync()?;
     let Some(first_fault) = mend_log(&journal)? else {
         salvage(region)?;
         return Ok(false);
@@ -56,7 +56,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     // that comes before its end would cost another table. On a full disk it is.
     let _ = journal.grow_at_once();
     if !is_reused || !journal.is_all_covered()? {
-        leave_checkpoint(region)?;
+        leave_checkpoint(&journal)?;
     }
     journal.ledger.ensure_as_is(word::STATE, state::LIVE)?;
     come_home(file)?;
@@ -113,12 +113,11 @@ fn take_space(journal: &Journal<'_>) -> Result<()> {
 /// Has the next opening away from home go by a checkpoint, so that it need not walk over the log as this one
 /// did. Like [`Store::sync`](super::Store::sync): what the checkpoint says, and all that was mended, is on the
 /// device before the log counts as synced. On a full disk there is none.
-fn leave_checkpoint(region: &Region) -> Result<()> {
-    let journal = region.journal();
+fn leave_checkpoint(journal: &Journal<'_>) -> Result<()> {
     if journal.checkpoint().is_err() {
         return Ok(());
     }
-    region.sync()?;
+    journal.sync()?;
     journal.ledger.set(word::SYNCED, journal.tail()?)
 }
 
@@ -202,6 +201,11 @@ fn is_record_whole(
     let filled = if head.kind == Kind::FILLED { journal.offsets_in(offset, head)? } else { vec![] };
     for offset in filled {
         let Some(value) = journal.reserved_at(offset)? else { return Ok(false) };
+        // The store that makes it a value comes after the record. Without it the value is lost, and stays lost: it
+        // is no damage to be found below the next sync.
+        if journal.head_at(offset).is_none_or(|head| head.kind != Kind::VALUE) {
+            return Ok(false);
+        }
         let mut window = Window::new(journal.ledger.medium, journal.tail()?);
         if !window.is_whole(offset, &value, journal.facts.seed).map_err(read())? {
             return Ok(false);

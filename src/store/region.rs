@@ -15,8 +15,8 @@ use crate::sys::map::{Map, MappedFile, Record};
 use crate::sys::place::{self, Care};
 use crate::sys::{Words, clock};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// The least room that a map has for what its file grows by. Most have as much as the file is long.
 const ROOM_MIN: u64 = 1 << 20;
@@ -39,8 +39,6 @@ pub(crate) struct Region {
     pub(crate) backing: Backing,
     pub(crate) facts: Facts,
     private: Option<Private>,
-    /// Held while the file is synced: the system tells one of those who wait that it failed.
-    syncing: Arc<Mutex<()>>,
     /// Whether it may be mapped, and further than it is.
     is_mappable: bool,
     /// When a larger map was last refused, in milliseconds since 1970: address space is scarce.
@@ -56,14 +54,7 @@ pub(crate) struct Private {
 
 impl Region {
     pub(crate) fn new(backing: Backing, facts: Facts, private: Option<Private>) -> Region {
-        Region {
-            backing,
-            facts,
-            private,
-            syncing: Arc::default(),
-            is_mappable: false,
-            refused: AtomicU64::new(0),
-        }
+        Region { backing, facts, private, is_mappable: false, refused: AtomicU64::new(0) }
     }
 
     /// Maps a file, or prepares to copy from it: as is asked for, or where address space is scarce.
@@ -96,7 +87,7 @@ impl Region {
             return None;
         };
         let region = Region::new(Backing::Mapped(MappedFile { map }), self.facts, None);
-        Some(Region { syncing: Arc::clone(&self.syncing), is_mappable: true, ..region })
+        Some(Region { is_mappable: true, ..region })
     }
 
     fn note_refusal(&self) {
@@ -224,18 +215,6 @@ impl Region {
     /// Whether the file at the path is this one. A system call.
     pub(crate) fn is_at_path(&self) -> bool {
         place::is_at(self.file(), self.file().path()).unwrap_or(true)
-    }
-
-    /// Brings the file to the device. Where that has failed, for whomever, it fails for good.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, ledger) = (self.file(), self.journal().ledger);
-        if ledger.get(word::FAILED)? != 0 {
-            return Err(Error::Unsynced { path: file.path().to_path_buf() });
-        }
-        let Err(source) = file.sync() else { return Ok(()) };
-        ledger.set(word::FAILED, 1)?;
-        Err(Error::io("sync", file.path())(source))
     }
 
     /// Whether a larger map should be asked for: the file's space goes on behind the one it has, and none

@@ -94,7 +94,7 @@ impl Store {
                 (Arc::clone(writer.region()), journal.tail()?)
             }
         };
-        region.sync()?;
+        region.journal().sync()?;
         place::sync_directory(&self.location.path)?;
         let writer = self.lock()?;
         if writer.region().is_same_file(&region) {

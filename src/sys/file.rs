@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 
 /// Where a cache's bytes are: its words, its bytes by copy, and the space behind the tail.
 pub(crate) trait Medium: Words {
@@ -99,11 +100,14 @@ pub(crate) struct CacheFile {
     /// Whether allocated space is sure to take every later store: if not, a store into a map could
     /// end in SIGBUS, and bytes and words go through `pwrite`.
     binding: AtomicBool,
+    /// Whether a sync has failed. The system says so once: whoever comes next must not believe that none has.
+    has_failed: Mutex<bool>,
 }
 
 impl CacheFile {
     pub(crate) fn new(file: File, path: &Path, writable: bool, binding: bool) -> CacheFile {
-        CacheFile { file, path: path.to_path_buf(), writable, binding: AtomicBool::new(binding) }
+        let (path, binding) = (path.to_path_buf(), AtomicBool::new(binding));
+        CacheFile { file, path, writable, binding, has_failed: Mutex::new(false) }
     }
 
     /// The same file, never to be written.
@@ -351,8 +355,13 @@ impl Medium for CacheFile {
         }
     }
     fn sync(&self) -> io::Result<()> {
-        precede(Effect::Sync { file: &self.file })?;
-        self.file.sync_all()
+        let mut has_failed = self.has_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *has_failed {
+            return Err(io::Error::other("a sync of this file has failed before"));
+        }
+        let synced = precede(Effect::Sync { file: &self.file }).and_then(|()| self.file.sync_all());
+        *has_failed = synced.is_err();
+        synced
     }
     fn resize(&self, size: u64) -> io::Result<()> {
         check_limit(size)?;

@@ -4,10 +4,11 @@
 use super::cuts::{boot, image, set_word};
 use super::{assert_sound, get, identity, open, put};
 use crate::format::header::word;
-use crate::format::record::{HEAD_SIZE, Kind};
+use crate::format::record::{HEAD_SIZE, Identity, Kind};
 use crate::scan::{Step, Walk};
 use crate::store::Store;
 use crate::store::expiry::View;
+use crate::store::journal::Draft;
 use crate::store::verify::Finding;
 use crate::sys::file::Medium as _;
 use std::time::Duration;
@@ -95,6 +96,47 @@ fn what_a_large_value_superseded_does_not_come_back_with_its_loss() {
         let after = boot(&dir, &image);
         assert_ne!(get(&after, 1).as_deref(), Some(&b"older"[..]));
         assert_eq!(get(&after, 2).unwrap(), b"beside it");
+    }
+}
+
+/// What says that a large value was filled has come through, and the store that makes it a value has not: its
+/// writer was killed in between, or a power cut took that page. The value is lost, and no more than that.
+#[test]
+fn a_large_value_that_was_not_made_one_costs_no_other() {
+    for is_cut in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        (100..200).for_each(|key| put(&store, key, b"synced"));
+        let at = super::records::reserve(&store, 1, &[7; 100_000]) as usize;
+        let space = image(&store)[at..at + 8].to_vec();
+        match is_cut {
+            true => store.lock().unwrap().fulfil(at as u64).unwrap(),
+            false => {
+                let writer = store.lock().unwrap();
+                let journal = writer.journal();
+                let place = (at as u64).to_le_bytes();
+                let seed = journal.facts.seed;
+                let filled = Draft::new(Kind::FILLED, Identity::NONE, &place, seed);
+                journal.write(&mut [filled]).unwrap();
+            }
+        }
+        let mut cut = image(&store);
+        cut[at..at + 8].copy_from_slice(&space);
+        let after = boot(&dir, &cut);
+        assert_eq!(get(&after, 1), None);
+        after.sync().unwrap();
+        // The index moves to another table, whose pages another power cut takes.
+        let first = after.region().unwrap().index().1;
+        let mut key = 1000..;
+        while after.region().unwrap().index().1 == first {
+            put(&after, key.next().unwrap(), b"later");
+        }
+        let mut cut = image(&after);
+        let table = after.region().unwrap().index().1;
+        cut[table.offset() as usize..table.end() as usize].fill(0);
+        let again = boot(&dir, &cut);
+        assert!((100..200).all(|key| get(&again, key).unwrap() == b"synced"));
+        assert_sound(&again);
     }
 }
 

@@ -6,6 +6,7 @@ mod counts;
 mod creation;
 mod cuts;
 mod damage;
+mod failures;
 mod holds;
 mod hostile;
 mod records;
