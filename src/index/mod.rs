@@ -18,7 +18,7 @@ pub(crate) const PROBE_LIMIT: u64 = 32;
 /// The index grows when more than 11 in 16 of its slots are in use. Moving two buckets with each
 /// append, it has grown before 3/4 are.
 pub(crate) const fn is_crowded(used: u64, table: Table) -> bool {
-    used * 16 > table.slots() * 11
+    used.saturating_mul(16) > table.slots() * 11
 }
 
 /// A table's buckets for `entries`: 3 in 5 of its slots will be in use.
@@ -135,7 +135,7 @@ pub(crate) fn slots(words: &(impl Words + ?Sized), table: Table) -> impl Iterato
 /// keys of one tag than there is room for near their home: not by accident, and no larger table would
 /// help.
 pub(crate) const fn is_worth_growing(used: u64, table: Table) -> bool {
-    used * 4 >= table.slots() && table.buckets() < BUCKET_LIMIT
+    used.saturating_mul(4) >= table.slots() && table.buckets() < BUCKET_LIMIT
 }
 
 /// A table in memory: what recovery and compaction build before it is written, and what a reader
@@ -336,7 +336,8 @@ mod tests {
         assert_eq!(crowded, (353..=512).collect::<Vec<_>>());
         let worth: Vec<_> = (0..=512).filter(|used| is_worth_growing(*used, table)).collect();
         assert_eq!(worth, (128..=512).collect::<Vec<_>>());
-        assert!(!is_worth_growing(u64::MAX / 4, Table::new(HEADER_SIZE, BUCKET_LIMIT)));
+        assert!(!is_worth_growing(u64::MAX, Table::new(HEADER_SIZE, BUCKET_LIMIT)));
+        assert!(is_crowded(u64::MAX, table) && is_worth_growing(u64::MAX, table));
     }
 
     #[test]

@@ -370,15 +370,25 @@ fn read_index(journal: &Journal<'_>, end: u64) -> Result<Option<HeapTable>> {
     if table != ledger.table(word::INDEX) || !is_table(journal, table, checkpoint.tail) {
         return Ok(None);
     }
-    // No larger than what is in it, whatever the size of the table.
-    let mut index = HeapTable::for_slots(checkpoint.used, FIRST_BUCKETS);
+    // The slots are counted first: neither what the checkpoint says of their number nor the size of the table,
+    // which may be a hole, says how much memory they need.
+    let mut count = 0;
+    let hash = journal.read_table(table, |piece| count += named_in(piece).count() as u64)?;
+    if hash != checkpoint.index_hash {
+        return Ok(None);
+    }
+    let mut index = HeapTable::for_slots(count, FIRST_BUCKETS);
     let hash = journal.read_table(table, |piece| {
-        for word in piece.chunks_exact(8) {
-            let slot = Slot(u64::from_le_bytes(word.try_into().expect("chunks of 8")));
-            if !slot.is_empty() && !slot.is_dead() {
-                index.put(slot, |_| false);
-            }
+        for slot in named_in(piece) {
+            index.put(slot, |_| false);
         }
     })?;
     Ok(Some(index).filter(|_| hash == checkpoint.index_hash))
+}
+
+/// The slots that name a record, of a piece of a table.
+fn named_in(piece: &[u8]) -> impl Iterator<Item = Slot> {
+    let words = piece.chunks_exact(8).map(|word| word.try_into().expect("chunks of 8"));
+    let slots = words.map(|word| Slot(u64::from_le_bytes(word)));
+    slots.filter(|slot| !slot.is_empty() && !slot.is_dead())
 }

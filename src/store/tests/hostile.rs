@@ -3,7 +3,7 @@
 use super::{SCOPE, assert_sound, draft, entry, get, identity, location, open, put, reboot};
 use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
-use crate::format::header::{Facts, word};
+use crate::format::header::{Facts, HOME, HOME_SIZE, word};
 use crate::format::record::{HEAD_SIZE, Head, Identity, Kind, Ttl};
 use crate::format::slot::{Slot, Table, Tag};
 use crate::format::{checksum, seal};
@@ -371,5 +371,47 @@ fn what_would_not_be_read_by_copy_is_not_stored_either() {
     let stored = [stored, store.put_many(&[entry], &SCOPE)];
     for result in stored {
         assert!(matches!(result, Err(Error::TooLarge { limit: RECORD_COPY_MAX, .. })));
+    }
+}
+
+/// Makes the index of a store one with 400 slots of one tag, more than there is room for near their home, and appends
+/// a checkpoint that knows it by its hash, and says that `used` slots are in use.
+fn claim_slots(store: &Store, used: u64) {
+    let region = store.region().unwrap();
+    let journal = region.journal();
+    let (offset, head) = journal.locate(&identity(1)).unwrap();
+    let (tag, table) = (Tag::of(head.identity.hash(journal.facts.seed)), region.index().1);
+    for n in 0..400 {
+        let slot = Slot::new(tag, offset + n * 16);
+        journal.ledger.store(table.offset() + n * 8, slot.0).unwrap();
+    }
+    journal.checkpoint().unwrap();
+    let (honest, _) = journal.last_checkpoint().unwrap().unwrap();
+    let bytes = Checkpoint { used, tail: journal.tail().unwrap(), ..honest }.encode();
+    let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, journal.facts.seed);
+    let at = journal.write(&mut [draft]).unwrap()[0];
+    journal.ledger.set(word::CHECKPOINT, at).unwrap();
+    journal.settle().unwrap();
+    journal.ledger.set(word::SYNCED, journal.tail().unwrap()).unwrap();
+    region.file().write(HOME, &[0; HOME_SIZE]).unwrap();
+}
+
+/// What the index of one who may not write is made for is what is in the file's, whatever a checkpoint says.
+#[test]
+fn a_readers_own_index_is_no_larger_for_a_claim() {
+    for used in [1 << 20, u64::MAX / 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        put(&store, 1, b"x");
+        claim_slots(&store, used);
+        let location = Location { is_read_only: true, ..store.location.clone() };
+        drop(store);
+        let reader = Store::open(location).unwrap();
+        let region = reader.region().unwrap();
+        assert!(region.is_private());
+        let (words, table) = region.index();
+        assert!(table.slots() <= 2048, "{} slots, where {used} are claimed", table.slots());
+        // It is the file's, and none that was made from the log: of 400, so many have room.
+        assert_eq!(index::slots(words, table).count() as u64, 8 * index::PROBE_LIMIT);
     }
 }
