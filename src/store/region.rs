@@ -259,7 +259,8 @@ impl Region {
         loop {
             let (words, table) = self.index();
             let wanted = index::slots(words, table).filter(|slot| is_wanted(*slot));
-            let slots = wanted.take(max).collect();
+            let mut slots: Vec<Slot> = wanted.take(max).collect();
+            slots.shrink_to_fit(); // Its room has been doubled as it filled.
             // A table is given back only after it was left, and none is taken up again: this one was the
             // index to the end, and no piece of it was read as zeros. It is left when it has grown to twice
             // the size, or when all is cleared: there is an end to going on in the next one.
