@@ -391,16 +391,24 @@ fn a_call_returns_its_result_where_memory_is_scarce() {
     assert_eq!(*cache.memoize_as("short", |n: &u64| n + 1).call(&1), 2);
 }
 
-/// As many caches as there are descriptors for.
+/// Ten thousand caches, or as many as there are descriptors, maps and space for.
 #[test]
 fn thousands_of_caches_are_open_at_once() {
     const TEST: &str = "thousands_of_caches_are_open_at_once";
     let Some((count, place)) = role() else {
         use rustix::process::{Resource, getrlimit};
-        let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
-        let count = limit.saturating_sub(100).min(3000);
-        // In memory, where there is such a place: each cache is synced when it is made.
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        // Each cache is synced when it is made, which takes long on a disk.
+        let in_memory = tempfile::tempdir_in("/dev/shm").map(|dir| (dir, 10_000));
+        let (dir, most) = in_memory.unwrap_or_else(|_| (tempfile::tempdir().unwrap(), 3000));
+        let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
+        let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+        let maps = maps.and_then(|maps| maps.trim().parse().ok()).unwrap_or(65_530);
+        let space = rustix::fs::statvfs(dir.path())
+            .map(|system| system.f_bavail * system.f_frsize)
+            .unwrap();
+        // A file takes 16 KiB, and two maps at most.
+        let count =
+            (descriptors.saturating_sub(100)).min(maps / 3).min(space / (24 << 10)).min(most);
         let inner = command(TEST, &count.to_string(), dir.path());
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -n $(ulimit -H -n); exec \"$0\" \"$@\""]);
