@@ -141,7 +141,7 @@ pub(crate) enum Patience {
     Full,
     /// Not at all.
     None,
-    /// Not even for what there is to do under it, though it be free.
+    /// Not at all. The lock is not taken even if it is free: there may be much to do under it.
     NoLock,
 }
 

@@ -88,7 +88,7 @@ impl<V: CacheValue> Cached<V> {
         const { assert!(align_of::<V::Archived>() <= 16, "records are aligned to 16 bytes") }
         // SAFETY: the bytes are a valid archive of `V`, whose root is at their end: this is called only
         // as the safety section says. They are aligned to 16: a record's payload is by the format, and
-        // `AlignedBytes` are.
+        // an `AlignedVec` is.
         let archived = unsafe { rkyv::access_unchecked::<V::Archived>(share.payload(&record)) };
         Cached { archived: NonNull::from(archived), share }
     }

@@ -385,7 +385,7 @@ mod tests {
             let mut other = own;
             other.bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(!belongs_to(&bytes, &other), "bit {bit}");
-            // Nor do differences that are alike make none.
+            // Two equal differences do not cancel each other.
             for apart in [64, 128, 192] {
                 let mut other = other;
                 other.bytes[(bit + apart) % 256 / 8] ^= 1 << (bit % 8);

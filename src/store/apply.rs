@@ -14,11 +14,12 @@ use crate::scan::{Step, Walk, Window};
 impl Journal<'_> {
     /// Whether no holder of the lock who was killed left anything to erase or to redo.
     pub(crate) fn is_finished(&self) -> Result<bool> {
-        Ok(!self.may_have_debris()? && !self.is_behind()?)
+        Ok(!self.may_have_debris(self.seq()?)? && !self.is_behind()?)
     }
 
-    fn may_have_debris(&self) -> Result<bool> {
-        Ok(self.ledger.get(word::PUBLISHED)? != self.seq()?)
+    /// Whether something was written and not published, as of the last number that was taken.
+    pub(super) fn may_have_debris(&self, seq: u64) -> Result<bool> {
+        Ok(self.ledger.get(word::PUBLISHED)? != seq)
     }
 
     /// Whether something is published that may not be in the index.
@@ -28,7 +29,8 @@ impl Journal<'_> {
 
     /// Erases what a holder of the lock has not published, who was killed or failed, on the device too.
     pub(crate) fn erase_debris(&self) -> Result<()> {
-        if !self.may_have_debris()? {
+        let seq = self.seq()?;
+        if !self.may_have_debris(seq)? {
             return Ok(());
         }
         let size = self.medium().size().map_err(self.io("look at"))?;
@@ -37,7 +39,7 @@ impl Journal<'_> {
         self.medium().erase(self.tail()?, end).map_err(self.io("clear"))?;
         // Whatever is there by now: zeros that another one wrote who died before they were synced are none.
         self.sync()?;
-        self.ledger.set(word::PUBLISHED, self.seq()?)
+        self.ledger.set(word::PUBLISHED, seq)
     }
 
     /// Finishes what a holder of the lock who was killed has published. After a power cut, no table is

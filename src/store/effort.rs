@@ -11,9 +11,9 @@ const _: () = assert!(BRIEF <= LARGE);
 /// How much there may be to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// What takes no time to speak of.
+    /// Only work bounded by [`BRIEF`] bytes.
     Brief,
-    /// Whatever there is.
+    /// All work, however long.
     Full,
 }
 

@@ -29,7 +29,7 @@ impl Deadline {
     pub(crate) fn after(timeout: Duration) -> Deadline {
         Deadline { start: OnceLock::new(), timeout, takes_locks: true }
     }
-    /// Of one who takes no file's lock, though it be free: there may be much to do under it.
+    /// The caller takes no file's lock, even if it is free: there may be much to do under it.
     pub(crate) fn without_locks() -> Deadline {
         Deadline { takes_locks: false, ..Deadline::after(Duration::ZERO) }
     }

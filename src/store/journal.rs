@@ -60,24 +60,30 @@ impl<'a> Journal<'a> {
     pub(super) fn medium(&self) -> &'a dyn Medium {
         self.ledger.medium
     }
+
     pub(crate) fn tail(&self) -> Result<u64> {
         self.ledger.get(word::TAIL)
     }
+
     pub(crate) fn seq(&self) -> Result<u64> {
         self.ledger.get(word::SEQ)
     }
+
     /// Takes sequence numbers, and returns the first. Whatever is written behind the tail begins here, and with
     /// what an attempt before left there erased, in this hold of the lock too: once something is published,
     /// nobody sees that there was any.
     fn take_seq(&self, count: u64) -> Result<u64> {
-        self.erase_debris()?;
         let seq = self.seq()?;
+        if self.may_have_debris(seq)? {
+            self.erase_debris()?;
+        }
         if seq + count > WORD_MASK {
             return Err(self.ledger.damaged("its sequence numbers are used up"));
         }
         self.ledger.set(word::SEQ, seq + count)?;
         Ok(seq + 1)
     }
+
     /// Brings the file to the device. Where that has failed once, for whomever, it fails for good: the system
     /// forgets what it could not write.
     pub(crate) fn sync(&self) -> Result<()> {
@@ -88,6 +94,7 @@ impl<'a> Journal<'a> {
         self.ledger.set(word::FAILED, 1)?;
         Err(self.io("sync")(source))
     }
+
     pub(super) fn io(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         Error::io(action, self.medium().path())
     }

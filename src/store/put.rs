@@ -140,6 +140,7 @@ impl<'a> Entry<'a> {
         }
     }
 }
+
 impl Store {
     /// Stores a value. Returns it as it is in the file, or what was there before, or `None` if it may
     /// not be stored any more. Waits for the lock until the deadline. What is done under the lock takes no

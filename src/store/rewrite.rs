@@ -21,6 +21,7 @@ use std::io;
 
 /// Bytes gathered before they are written.
 const BATCH_SIZE: usize = 1 << 20;
+
 /// The live records of one file in another that nobody has seen yet.
 pub(crate) struct Bulk {
     pub(crate) facts: Facts,

@@ -94,7 +94,7 @@ impl Region {
                 false => Sight::Absent,
             };
         }
-        // By copy, as all is read or what lies behind the map.
+        // The record is copied: the whole file is read by copy, or the record lies behind the map.
         let file = self.file();
         match Medium::head(file, offset).filter(record::is_value) {
             Some(head) => self.copied_sight(file, offset, head, effort),

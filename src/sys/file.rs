@@ -191,7 +191,7 @@ impl CacheFile {
         self.make_hole(0, HEADER_SIZE)
     }
 
-    /// Where the data ends that lie at `at`; the end of time where that is not told.
+    /// Where the data that lies at `at` ends; `u64::MAX` where the file system does not tell holes.
     fn next_hole(&self, at: u64) -> io::Result<u64> {
         if !volume::tells_holes(&self.file) {
             return Ok(u64::MAX);
