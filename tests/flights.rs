@@ -234,7 +234,10 @@ fn a_dropped_leader_hands_over() {
     });
     block_on(async {
         let mut leader = Box::pin(slow.call(&1));
-        assert!(poll_once(&mut leader).await.is_none());
+        // Which first waits for another thread that opens the sidecar.
+        while RUNS.load(Ordering::Relaxed) == 0 {
+            assert!(poll_once(&mut leader).await.is_none());
+        }
         let mut other = Box::pin(slow.call(&1));
         assert!(poll_once(&mut other).await.is_none());
         assert_eq!(RUNS.load(Ordering::Relaxed), 1, "the other waits");

@@ -336,16 +336,11 @@ impl<'a> Replay<'a> {
         Ok(values.filter(|(_, head)| head.kind == Kind::VALUE).collect())
     }
 
-    /// A large value that was filled in after its place was passed.
+    /// A large value that was filled in after its place was passed. One that was superseded before is none.
     fn fill(&mut self, offset: u64, head: Head, seq: u64) -> Result<()> {
         let old = &self.old;
         if head.seq <= old.ledger.get(word::CLEARED)? {
             return Ok(()); // The cache was cleared while it was being filled, before the copying began.
-        }
-        // Superseded meanwhile: its successor was copied or is replayed. Nothing there means that it was
-        // flushed since, which is replayed too.
-        if old.locate(&head.identity).is_some_and(|(place, _)| place != offset) {
-            return Ok(());
         }
         let mut window = Window::new(old.ledger.medium, head.next(offset));
         self.append(offset, seq, head, &mut window)

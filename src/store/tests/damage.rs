@@ -99,6 +99,43 @@ fn what_a_large_value_superseded_does_not_come_back_with_its_loss() {
     }
 }
 
+/// Where the header tells nothing of it, the log does.
+#[test]
+fn what_was_cleared_does_not_come_back_with_the_loss_of_the_header() {
+    for lost in [word::CLEARED, word::TAIL, word::INDEX] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        (0..10).for_each(|key| put(&store, key, b"cleared"));
+        store.clear().unwrap();
+        (5..15).for_each(|key| put(&store, key, b"kept"));
+        let mut image = synced(&store);
+        image[lost as usize..lost as usize + 8].fill(0xff);
+        let after = boot(&dir, &image);
+        assert!((0..5).all(|key| get(&after, key).is_none()), "{lost}");
+        assert!((5..15).all(|key| get(&after, key).unwrap() == b"kept"), "{lost}");
+        assert_sound(&after);
+    }
+}
+
+/// What was refreshed after the last sync, and torn, has its value of before, though something is missing behind it.
+#[test]
+fn a_torn_refresh_behind_damage_leaves_the_value_of_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..10).for_each(|key| put(&store, key, b"synced"));
+    put(&store, 20, b"to be damaged");
+    store.sync().unwrap();
+    put(&store, 3, b"refreshed");
+    let mut image = image(&store);
+    set_word(&mut image, word::CHECKPOINT, 0);
+    let (torn, damaged) = (place_of(&store, 3), place_of(&store, 20));
+    image[torn..torn + 80].fill(0);
+    image[damaged + 41] ^= 1;
+    let after = boot(&dir, &image);
+    assert!((0..10).all(|key| get(&after, key).unwrap() == b"synced"));
+    assert_eq!(get(&after, 20), None);
+}
+
 /// What says that a large value was filled has come through, and the store that makes it a value has not: its
 /// writer was killed in between, or a power cut took that page. The value is lost, and no more than that.
 #[test]

@@ -411,7 +411,9 @@ fn a_readers_own_index_is_no_larger_for_a_claim() {
         assert!(region.is_private());
         let (words, table) = region.index();
         assert!(table.slots() <= 2048, "{} slots, where {used} are claimed", table.slots());
-        // It is the file's, and none that was made from the log: of 400, so many have room.
-        assert_eq!(index::slots(words, table).count() as u64, 8 * index::PROBE_LIMIT);
+        // It is the file's, and none that was made from the log: of 400, so many have room; and the scope's slot, if
+        // it lies behind those.
+        let room = 8 * index::PROBE_LIMIT;
+        assert!((room..=room + 1).contains(&(index::slots(words, table).count() as u64)));
     }
 }

@@ -7,10 +7,11 @@ use crate::format::record::{HEAD_SIZE, Identity, Kind};
 use crate::format::slot::{Slot, Tag};
 use crate::index::{self, Seat};
 use crate::store::compact::copy_to;
+use crate::store::effort::Effort;
 use crate::store::expiry::View;
 use crate::store::journal::{Draft, LARGE};
 use crate::store::open::Location;
-use crate::store::put::{Entry, Terms};
+use crate::store::put::{Entry, Progress, Terms};
 use crate::store::rewrite::{Outcome, Replay};
 use crate::store::verify::Finding;
 use crate::store::{Store, trust};
@@ -409,4 +410,18 @@ fn a_verification_counts_all_and_tells_of_a_thousand_at_most() {
     }
     let damaged = store.verify().unwrap();
     assert_eq!((damaged.records, damaged.findings.len()), (whole.records, 1000));
+}
+
+/// A put that begins in one file and ends in another: the record's checksums are those of the file it is in.
+#[test]
+fn a_put_that_follows_the_cache_is_made_for_the_file_it_ends_in() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut progress = Progress::default();
+    for store in dirs.each_ref().map(open) {
+        let entry = entry(1, b"a value");
+        let stored = store.try_put(&entry, &SCOPE, Terms::Replace, Effort::Full, &mut progress);
+        assert!(stored.unwrap().is_ok_and(|found| found.is_some()));
+        assert_eq!(get(&store, 1).unwrap(), b"a value");
+        assert_sound(&store);
+    }
 }
