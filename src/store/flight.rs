@@ -196,10 +196,10 @@ impl Seat<'_> {
 }
 
 impl Flights {
-    /// The claims that other processes see; `None` if the sidecar is not open, or was removed since.
+    /// The claims that other processes see; `None` if the sidecar is not open, or lost its name since.
     pub(crate) fn claims(&self) -> Option<Arc<Claims>> {
         let known = lock(&self.claims).clone();
-        let claims = known.filter(|claims| !claims.is_removed())?;
+        let claims = known.filter(|claims| !claims.is_gone())?;
         claims.keep_young();
         Some(claims)
     }

@@ -3,15 +3,14 @@
 //! end with their process however it ends, and not when some other descriptor is closed. (A child that it
 //! forked has the description too, and keeps them until it ends or executes a program.) The sidecar is
 //! empty, and this crate neither renames nor removes it: else there would be two, and a claim in each.
-//! Somebody else may remove it. So each claim looks whether it is still there, and those who clear away what
-//! is old find it young.
+//! Somebody else may: it, or the directory that it is in. So each claim looks whether it still has its name, and
+//! those who clear away what is old find it young.
 #![expect(unsafe_code, reason = "no crate of this tree locks a range of a file for a description")]
 
 use super::clock;
 use super::fork::forks;
-use super::place;
+use super::place::{self, Sidecar};
 use crate::error::Result;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -23,7 +22,7 @@ const TOUCH_INTERVAL: u64 = 3_600_000;
 
 /// The sidecar of a cache, open.
 pub(crate) struct Claims {
-    file: File,
+    sidecar: Sidecar,
     /// The process that opened it.
     process: u64,
     /// When its times were last made the present, in milliseconds since 1970.
@@ -32,15 +31,15 @@ pub(crate) struct Claims {
 
 impl Claims {
     pub(crate) fn open(path: &Path) -> Result<Claims> {
-        let file = place::open_sidecar(path)?;
-        let claims = Claims { file, process: forks(), touched: AtomicU64::new(0) };
+        let sidecar = place::open_sidecar(path)?;
+        let claims = Claims { sidecar, process: forks(), touched: AtomicU64::new(0) };
         claims.keep_young();
         Ok(claims)
     }
 
-    /// Whether the file is gone, so that others claim in another one.
-    pub(crate) fn is_removed(&self) -> bool {
-        place::is_removed(&self.file)
+    /// Whether the file has its name no more, so that others claim in another one. A system call.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.sidecar.is_gone()
     }
 
     /// Keeps those away who remove what nobody has used for long. It is the oldest file of its cache, and no
@@ -53,7 +52,7 @@ impl Claims {
         }
         self.touched.store(now, Ordering::Relaxed);
         // Where it must not be written, its owner does it.
-        let _ = place::touch(&self.file);
+        let _ = place::touch(&self.sidecar.file);
     }
 
     /// Claims a byte, if no other description has it.
@@ -88,7 +87,9 @@ impl Claims {
         };
         // SAFETY: the descriptor is open for as long as `self` lives; the call reads `range`, which
         // is what `F_OFD_SETLK` takes, and writes nowhere.
-        match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) } {
+        match unsafe {
+            libc::fcntl(self.sidecar.file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range)
+        } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }
@@ -138,9 +139,32 @@ mod tests {
         set_old();
         let other = Claims::open(&path).unwrap();
         assert!(!is_old(), "by whoever opens it");
-        assert!(!claims.is_removed());
+        assert!(!claims.is_gone());
         std::fs::remove_file(&sidecar).unwrap();
-        assert!(claims.is_removed() && other.is_removed());
-        assert!(!Claims::open(&path).unwrap().is_removed());
+        assert!(claims.is_gone() && other.is_gone());
+        assert!(!Claims::open(&path).unwrap().is_gone());
+    }
+
+    /// It still has a name then, but not the one by which others find it.
+    #[test]
+    fn a_sidecar_that_was_moved_is_gone_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, away) = (dir.path().join("home"), dir.path().join("away"));
+        let (path, sidecar) = (home.join("cache"), home.join("cache.claims"));
+        std::fs::create_dir(&home).unwrap();
+        let claims = Claims::open(&path).unwrap();
+        assert!(!claims.is_gone());
+        std::fs::rename(&sidecar, home.join("renamed")).unwrap();
+        assert!(claims.is_gone(), "nothing has its name");
+        let second = Claims::open(&path).unwrap();
+        assert!(claims.is_gone() && !second.is_gone(), "another file has its name");
+        std::fs::rename(&home, &away).unwrap();
+        assert!(second.is_gone(), "its directory is elsewhere");
+        std::fs::create_dir(&home).unwrap();
+        let third = Claims::open(&path).unwrap();
+        assert!(second.is_gone() && !third.is_gone());
+        std::fs::rename(&home, dir.path().join("other")).unwrap();
+        std::fs::rename(&away, &home).unwrap();
+        assert!(!second.is_gone(), "it is back");
     }
 }

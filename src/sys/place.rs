@@ -104,8 +104,24 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
+/// The file beside a cache in which computations under way are claimed, open.
+pub(crate) struct Sidecar {
+    pub(crate) file: File,
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Sidecar {
+    /// Whether the file has its name no more: it was removed or renamed, or its directory was. Where the system
+    /// does not tell, it has it.
+    pub(crate) fn is_gone(&self) -> bool {
+        !is_named(self.identity, &self.path).unwrap_or(true)
+    }
+}
+
 /// The sidecar of the cache at `path`; made if it is missing.
-pub(crate) fn open_sidecar(path: &Path) -> Result<File> {
+pub(crate) fn open_sidecar(path: &Path) -> Result<Sidecar> {
     let path = sidecar(path);
     let failed = || Error::io("open", &path);
     let directory = Directory::open(parent(&path)).map_err(failed())?;
@@ -120,11 +136,14 @@ pub(crate) fn open_sidecar(path: &Path) -> Result<File> {
             if data.uid() != keeper && data.uid() != 0 {
                 check_owner(&path, data.uid(), 0)?;
             }
-            return Ok(file);
+            return Ok(Sidecar { file, identity: (data.dev(), data.ino()), path });
         }
         match directory.create(name(&path), PRIVATE) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map_err(failed()),
+            // The next round opens it, as it does one that another has made just now.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed()(error));
+            }
+            _ => {}
         }
     }
 }
@@ -134,11 +153,6 @@ pub(crate) fn touch(file: &File) -> io::Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
     precede(Effect::Touch)?;
     Ok(rustix::fs::futimens(file, &Timestamps { last_access: now, last_modification: now })?)
-}
-
-/// Whether a file has lost its last name.
-pub(crate) fn is_removed(file: &File) -> bool {
-    file.metadata().is_ok_and(|data| data.nlink() == 0)
 }
 
 /// Makes a file without a name in a directory; `None` where the system has none.
@@ -355,8 +369,12 @@ fn make_or_open(directory: &Directory, path: &Path) -> Result<Option<(File, bool
 /// Whether the file at `path` is this one. Compared with a file held open, whose number cannot be
 /// used again meanwhile.
 pub(crate) fn is_at(file: &CacheFile, path: &Path) -> io::Result<bool> {
+    is_named(file.identity()?, path)
+}
+
+fn is_named(identity: (u64, u64), path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
-        Ok(data) => Ok((data.dev(), data.ino()) == file.identity()?),
+        Ok(data) => Ok((data.dev(), data.ino()) == identity),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
