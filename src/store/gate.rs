@@ -21,7 +21,7 @@ const BACKOFF_MAX: Duration = Duration::from_millis(2);
 pub(crate) struct Deadline {
     start: OnceLock<Instant>,
     timeout: Duration,
-    /// Whether a file's lock may be taken at all.
+    /// Whether a file's lock may be taken at all, and a file verified.
     takes_locks: bool,
 }
 
@@ -29,9 +29,13 @@ impl Deadline {
     pub(crate) fn after(timeout: Duration) -> Deadline {
         Deadline { start: OnceLock::new(), timeout, takes_locks: true }
     }
-    /// The caller takes no file's lock, even if it is free: there may be much to do under it.
+    /// The caller takes no file's lock, even if it is free, and verifies no file: there may be much to do.
     pub(crate) fn without_locks() -> Deadline {
         Deadline { takes_locks: false, ..Deadline::after(Duration::ZERO) }
+    }
+    /// Fails for such a one.
+    pub(crate) fn permit(&self, path: &Path) -> Result<()> {
+        if self.takes_locks { Ok(()) } else { Err(self.passed(path)) }
     }
     /// How long it is until then; `None` once it has passed.
     pub(crate) fn left(&self) -> Option<Duration> {
@@ -45,9 +49,7 @@ impl Deadline {
 
 /// Takes a file's lock, trying again and again until the deadline.
 pub(crate) fn lock_file(file: &CacheFile, deadline: &Deadline) -> Result<()> {
-    if !deadline.takes_locks {
-        return Err(deadline.passed(file.path()));
-    }
+    deadline.permit(file.path())?;
     try_until(deadline, file.path(), || file.try_lock().map_err(Error::io("lock", file.path())))
 }
 

@@ -59,6 +59,8 @@ pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Regio
         if is_trusted(&region)? {
             return Ok(Arc::new(region));
         }
+        // Also where there is no lock to be taken: all of the log may have to be walked over.
+        deadline.permit(&location.path)?;
         if !region.file().is_writable() {
             return Ok(Arc::new(recover::with_private_index(region)?));
         }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-fn leave_home(store: &Store) {
+pub(super) fn leave_home(store: &Store) {
     let region = store.region().unwrap();
     region.file().write(HOME, &[0; HOME_SIZE]).unwrap();
 }

@@ -1,12 +1,15 @@
 //! What is done on a task's own thread, and what is not: a probe sees the effects of this thread alone.
 
-use super::{SCOPE, assert_sound, entry, get, open, put};
+use super::{SCOPE, assert_sound, entry, get, location, open, put, stranger::leave_home};
 use crate::MmapCache;
+use crate::error::Error;
 use crate::format::header::{HOME, word};
 use crate::format::slot::{Slot, Tag};
 use crate::store::Store;
 use crate::store::effort::Effort;
+use crate::store::gate::Deadline;
 use crate::store::journal::LARGE;
+use crate::store::open::Location;
 use crate::store::put::{Progress, Terms};
 use crate::sys::effect::{Effect, watch};
 use futures_lite::future::block_on;
@@ -143,4 +146,20 @@ fn the_claims_are_opened_on_no_tasks_thread() {
     let next = cache.memoize_as("next", |n: &u64| n + 1);
     assert_eq!(count(is_touch, || next.call(&9).to_native()), (10, 1));
     assert!(sidecar.exists());
+}
+
+/// Nor is a file that may not be written, for which nobody takes a lock.
+#[test]
+fn a_file_is_verified_on_no_tasks_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    (0..100).for_each(|key| put(&store, key, &[7; 1000]));
+    leave_home(&store);
+    drop(store);
+    let here = location(&dir.path().join("x.pcache"));
+    for location in [Location { is_read_only: true, ..here.clone() }, here] {
+        let opened = Store::open_until(location.clone(), &Deadline::without_locks());
+        assert!(matches!(opened.map(drop), Err(Error::Locked { .. })), "it was verified");
+        assert!(get(&Store::open(location).unwrap(), 7).is_some());
+    }
 }
