@@ -4,13 +4,13 @@ use crate::error::{Error, Result};
 use crate::handle::{Code, Handle, Late, Opened, PAUSES, Patience};
 use crate::options::{OpenOptions, Place};
 use crate::scope::Name;
-use crate::store::Store;
 use crate::store::compact::Compaction;
 use crate::store::expiry::{SharedView, View};
 use crate::store::gate::Deadline;
 use crate::store::share::Totals;
 use crate::store::stats::Stats;
 use crate::store::verify::Verification;
+use crate::store::{Store, Token};
 use crate::table::Table;
 use crate::{CacheKey, CacheValue};
 use std::fmt;
@@ -230,9 +230,11 @@ impl MmapCache {
         let (store, late, fault) = match first {
             Ok(Opened { store, fault }) => (Some(store), None, fault),
             Err(error) => {
-                let open = move |patience| options.open_or_copy(&place, patience);
+                let (there, at) = (options.clone(), place.clone());
+                let glance = Box::new(move || there.glance(&at));
+                let open = Box::new(move |patience| options.open_or_copy(&place, patience));
                 let pause = if is_put_off { 0 } else { PAUSES.0 };
-                (None, Some(Late::new(Box::new(open), error, pause)), None)
+                (None, Some(Late::new(open, glance, error, pause)), None)
             }
         };
         let handle = Handle { store, late, fault, ..unopened };
@@ -292,6 +294,12 @@ impl OpenOptions {
             store.keep_root();
         }
         Ok(store)
+    }
+
+    /// When a computation that begins now began, by the file that is there. Makes no root.
+    fn glance(&self, place: &Place) -> Option<Token> {
+        let options = self.clone().read_only(true);
+        Store::glance(&options.location(options.locate(place).ok()?))
     }
 
     /// The store; else one that reads by copy, where the trouble is whom the place belongs to.

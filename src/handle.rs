@@ -5,9 +5,9 @@
 //! that. A handle whose store was there from the start pays nothing for this.
 
 use crate::error::{Error, Result};
-use crate::store::Store;
 use crate::store::expiry::SharedView;
 use crate::store::share::Totals;
+use crate::store::{Store, Token};
 use crate::sys::clock;
 use crate::sys::fork::PerProcess;
 use crate::sys::program::Program;
@@ -95,6 +95,12 @@ impl Handle {
         self.late.as_ref().is_some_and(Late::is_due)
     }
 
+    /// When a computation that begins now began, as far as the file tells that a late store will open.
+    #[cold]
+    pub(crate) fn glance(&self) -> Option<Token> {
+        (self.late.as_ref()?.glance)()
+    }
+
     /// As [`retry`](Handle::retry), on another thread than the task's.
     #[cold]
     pub(crate) async fn retry_async(self: &Arc<Self>) {
@@ -154,6 +160,9 @@ pub(crate) struct Opened {
 /// How a late store is opened.
 pub(crate) type Open = Box<dyn Fn(Patience) -> Result<Opened> + Send + Sync>;
 
+/// How it is known when a computation began that begins before a late store is opened.
+pub(crate) type Glance = Box<dyn Fn() -> Option<Token> + Send + Sync>;
+
 /// A store that could not be opened when it was asked for, and may be later. One attempt is made at a
 /// time, by a call that misses; the others compute meanwhile. The pauses between attempts double. Trouble
 /// that lasts ends them: see [`Error::is_transient`].
@@ -162,6 +171,7 @@ pub(crate) type Open = Box<dyn Fn(Patience) -> Result<Opened> + Send + Sync>;
 /// another thread waits for it.
 pub(crate) struct Late {
     open: Open,
+    glance: Glance,
     opened: OnceBox<Opened>,
     /// Why the first attempt failed.
     first: Error,
@@ -178,9 +188,10 @@ pub(crate) const PAUSES: (u64, u64) = (100, 60_000);
 
 impl Late {
     /// For a store that could not be opened just now, to be tried again after so many milliseconds.
-    pub(crate) fn new(open: Open, first: Error, pause: u64) -> Late {
+    pub(crate) fn new(open: Open, glance: Glance, first: Error, pause: u64) -> Late {
         Late {
             open,
+            glance,
             first,
             opened: OnceBox::new(),
             lasting: OnceBox::new(),
@@ -268,7 +279,7 @@ mod tests {
             assert_eq!(patience, Patience::None, "a later attempt waits for no lock");
             Err(errors.lock().unwrap().pop().expect("an attempt too many"))
         };
-        Late::new(Box::new(open), passing(), PAUSES.0)
+        Late::new(Box::new(open), Box::new(|| None), passing(), PAUSES.0)
     }
 
     fn passing() -> Error {
@@ -302,7 +313,8 @@ mod tests {
 
     #[test]
     fn one_attempt_is_made_at_a_time_and_a_panic_ends_it() {
-        let late = Late::new(Box::new(|_| panic!("of the user's")), passing(), PAUSES.0);
+        let open = Box::new(|_| panic!("of the user's"));
+        let late = Late::new(open, Box::new(|| None), passing(), PAUSES.0);
         let attempt = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| late.retry()));
         assert!(attempt().is_err() && attempt().is_err(), "it is free again");
         late.is_trying.get(AtomicBool::default).store(true, Ordering::Relaxed);

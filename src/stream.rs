@@ -40,7 +40,7 @@ impl<V: CacheValue> Section<Sequence<V>> {
     }
 
     /// As [`items`](Section::items), in a file that must be opened first, for a computation that began at
-    /// `token`. Where nobody knows when it began, since no file was open, it is not stored.
+    /// `token`. Where nobody knows when it began, since there was no file that told, it is not stored.
     async fn items_there(
         &self,
         unmet: Unmet,
@@ -99,7 +99,10 @@ impl<S, K: Kind> Source<S, K> {
             Err(unmet) => unmet,
         };
         // The function is called now, since its argument is here now and no longer.
-        let known = || section.parts().and_then(|(store, _)| store.known_token());
+        let known = || match section.parts() {
+            Some((store, _)) => store.known_token(),
+            None => section.handle.glance(),
+        };
         let token = match &unmet {
             Unmet::Elsewhere(Some(region)) => Some(Store::token(region)),
             Unmet::Elsewhere(None) | Unmet::Long => known(),

@@ -215,3 +215,49 @@ fn the_first_call_of_a_stream_waits_for_no_lock_and_verifies_nothing() {
         }
     }
 }
+
+/// Where no process is ever at home, each has the file verified when its first stream is polled. What that one
+/// computes meanwhile is stored all the same, unless the cache was cleared since the call, or is another one.
+#[test]
+fn what_a_first_call_computes_while_the_file_is_verified_is_stored() {
+    const TEST: &str = "what_a_first_call_computes_while_the_file_is_verified_is_stored";
+    let Some((role, place)) = role() else {
+        let dir = Dir::new();
+        for role in ["makes", "stores", "reads", "adds", "clears", "deletes"] {
+            finish(spawn(TEST, role, dir.path()));
+        }
+        return;
+    };
+    if role == "makes" {
+        assert_eq!(block_on(count(1).collect::<Vec<_>>()), [0]);
+        return;
+    }
+    drop(replaced(&place));
+    let end = match &*role {
+        "stores" | "reads" => 5,
+        _ => 5 + role.len() as u32,
+    };
+    let items = count(end).collect::<Vec<u32>>();
+    assert_eq!(count::cache().path(), Path::new(""), "it is not open yet");
+    let files = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path());
+    let is_cache = |path: &PathBuf| path.extension().is_some_and(|name| name == "pcache");
+    let other = || MmapCache::open_at(apart(&files.filter(is_cache).last().unwrap())).unwrap();
+    match &*role {
+        "clears" => other().clear().unwrap(),
+        "deletes" => {
+            let other = other();
+            other.delete().unwrap();
+            other.table::<u64, u64>("new").insert(&1, &1).unwrap();
+        }
+        _ => {}
+    }
+    assert_eq!(block_on(items).len() as u32, end);
+    let expected = match &*role {
+        "stores" | "reads" => 2,
+        "clears" => 0,
+        "deletes" => 1,
+        _ => 3,
+    };
+    assert_eq!((count::stats().entries, count::stats().store_errors), (expected, 0), "{role}");
+    assert_eq!(computed().1, if role == "reads" { 0 } else { end });
+}

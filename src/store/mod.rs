@@ -418,10 +418,18 @@ impl Store {
     /// When a computation that begins now began, as far as can be told without opening a file: numbers only
     /// rise when a cache moves to another file, and another cache is told by its id.
     pub(crate) fn known_token(&self) -> Option<Token> {
-        match self.known() {
-            Some(region) => Some(Store::token(&region)),
-            None => *lock(&self.state().left),
+        if let Some(region) = self.known() {
+            return Some(Store::token(&region));
         }
+        let left = *lock(&self.state().left);
+        left.or_else(|| Store::glance(&self.location)) // A forked child has left none.
+    }
+
+    /// When a computation that begins now began, by what the header of the file at a location says: no recovery
+    /// gives out a number again that a header has which verifies.
+    pub(crate) fn glance(location: &Location) -> Option<Token> {
+        let region = open::glance(location).ok()??;
+        Some(Store::token(&region))
     }
 
     /// When a computation that begins now began.

@@ -74,6 +74,17 @@ pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Regio
     Err(Error::Unstable { path: location.path.clone() })
 }
 
+/// The file at `location` by its header, of which every word verifies, and nothing else was looked at. To be read
+/// from: the lock need not be free, nor the file be believed. `None` if there is no such file.
+pub(crate) fn glance(location: &Location) -> Result<Option<Region>> {
+    let reading = Location { care: Care::Copied, is_read_only: true, ..location.clone() };
+    let Some(file) = open_file(&reading)? else { return Ok(None) };
+    let Some(facts) = read_facts(&file)? else { return Ok(None) };
+    let region = Region::attach(file, facts, reading.care)?;
+    let is_sound = region.journal().ledger.is_sound();
+    Ok(is_sound.then_some(region))
+}
+
 /// How a file is to be reached, with the holes filled that others made, copying it for instance: a page of
 /// one may take space when it is stored to, and on some file systems when it is read. Where there is none,
 /// words and bytes go by system calls, which fail instead.

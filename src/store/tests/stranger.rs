@@ -4,7 +4,9 @@ use super::*;
 use crate::format::checkpoint::CHECKPOINT_SIZE;
 use crate::format::header::HOME_SIZE;
 use crate::format::slot::Table;
+use crate::store::Found;
 use crate::store::open::apart;
+use crate::store::share::lock;
 use crate::sys::effect::{Effect, watch};
 use std::cell::RefCell;
 use std::io;
@@ -331,4 +333,62 @@ fn a_reader_with_its_own_index_follows_the_cache() {
         assert!(start.elapsed() < Duration::from_secs(60), "it never follows");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A computation that begins before the file is verified began at a number that no recovery gives out again:
+/// where an ordinary one is, and where the records move to a new file. Of a header that does not verify, none
+/// is known.
+#[test]
+fn a_glance_tells_when_a_computation_began() {
+    for (has_failed, is_sound) in [(false, true), (true, true), (true, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        assert_eq!(Store::glance(&location(&dir.path().join("none"))), None);
+        (0..10).for_each(|key| put(&store, key, b"x"));
+        let region = store.region().unwrap();
+        let journal = region.journal();
+        numbered(&journal, 10, b"given out, and never written");
+        let began = Store::token(&region);
+        journal.ledger.set(word::FAILED, has_failed.into()).unwrap();
+        if !is_sound {
+            journal.ledger.store(word::LIVE, 7).unwrap();
+        }
+        leave_home(&store);
+        let glance = Store::glance(&store.location);
+        assert_eq!(glance, is_sound.then_some(began));
+        let location = store.location.clone();
+        drop(store);
+        let store = Store::open(location.clone()).unwrap();
+        let is_new = store.region().unwrap().facts.file_id != region.facts.file_id;
+        assert_eq!(is_new, has_failed);
+        let after = Store::token(&store.region().unwrap());
+        assert!(after.cache_id == began.cache_id && after.seq >= began.seq);
+        if let Some(began) = glance {
+            // A removal comes later.
+            store.remove(&identity(3), View::AS_WRITTEN).unwrap();
+            let refused = put_on(&store, 3, Terms::Mend(began));
+            assert!(refused.is_none() && put_on(&store, 99, Terms::Mend(began)).is_some());
+            store.clear().unwrap();
+            assert!(put_on(&store, 98, Terms::Mend(began)).is_none());
+        }
+        std::fs::remove_file(&location.path).unwrap();
+        std::fs::write(&location.path, [0; 8192]).unwrap();
+        assert_eq!(Store::glance(&location), None);
+    }
+}
+
+fn put_on(store: &Store, key: u64, terms: Terms) -> Option<Found> {
+    store.put(&entry(key, b"y"), &SCOPE, terms, &store.deadline()).unwrap()
+}
+
+/// A forked child has no file open, and has left none.
+#[test]
+fn a_child_knows_when_its_computations_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"x");
+    let began = Store::token(&store.region().unwrap());
+    lock(&store.state().current).take();
+    assert!(lock(&store.state().left).is_none());
+    assert_eq!(store.known_token(), Some(began));
 }
