@@ -221,7 +221,8 @@ impl MmapCache {
         patience: Patience,
     ) -> MmapCache {
         let first = options.open_or_copy(&place, patience);
-        let is_put_off = patience == Patience::NoLock && matches!(first, Err(Error::Locked { .. }));
+        let may_put_off = matches!(patience, Patience::NoLock | Patience::Later);
+        let is_put_off = may_put_off && matches!(first, Err(Error::Locked { .. }));
         let name = match &place {
             Place::Named(name) => Some(name.clone()),
             Place::At(_) => None,
@@ -289,6 +290,7 @@ impl OpenOptions {
             Patience::Full => Store::open(location)?,
             Patience::None => Store::open_until(location, &Deadline::after(Duration::ZERO))?,
             Patience::NoLock => Store::open_until(location, &Deadline::without_locks())?,
+            Patience::Later => return Err(Deadline::without_locks().passed(&location.path)),
         };
         if let Place::Named(_) = place {
             store.keep_root();

@@ -95,6 +95,13 @@ impl Handle {
         self.late.as_ref().is_some_and(Late::is_due)
     }
 
+    /// Uses what another thread has opened meanwhile, if this one's store is late.
+    pub(crate) fn adopt(&self, other: Handle) {
+        if let (Some(late), Some(store)) = (&self.late, other.store) {
+            late.keep(Opened { store, fault: other.fault });
+        }
+    }
+
     /// When a computation that begins now began, as far as the file tells that a late store will open.
     #[cold]
     pub(crate) fn glance(&self) -> Option<Token> {
@@ -149,6 +156,8 @@ pub(crate) enum Patience {
     None,
     /// Not at all. The lock is not taken even if it is free: there may be much to do under it.
     NoLock,
+    /// Nothing is opened now: another thread is at it.
+    Later,
 }
 
 /// A store that was opened, and why it is not quite what was asked for, if it is not.

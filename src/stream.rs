@@ -132,8 +132,9 @@ impl<S, K: Kind> Source<S, K> {
 /// checked before the first comes, which takes as long as reading them all.
 ///
 /// The function is called at once if nothing is stored. It may be called too, and its stream dropped before
-/// it is polled, in the moment when the cache has moved to another file (by compaction, say), or when the file
-/// has yet to be verified (after a reboot, say): it is opened when this stream is first polled.
+/// it is polled, in the moment when the cache has moved to another file (by compaction, say), when the file has
+/// yet to be verified (after a reboot, say), or when another thread is just opening it: it is opened when this
+/// stream is first polled.
 #[must_use = "streams are lazy"]
 pub struct CachedStream<S, K: Kind> {
     source: Source<S, K>,

@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 /// A value that notes who checks it.
 #[derive(Archive, Serialize, Deserialize)]
@@ -260,4 +261,46 @@ fn what_a_first_call_computes_while_the_file_is_verified_is_stored() {
     };
     assert_eq!((count::stats().entries, count::stats().store_errors), (expected, 0), "{role}");
     assert_eq!(computed().1, if role == "reads" { 0 } else { end });
+}
+
+/// Whether whoever opens the cache has been waited for by nobody.
+static WAS_MADE: AtomicU32 = AtomicU32::new(0);
+static OPENING: AtomicU32 = AtomicU32::new(0);
+
+/// The place of a cache that takes long to be opened, by whoever is the first to.
+fn slow_place() -> PathBuf {
+    if OPENING.fetch_add(1, Ordering::Relaxed) == 0 {
+        let start = Instant::now();
+        while WAS_MADE.load(Ordering::Relaxed) == 0 && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    place()
+}
+
+#[cache(root = slow_place())]
+fn slow(end: u32) -> impl Stream<Item = u32> {
+    stream::iter(0..end)
+}
+
+#[test]
+fn the_call_that_makes_a_stream_waits_for_no_thread_that_opens_the_cache() {
+    const TEST: &str = "the_call_that_makes_a_stream_waits_for_no_thread_that_opens_the_cache";
+    if role().is_none() {
+        return drop(finish(spawn(TEST, "alone", Dir::new().path())));
+    }
+    let opener = std::thread::spawn(|| slow::cache().clone());
+    while OPENING.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    let start = Instant::now();
+    let items = slow(3).collect::<Vec<_>>();
+    assert!(start.elapsed() < Duration::from_secs(10), "it waited for {:?}", start.elapsed());
+    WAS_MADE.store(1, Ordering::Relaxed);
+    assert_eq!(block_on(items), [0, 1, 2]);
+    let opened = opener.join().unwrap();
+    assert_eq!((opened.path(), opened.fault().is_none()), (slow::cache().path(), true));
+    assert_eq!(block_on(slow(4).collect::<Vec<_>>()).len(), 4);
+    assert!(opened.stats().entries > 0 && opened.stats().store_errors == 0);
+    assert_eq!(opened.stats().entries, slow::stats().entries, "both have one store");
 }

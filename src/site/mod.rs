@@ -17,6 +17,7 @@ use crate::schema::is_of_std;
 use crate::scope::{Marked, Name};
 use crate::section::Section;
 use crate::store::compact::Compaction;
+use crate::store::share::lock;
 use crate::store::stats::Stats;
 use crate::store::versions;
 use crate::sys::fork::PerProcess;
@@ -25,12 +26,13 @@ use crate::sys::task::{offload, sleep};
 use crate::sys::trie::{Trie, hash_of};
 use crate::warrant::{Sequence, Shape};
 use call::{Call, ItemsCall};
+use once_cell::race::OnceBox;
 use probe::{Describes, Form};
 use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 /// What the attribute knows of its function. Expressions are evaluated when it is first called.
@@ -67,10 +69,23 @@ pub struct Declaration {
 pub struct Site {
     declaration: Declaration,
     /// A child has its parent's, and opens it if another thread of its parent's was just at it.
-    cache: PerProcess<OnceLock<MmapCache>>,
+    cache: PerProcess<Own>,
     /// A task has a thread open the cache.
     is_opening: PerProcess<AtomicBool>,
     instances: Trie<Made>,
+}
+
+/// What a process has of a function's cache.
+struct Own {
+    cache: OnceBox<MmapCache>,
+    /// Whose turn it is to open it. Those who can wait for each other do.
+    turn: Mutex<()>,
+}
+
+impl Own {
+    const fn new(cache: OnceBox<MmapCache>) -> Own {
+        Own { cache, turn: Mutex::new(()) }
+    }
 }
 
 /// How often a task looks whether another has opened the cache.
@@ -203,18 +218,20 @@ impl Site {
     pub const fn new(declaration: Declaration) -> Site {
         Site {
             declaration,
-            cache: PerProcess::first(OnceLock::new()),
+            cache: PerProcess::first(Own::new(OnceBox::new())),
             is_opening: PerProcess::first(AtomicBool::new(false)),
             instances: Trie::new(),
         }
     }
 
-    fn own_cache(&self) -> &OnceLock<MmapCache> {
-        let inherit = |parents: &OnceLock<MmapCache>| match parents.get() {
-            Some(cache) => OnceLock::from(cache.clone()),
-            None => OnceLock::new(),
-        };
-        self.cache.get_or_inherit(inherit)
+    fn own(&self) -> &Own {
+        self.cache.get_or_inherit(|parents| {
+            let cache = OnceBox::new();
+            if let Some(parents) = parents.cache.get() {
+                let _ = cache.set(Box::new(parents.clone())); // Nobody else has it yet.
+            }
+            Own::new(cache)
+        })
     }
 
     /// The function's path.
@@ -239,32 +256,45 @@ impl Site {
 
     /// The cache, opened when it is first asked for.
     pub fn cache(&self) -> &MmapCache {
-        self.opened(Patience::Full)
-    }
-
-    /// The cache, for a call that waits for nobody. A file that is to be verified first is opened by the
-    /// stream that the call gives.
-    fn cache_at_once(&self) -> &MmapCache {
-        self.opened(Patience::NoLock)
-    }
-
-    fn opened(&self, patience: Patience) -> &MmapCache {
-        self.own_cache().get_or_init(|| {
-            versions::enroll(&self.identity(), &(self.declaration.version)());
-            self.open(patience)
+        let own = self.own();
+        own.cache.get().unwrap_or_else(|| {
+            let _turn = lock(&own.turn);
+            own.cache.get().unwrap_or_else(|| self.make(own, Patience::Full))
         })
+    }
+
+    /// The cache, for a call that waits for nobody. A file that is to be verified first, or that another thread
+    /// is just opening, is opened by the stream that the call gives.
+    fn cache_at_once(&self) -> &MmapCache {
+        let own = self.own();
+        own.cache.get().unwrap_or_else(|| match own.turn.try_lock() {
+            Err(TryLockError::WouldBlock) => self.make(own, Patience::Later),
+            _turn => own.cache.get().unwrap_or_else(|| self.make(own, Patience::NoLock)),
+        })
+    }
+
+    /// Of two at once, the handle of the first is kept: instances have it.
+    #[cold]
+    fn make<'a>(&self, own: &'a Own, patience: Patience) -> &'a MmapCache {
+        versions::enroll(&self.identity(), &(self.declaration.version)());
+        let spare = own.cache.set(Box::new(self.open(patience))).err();
+        let cache = own.cache.get().expect("it is set, by this thread or another");
+        if let Some(opened) = spare.and_then(|spare| Arc::into_inner(spare.handle)) {
+            cache.handle.adopt(opened);
+        }
+        cache
     }
 
     /// Opens the cache without blocking the task's thread. One thread does, for all tasks that ask.
     #[inline]
     pub async fn ready(&'static self) {
-        if self.own_cache().get().is_none() {
+        if self.own().cache.get().is_none() {
             self.open_elsewhere().await;
         }
     }
 
     async fn open_elsewhere(&'static self) {
-        while self.own_cache().get().is_none() {
+        while self.own().cache.get().is_none() {
             let is_opening = self.is_opening.get(AtomicBool::default);
             // Relaxed: the cache itself publishes what was done.
             if is_opening.swap(true, Ordering::Relaxed) {
