@@ -4,13 +4,15 @@
 use super::{SCOPE, entry, get, identity, location, put, records::reserve};
 use crate::format::header::word;
 use crate::format::record::Kind;
+use crate::format::slot::{Slot, Tag};
+use crate::index::{Seat, seat};
 use crate::store::Store;
 use crate::store::compact::copy_to;
 use crate::store::expiry::View;
 use crate::store::open::Location;
 use crate::store::put::Entry;
 use crate::store::rewrite::{Outcome, Replay};
-use crate::store::verify::Verification;
+use crate::store::verify::{Finding, Verification};
 use crate::sys::effect::{Effect, watch};
 use crate::sys::place::{Care, Replacement};
 use std::cell::Cell;
@@ -275,4 +277,33 @@ fn a_verification_beside_others_finds_nothing_in_a_healthy_file() {
         };
         interrupt(|| Scene::new(None), 37, other, verify, check);
     }
+}
+
+/// A key that the index has lost stays a finding, whatever others append meanwhile.
+#[test]
+fn a_verification_beside_others_finds_what_is_lost() {
+    let lose = |scene: &Scene| {
+        let writer = scene.other.lock().unwrap();
+        let journal = writer.journal();
+        let offset = journal.locate(&identity(7)).unwrap().0;
+        let tag = Tag::of(identity(7).hash(journal.facts.seed));
+        let table = journal.ledger.table(word::INDEX);
+        let same = |slot: Slot| (slot.offset() == offset).then_some(());
+        let Seat::Taken(at, ..) = seat(journal.ledger.medium, table, tag, same) else { panic!() };
+        journal.ledger.store(at, Slot::dead(tag).0).unwrap();
+        offset
+    };
+    let scene = || {
+        let scene = Scene::new(None);
+        let offset = lose(&scene);
+        put(&scene.other, 2000, &offset.to_le_bytes());
+        scene
+    };
+    let append = |store: &Store| insert(store, 3000..3003, None);
+    let verify = |scene: &Scene| scene.walker.verify().unwrap();
+    let check = |scene: &Scene, report: Verification, _| {
+        let offset = u64::from_le_bytes(get(&scene.other, 2000).unwrap().try_into().unwrap());
+        assert_eq!(report.findings, [Finding::Unreachable { offset }]);
+    };
+    interrupt(scene, 37, append, verify, check);
 }
