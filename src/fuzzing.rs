@@ -1,11 +1,13 @@
 //! What the fuzz targets use: it is there under `cfg(fuzzing)` alone. See `fuzz/`.
 
 use crate::CacheKey;
-use crate::format::checkpoint::Checkpoint;
-use crate::format::header::{FACTS_SIZE, Facts, HEADER_SIZE, HOME, HOME_SIZE, Home, VERSION, word};
-use crate::format::record::{HEAD_SIZE, Head, HeadBytes, Kind, payload_check};
-use crate::format::{WORD_MASK, checksum, seal};
-use crate::key::identify;
+use crate::engine::format::checkpoint::Checkpoint;
+use crate::engine::format::header::{
+    FACTS_SIZE, Facts, HEADER_SIZE, HOME, HOME_SIZE, Home, VERSION, word,
+};
+use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, Kind, payload_check};
+use crate::engine::format::{WORD_MASK, checksum, seal};
+use crate::memo::key::identify;
 use std::path::Path;
 
 /// Makes every check in an image of a file hold, whatever the rest says: so that damage is met where
@@ -37,7 +39,7 @@ pub fn mend(image: &mut [u8]) {
             image[place + 56..place + 60].copy_from_slice(&check.to_le_bytes());
         }
         Head::mend(&mut image[place..place + HEAD_SIZE as usize], at, seed);
-        at = crate::format::align(end + len);
+        at = crate::engine::format::align(end + len);
     }
 }
 

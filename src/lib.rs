@@ -146,52 +146,36 @@
 //! Linux and macOS, 64 bits, little-endian. rkyv is a public dependency: it is [re-exported](rkyv), and
 //! its next breaking release will be one of this crate.
 
-// In reading order: each module stands on those above it.
+// In reading order: each stands on those above it.
 mod error;
-mod format;
-mod sys;
-mod ledger;
-mod index;
-mod scan;
-mod store;
-mod key;
-mod file_key;
-mod schema;
-mod sequence;
-mod warrant;
-mod archive;
-mod value;
-mod scope;
-mod handle;
-mod outcome;
-mod section;
-mod tasks;
-mod recording;
-mod stream;
-mod table;
+mod engine;
 mod memo;
-mod options;
 mod cache;
-mod memoize;
-mod site;
-#[cfg(test)]
-mod proof;
+mod attribute;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use archive::CacheValue;
-#[doc(hidden)]
-pub use archive::Sink;
+pub use cache::options::OpenOptions;
 pub use cache::{MmapCache, clear, delete, flush};
+pub use engine::store::compact::Compaction;
+pub use engine::store::stats::Stats;
+pub use engine::store::verify::{Finding, Verification};
 pub use error::{Error, Exposure, Result};
-pub use file_key::FileKey;
-pub use handle::Code;
-pub use key::{CacheKey, KeySchema, KeyWriter};
-pub use memo::items::{MemoizedIter, MemoizedStream};
-pub use memo::tasks::{AsyncMemoized, AsyncTryMemoized};
-pub use memo::{Memoized, TryMemoized};
-pub use options::OpenOptions;
+pub use memo::call::recording::CachedIter;
+pub use memo::call::stream::CachedStream;
+pub use memo::handle::Code;
+pub use memo::key::file_key::FileKey;
+pub use memo::key::{CacheKey, KeySchema, KeyWriter};
+pub use memo::memoized::items::{MemoizedIter, MemoizedStream};
+pub use memo::memoized::tasks::{AsyncMemoized, AsyncTryMemoized};
+pub use memo::memoized::{Memoized, TryMemoized};
+pub use memo::table::Table;
+pub use memo::value::archive::CacheValue;
+#[doc(hidden)]
+pub use memo::value::archive::Sink;
+pub use memo::value::cached::Cached;
+pub use memo::value::schema::{Schema, SchemaWriter};
 /// Derives [`CacheKey`](trait@CacheKey): all fields count, in their order. The schema has the names of the
 /// type, its fields and variants, so that reordering an enum is a miss.
 ///
@@ -234,29 +218,23 @@ pub use persist_cache_macros::cache;
 ///
 /// The item's code stands in a type of its name, beside it, as the constant `CODE`.
 pub use persist_cache_macros::tracked;
-pub use recording::CachedIter;
 pub use rkyv;
-pub use schema::{Schema, SchemaWriter};
-pub use store::compact::Compaction;
-pub use store::stats::Stats;
-pub use store::verify::{Finding, Verification};
-pub use stream::CachedStream;
-pub use table::Table;
-pub use value::Cached;
 
 /// What the macros' expansions name. Anything here may change in any release.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::key::{KeySchema, KeyWriter};
-    pub use crate::site::call::*;
-    pub use crate::site::probe::*;
-    pub use crate::site::*;
+    pub use crate::attribute::call::*;
+    pub use crate::attribute::probe::*;
+    pub use crate::attribute::*;
+    pub use crate::memo::key::{KeySchema, KeyWriter};
 }
 
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
 compile_error!("persist-cache needs a 64-bit, little-endian machine: its file is read in place");
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-compile_error!("persist-cache knows Linux and macOS; see src/sys for what another system needs");
+compile_error!(
+    "persist-cache knows Linux and macOS; see src/engine/os for what another system needs"
+);
 
 /// The README's example compiles.
 #[cfg(doctest)]

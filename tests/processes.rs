@@ -8,7 +8,8 @@ use common::{Dir, finish, mix, role, spawn, value_of};
 use persist_cache::{Cached, MmapCache, Table};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 fn table_at(place: &Path) -> (MmapCache, Table<u64, Vec<u64>>) {

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// The files that may contain unsafe blocks, and why no other can do it for them.
 const UNSAFE: [&str; 6] = [
-    "src/sys/biased.rs",  // Takes a value from a thread that uses it without a lock.
-    "src/sys/claims.rs",  // Locks a byte of a file.
-    "src/sys/fork.rs",    // Registers the hook that tells a forked child.
-    "src/sys/map.rs",     // The mapped file.
-    "src/sys/program.rs", // Reads the header of a loaded object, on macOS.
-    "src/value.rs",       // Archived bytes seen as a type.
+    "src/engine/os/biased.rs", // Takes a value from a thread that uses it without a lock.
+    "src/engine/os/claims.rs", // Locks a byte of a file.
+    "src/engine/os/fork.rs",   // Registers the hook that tells a forked child.
+    "src/engine/os/map.rs",    // The mapped file.
+    "src/engine/os/program.rs", // Reads the header of a loaded object, on macOS.
+    "src/memo/value/cached/mod.rs", // Archived bytes seen as a type.
 ];
 
 const LINES_MAX: usize = 500;
@@ -56,7 +56,8 @@ fn reading_order() -> Vec<String> {
         let children = file_of(name).map(|file| modules(&file)).unwrap_or_default();
         let behind =
             ["approach", "writer", "put", "write", "flush", "tasks", "compact", "stats", "verify"];
-        let is_behind = |child: &&String| name != "store" || behind.contains(&child.as_str());
+        let is_behind =
+            |child: &&String| name != "engine::store" || behind.contains(&child.as_str());
         let path = |child: &String| format!("{name}::{child}");
         let (last, first): (Vec<_>, Vec<_>) = children.iter().partition(is_behind);
         first.into_iter().for_each(|child| add(file_of, &path(child), order));

@@ -159,9 +159,10 @@ fn a_nested_field_that_changed_is_a_miss_and_a_rebuild_is_none() {
 #[test]
 #[expect(clippy::needless_borrow, reason = "the reference decides which method it is")]
 fn the_attribute_finds_a_schema_by_itself() {
-    use persist_cache::__private::{BySchema, ByType, Form, Probe};
-    use persist_cache::__private::{ProbeFallible as _, ProbePlain as _};
-    use persist_cache::__private::{ProbeSchema as _, ProbeType as _};
+    use persist_cache::__private::{
+        BySchema, ByType, Form, Probe, ProbeFallible as _, ProbePlain as _, ProbeSchema as _,
+        ProbeType as _,
+    };
     #[derive(
         persist_cache::rkyv::Archive,
         persist_cache::rkyv::Serialize,

@@ -1,0 +1,497 @@
+//! Where `#[cache]` functions keep their caches: what the attribute's expansion calls, and nobody else.
+//! A function has one [`Site`], a static; in it, for each instance of its generic parameters, the
+//! section of the cache that its results are in. An instance once made is found without a lock.
+#![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
+
+pub(crate) mod probe;
+pub(crate) mod call;
+
+use crate::CacheValue;
+use crate::cache::MmapCache;
+use crate::cache::options::Place;
+use crate::engine::file::versions;
+use crate::engine::os::fork::PerProcess;
+use crate::engine::os::program::Program;
+use crate::engine::os::task::{offload, sleep};
+use crate::engine::os::trie::{Trie, hash_of};
+use crate::engine::store::compact::Compaction;
+use crate::engine::store::share::lock;
+use crate::engine::store::stats::Stats;
+use crate::error::Result;
+use crate::memo::call::recording::Split;
+use crate::memo::call::section::Section;
+use crate::memo::handle::{Code, Handle, Over, Patience};
+use crate::memo::key::{KeySchema, KeyWriter, identify_fed};
+use crate::memo::scope::{Marked, Name};
+use crate::memo::value::schema::is_of_std;
+use crate::memo::value::warrant::{Sequence, Shape};
+use call::{Call, ItemsCall};
+use once_cell::race::OnceBox;
+use probe::{Describes, Form};
+use std::any::{Any, TypeId, type_name};
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+/// What the attribute knows of its function. Expressions are evaluated when it is first called.
+pub struct Declaration {
+    /// An item inside the function or its companion...
+    pub here: fn() -> TypeId,
+    /// ...its full name...
+    pub place: fn() -> &'static str,
+    /// ...the end of that name, which is not the function's...
+    pub tail: &'static str,
+    /// ...and the name that is.
+    pub name: &'static str,
+    /// The module it is in, and the place in the source.
+    pub module: &'static str,
+    pub at: &'static str,
+    /// The package it is in, if cargo or the like says so...
+    pub package: Option<&'static str>,
+    /// ...and of its targets, which may have crates of one name: the directory, by [`folder`]; the name, if
+    /// it is an executable.
+    pub folder: &'static str,
+    pub executable: Option<&'static str>,
+    pub version: fn() -> String,
+    pub cache: Option<fn() -> String>,
+    pub root: Option<fn() -> PathBuf>,
+    pub path: Option<fn() -> PathBuf>,
+    pub expiry: Option<fn() -> Option<Duration>>,
+    pub claim_timeout: Option<fn() -> Duration>,
+    pub record_limit: Option<fn() -> u64>,
+    /// Whether the program as built counts as its code.
+    pub by_program: bool,
+}
+
+/// A function's cache.
+pub struct Site {
+    declaration: Declaration,
+    /// A child has its parent's, and opens it if another thread of its parent's was just at it.
+    cache: PerProcess<Own>,
+    /// A task has a thread open the cache.
+    is_opening: PerProcess<AtomicBool>,
+    instances: Trie<Made>,
+}
+
+/// What a process has of a function's cache.
+struct Own {
+    cache: OnceBox<MmapCache>,
+    /// Whose turn it is to open it. Those who can wait for each other do.
+    turn: Mutex<()>,
+}
+
+impl Own {
+    const fn new(cache: OnceBox<MmapCache>) -> Own {
+        Own { cache, turn: Mutex::new(()) }
+    }
+}
+
+/// How often a task looks whether another has opened the cache.
+const OPEN_PAUSE: Duration = Duration::from_millis(1);
+
+/// What was made for an instance of a function.
+struct Made {
+    types: TypeId,
+    consts: Box<[u128]>,
+    /// An `Arc<Section<_>>`.
+    section: Box<dyn Any + Send + Sync>,
+}
+
+/// Which instance of a generic function it is: its types, lifetimes left out, and its constants.
+pub struct Instance<'a> {
+    types: TypeId,
+    /// The names of the function's own types...
+    names: fn() -> &'static str,
+    /// ...and of a method's `Self`.
+    self_name: Option<fn() -> &'static str>,
+    consts: &'a [u128],
+}
+
+impl<'a> Instance<'a> {
+    /// Of a function. `types` is a tuple of a [`PhantomData`] for each.
+    #[inline]
+    pub fn new<T>(_types: &T, consts: &'a [u128]) -> Instance<'a> {
+        let types = typeid::of::<T>();
+        Instance { types, names: type_name::<T>, self_name: None, consts }
+    }
+
+    /// Of a method. All generic parameters that are around it are in the type of `witness`.
+    #[inline]
+    pub fn within<W, T>(
+        _witness: &W,
+        self_name: fn() -> &'static str,
+        _types: &T,
+        consts: &'a [u128],
+    ) -> Instance<'a> {
+        let types = typeid::of::<(PhantomData<W>, PhantomData<T>)>();
+        Instance { types, names: type_name::<T>, self_name: Some(self_name), consts }
+    }
+
+    /// The names and values, to tell instances from each other in the file.
+    fn generics(&self) -> String {
+        let self_name = self.self_name.map_or("", |name| name());
+        let own = (self.names)().replace("core::marker::PhantomData", "");
+        let consts = self.consts.iter().map(|value| format!(" {value}"));
+        consts.fold(format!("{self_name} {own}"), |generics, value| generics + &value)
+    }
+
+    /// Whether the names say all, and to any process: those of the function's own types are names of
+    /// std's; and a method is of a type without parameters, in the module that the type is in.
+    fn is_named(&self, declaration: &Declaration) -> bool {
+        if !is_of_std((self.names)()) {
+            return false;
+        }
+        let Some(self_name) = self.self_name.map(|name| name()) else { return true };
+        let ident = self_name.strip_prefix(declaration.module).and_then(|s| s.strip_prefix("::"));
+        let is_plain =
+            ident.is_some_and(|ident| ident.chars().all(|c| c == '_' || c.is_alphanumeric()));
+        // Of its own, or of a trait: then the parameters of the trait stand in the place, as `_` those
+        // of the implementation.
+        let place = (declaration.place)();
+        let of_trait = place.strip_prefix('<').and_then(|s| s.strip_prefix(self_name));
+        let is_own = place.starts_with(&format!("{self_name}::"));
+        let is_of_trait = of_trait.is_some_and(|rest| rest.starts_with(" as ") && !has_blank(rest));
+        is_plain && (is_own || is_of_trait)
+    }
+}
+
+/// Whether a name has a `_` in place of a parameter.
+fn has_blank(name: &str) -> bool {
+    name.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|part| part == "_")
+}
+
+/// The type of a value, for an [`Instance`].
+pub fn type_of<T: ?Sized>(_value: &T) -> PhantomData<fn(&T)> {
+    PhantomData
+}
+
+/// The directory of a package in which a source file is: `src`, `examples`, ... Cargo gives the paths of a
+/// workspace's files from the workspace's own directory, and those of others in full. `package` is the
+/// package's directory; of what it is called above the package nothing counts.
+#[must_use]
+pub const fn folder(file: &'static str, package: Option<&str>) -> &'static str {
+    let (bytes, package): (&[u8], &[u8]) = match package {
+        Some(package) => (file.as_bytes(), package.as_bytes()),
+        None => (file.as_bytes(), &[]),
+    };
+    let is_absolute = matches!(bytes, [b'/', ..]);
+    // The longest end of the package's path with which the file's begins; the whole of it, if that is full.
+    let (mut start, mut end) = (0, 0);
+    while end < package.len() {
+        let is_at_name = if is_absolute { end == 0 } else { package[end] == b'/' };
+        let from = if is_absolute { end } else { end + 1 };
+        if is_at_name && is_below(bytes, package, from) {
+            start = package.len() - from + 1;
+            break;
+        }
+        end += 1;
+    }
+    if is_absolute && start == 0 {
+        return "";
+    }
+    let mut stop = start;
+    while stop < bytes.len() && bytes[stop] != b'/' {
+        stop += 1;
+    }
+    file.split_at(stop).0.split_at(start).1
+}
+
+/// Whether a path begins with the names of another from a place on, and goes on behind them.
+const fn is_below(path: &[u8], other: &[u8], from: usize) -> bool {
+    let len = other.len() - from;
+    if len == 0 || path.len() <= len || path[len] != b'/' {
+        return false;
+    }
+    let mut at = 0;
+    while at < len {
+        if path[at] != other[from + at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+impl Site {
+    pub const fn new(declaration: Declaration) -> Site {
+        Site {
+            declaration,
+            cache: PerProcess::first(Own::new(OnceBox::new())),
+            is_opening: PerProcess::first(AtomicBool::new(false)),
+            instances: Trie::new(),
+        }
+    }
+
+    fn own(&self) -> &Own {
+        self.cache.get_or_inherit(|parents| {
+            let cache = OnceBox::new();
+            if let Some(parents) = parents.cache.get() {
+                let _ = cache.set(Box::new(parents.clone())); // Nobody else has it yet.
+            }
+            Own::new(cache)
+        })
+    }
+
+    /// The function's path.
+    fn path(&self) -> String {
+        let Declaration { place, tail, name, .. } = self.declaration;
+        match place().strip_suffix(tail) {
+            Some("") | None => place().to_owned(),
+            Some(parent) => format!("{parent}::{name}"),
+        }
+    }
+
+    /// The path, with the package and the target that it is in, since crates of many packages have one
+    /// name. The package's version does not count, nor where it lies.
+    fn identity(&self) -> String {
+        let Declaration { package, folder, executable, .. } = self.declaration;
+        let (path, package) = (self.path(), package.unwrap_or_default());
+        match executable {
+            Some(executable) => format!("{path} in {package}/{folder} executable {executable}"),
+            None => format!("{path} in {package}/{folder}"),
+        }
+    }
+
+    /// The cache, opened when it is first asked for.
+    pub fn cache(&self) -> &MmapCache {
+        let own = self.own();
+        own.cache.get().unwrap_or_else(|| {
+            let _turn = lock(&own.turn);
+            own.cache.get().unwrap_or_else(|| self.make(own, Patience::Full))
+        })
+    }
+
+    /// The cache, for a call that waits for nobody. A file that is to be verified first, or that another thread
+    /// is just opening, is opened by the stream that the call gives.
+    fn cache_at_once(&self) -> &MmapCache {
+        let own = self.own();
+        own.cache.get().unwrap_or_else(|| match own.turn.try_lock() {
+            Err(TryLockError::WouldBlock) => self.make(own, Patience::Later),
+            _turn => own.cache.get().unwrap_or_else(|| self.make(own, Patience::NoLock)),
+        })
+    }
+
+    /// Of two at once, the handle of the first is kept: instances have it.
+    #[cold]
+    fn make<'a>(&self, own: &'a Own, patience: Patience) -> &'a MmapCache {
+        versions::enroll(&self.identity(), &(self.declaration.version)());
+        let spare = own.cache.set(Box::new(self.open(patience))).err();
+        let cache = own.cache.get().expect("it is set, by this thread or another");
+        if let Some(opened) = spare.and_then(|spare| Arc::into_inner(spare.handle)) {
+            cache.handle.adopt(opened);
+        }
+        cache
+    }
+
+    /// Opens the cache without blocking the task's thread. One thread does, for all tasks that ask.
+    #[inline]
+    pub async fn ready(&'static self) {
+        if self.own().cache.get().is_none() {
+            self.open_elsewhere().await;
+        }
+    }
+
+    async fn open_elsewhere(&'static self) {
+        while self.own().cache.get().is_none() {
+            let is_opening = self.is_opening.get(AtomicBool::default);
+            // Relaxed: the cache itself publishes what was done.
+            if is_opening.swap(true, Ordering::Relaxed) {
+                sleep(OPEN_PAUSE).await;
+                continue;
+            }
+            // Taken back even if an expression of the user's panics, or the task is dropped before a thread is
+            // at it.
+            let over = Over(is_opening);
+            let open = move || {
+                let _over = over;
+                self.cache();
+            };
+            offload(open).await;
+        }
+    }
+
+    /// The cache, as far as it can be had. A function that cannot be cached is still a function.
+    fn open(&self, patience: Patience) -> MmapCache {
+        let Declaration {
+            cache, root, path, expiry, claim_timeout, record_limit, by_program, ..
+        } = &self.declaration;
+        let mut options = MmapCache::options();
+        if *by_program {
+            options = options.code(Code::Program);
+        }
+        if let Some(expiry) = expiry {
+            options = options.expiry(expiry());
+        }
+        if let Some(timeout) = claim_timeout {
+            options = options.claim_timeout(timeout());
+        }
+        if let Some(limit) = record_limit {
+            options = options.record_limit(limit());
+        }
+        if let Some(root) = root {
+            options = options.root(root());
+        }
+        let place = match (path, cache) {
+            (Some(path), _) => Place::At(path()),
+            (None, Some(name)) => Place::Named(name()),
+            (None, None) => Place::Named(self.path()),
+        };
+        MmapCache::open_or_later(options, place, patience)
+    }
+
+    fn marked(&self, instance: &Instance<'_>) -> Name {
+        let Declaration { here, at, .. } = self.declaration;
+        let path = self.path();
+        // A function in a block has a name that another may have, in another block.
+        let is_in_block = instance.self_name.is_none()
+            && path.rsplit_once("::").map(|(parent, _)| parent) != Some(self.declaration.module);
+        let is_named = !is_in_block && instance.is_named(&self.declaration);
+        Name::Marked(Marked {
+            path: self.identity(),
+            version: (self.declaration.version)(),
+            generics: instance.generics(),
+            instance: (instance.types, here()),
+            // An item in the function tells which object the code is in.
+            program: (!is_named).then(|| Program::of(here as *const ())),
+            at,
+        })
+    }
+
+    /// The section of an instance.
+    #[inline]
+    fn section<V: 'static>(
+        &'static self,
+        instance: &Instance<'_>,
+        cache: impl Fn(&'static Site) -> &'static MmapCache,
+        make: impl Fn(&Arc<Handle>, Name) -> Section<V>,
+    ) -> &'static Arc<Section<V>> {
+        let is_it = |made: &Made| made.types == instance.types && *made.consts == *instance.consts;
+        let hash = || hash_of((instance.types, instance.consts));
+        let made = self.instances.find_or_add(hash, is_it, || Made {
+            types: instance.types,
+            consts: instance.consts.into(),
+            section: Box::new(Arc::new(make(&cache(self).handle, self.marked(instance)))),
+        });
+        made.section.downcast_ref().expect("an instance of a function has one type of result")
+    }
+
+    /// A call of the function that gives a value. `schema` and `feed` are of its arguments.
+    #[inline]
+    pub fn call<S: Split, D: Describes<S::Value>>(
+        &'static self,
+        _form: Form<S>,
+        _describes: D,
+        instance: &Instance<'_>,
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> Call<S>
+    where
+        S::Value: CacheValue,
+    {
+        let section = self.section(instance, Site::cache, |handle, name| {
+            let schema = schema(KeySchema::new("arguments"));
+            Section::<S::Value>::new(handle, name, schema, &D::fingerprint(Shape::One))
+        });
+        Call { section, identity: identify_fed(&section.scope.hash, feed) }
+    }
+
+    /// A call of the function that gives an iterator; or a stream, once the cache is open.
+    #[inline]
+    pub fn items<S: Split, D: Describes<S::Value>>(
+        &'static self,
+        form: Form<S>,
+        describes: D,
+        instance: &Instance<'_>,
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> ItemsCall<S>
+    where
+        S::Value: CacheValue,
+    {
+        self.items_in(Site::cache, form, describes, instance, schema, feed)
+    }
+
+    /// A call of the function that gives a stream, and waits for nobody.
+    #[inline]
+    pub fn stream<S: Split, D: Describes<S::Value>>(
+        &'static self,
+        form: Form<S>,
+        describes: D,
+        instance: &Instance<'_>,
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> ItemsCall<S>
+    where
+        S::Value: CacheValue,
+    {
+        self.items_in(Site::cache_at_once, form, describes, instance, schema, feed)
+    }
+
+    #[inline]
+    fn items_in<S: Split, D: Describes<S::Value>>(
+        &'static self,
+        cache: impl Fn(&'static Site) -> &'static MmapCache,
+        _form: Form<S>,
+        _describes: D,
+        instance: &Instance<'_>,
+        schema: impl Fn(KeySchema) -> KeySchema,
+        feed: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> ItemsCall<S>
+    where
+        S::Value: CacheValue,
+    {
+        let section = self.section(instance, cache, |handle, name| {
+            let schema = schema(KeySchema::new("arguments"));
+            let fingerprint = D::fingerprint(Shape::Sequence);
+            Section::<Sequence<S::Value>>::of_items(handle, name, schema, &fingerprint)
+        });
+        ItemsCall { section, identity: identify_fed(&section.scope.hash, feed) }
+    }
+}
+
+/// The upkeep that every companion offers.
+impl Site {
+    pub fn set_expiry(&self, expiry: impl Into<Option<Duration>>) {
+        self.cache().set_expiry(expiry);
+    }
+    pub fn flush(&self) -> Result<u64> {
+        self.cache().flush()
+    }
+    pub fn clear(&self) -> Result<()> {
+        self.cache().clear()
+    }
+    pub fn delete(&self) -> Result<()> {
+        self.cache().delete()
+    }
+    pub fn compact(&self) -> Result<Compaction> {
+        self.cache().compact()
+    }
+    pub fn stats(&self) -> Stats {
+        self.cache().stats()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folder;
+
+    #[test]
+    fn a_target_is_known_by_its_directory_in_the_package() {
+        let of = |file, package| folder(file, Some(package));
+        // From the workspace's directory, which is the package's or not.
+        assert_eq!(of("src/main.rs", "/home/me/tool"), "src");
+        assert_eq!(of("build.rs", "/home/me/tool"), "build.rs");
+        assert_eq!(of("crates/tool/examples/a/main.rs", "/home/me/all/crates/tool"), "examples");
+        assert_eq!(of("tool/src/../../shared.rs", "/home/me/all/tool"), "src");
+        // In full, wherever the package lies; elsewhere.
+        assert_eq!(of("/registry/tool-1.0/src/lib.rs", "/registry/tool-1.0"), "src");
+        assert_eq!(of("/target/out/made.rs", "/home/me/tool"), "");
+        assert_eq!(of("/registry/tool-1.0.1/src/lib.rs", "/registry/tool-1.0"), "");
+        // Without cargo.
+        assert_eq!(folder("src/main.rs", None), "src");
+        assert_eq!(folder("/home/me/tool.rs", None), "");
+        assert_eq!(of("", ""), "");
+    }
+}

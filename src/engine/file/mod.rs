@@ -1,0 +1,17 @@
+//! One file: how it is made, opened, believed, looked up in, mended and rewritten.
+//!
+//! It stands on the log. It knows no other file of the cache, and no threads: which file is the cache, who writes
+//! it and what each thread has of it is `store`'s.
+
+pub(crate) mod deadline;
+pub(crate) mod effort;
+pub(crate) mod expiry;
+pub(crate) mod region;
+pub(crate) mod sight;
+pub(crate) mod create;
+pub(crate) mod trust;
+pub(crate) mod versions;
+pub(crate) mod rebuild;
+pub(crate) mod rewrite;
+pub(crate) mod recover;
+pub(crate) mod open;

@@ -1,0 +1,229 @@
+//! From a path to a [`Region`]: create, trust, or recover. A file at home, whose header verifies and
+//! whose last record does, is trusted at once and without a lock: the page cache that wrote it is the
+//! one that is read. Any other is verified under the lock first.
+
+use super::create::{fill, new_facts, pointer_width};
+use super::deadline::{Deadline, lock_file, try_until};
+use super::recover;
+use super::region::Region;
+use super::trust::is_trusted;
+use crate::engine::format::header::{Facts, HEADER_SIZE, Misfit, word};
+use crate::engine::log::journal::Journal;
+use crate::engine::os::file::{CacheFile, Medium as _};
+use crate::engine::os::place::{self, Care, Replacement};
+use crate::error::{Error, Result};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often an opening follows a file that keeps being replaced.
+pub(crate) const TRIES: u32 = 16;
+
+/// Which file, and how it is reached: what handles on one store have in common.
+pub(crate) type Place = (PathBuf, Care, bool);
+
+/// Where a cache is and how it is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Location {
+    pub(crate) path: PathBuf,
+    pub(crate) care: Care,
+    pub(crate) is_read_only: bool,
+    pub(crate) lock_timeout: Duration,
+}
+
+impl Location {
+    pub(crate) fn place(&self) -> Place {
+        (self.path.clone(), self.care, self.is_read_only)
+    }
+}
+
+/// Opens the cache at `location`, and creates it where there is none and it may be written. Waits for a
+/// lock, under which it recovers, until the deadline.
+pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Region>> {
+    for _ in 0..TRIES {
+        let Some(file) = open_file(location)? else {
+            create(location, deadline)?;
+            continue;
+        };
+        let Some(facts) = read_facts(&file)? else {
+            replace_blank(location, &file, deadline)?;
+            continue;
+        };
+        let file = if facts.is_for_reading { file.read_only() } else { file };
+        let care = match location.care {
+            Care::Copied => Care::Copied,
+            care => beware_of_holes(&file, &facts, care)?,
+        };
+        let region = Region::attach(file, facts, care)?;
+        if is_trusted(&region)? {
+            return Ok(Arc::new(region));
+        }
+        // Also where there is no lock to be taken: all of the log may have to be walked over.
+        deadline.permit(&location.path)?;
+        if !region.file().is_writable() {
+            return Ok(Arc::new(recover::with_private_index(region)?));
+        }
+        lock_file(region.file(), deadline)?;
+        let is_sound = mend(&region);
+        region.file().unlock();
+        if is_sound? {
+            return Ok(Arc::new(region));
+        }
+    }
+    Err(Error::Unstable { path: location.path.clone() })
+}
+
+/// The file at `location` by its header, of which every word verifies, and nothing else was looked at. To be read
+/// from: the lock need not be free, nor the file be believed. `None` if there is no such file.
+pub(crate) fn glance(location: &Location) -> Result<Option<Region>> {
+    let reading = Location { care: Care::Copied, is_read_only: true, ..location.clone() };
+    let Some(file) = open_file(&reading)? else { return Ok(None) };
+    let Some(facts) = read_facts(&file)? else { return Ok(None) };
+    let region = Region::attach(file, facts, reading.care)?;
+    let is_sound = region.journal().ledger.is_sound();
+    Ok(is_sound.then_some(region))
+}
+
+/// How a file is to be reached, with the holes filled that others made, copying it for instance: a page of
+/// one may take space when it is stored to, and on some file systems when it is read. Where there is none,
+/// words and bytes go by system calls, which fail instead.
+fn beware_of_holes(file: &CacheFile, facts: &Facts, care: Care) -> Result<Care> {
+    let journal = Journal::new(file, facts);
+    let [tail, allocated] = [word::TAIL, word::ALLOCATED].map(|place| journal.ledger.get(place));
+    let look = || Error::io("look at", file.path());
+    // Of a file whose tail cannot be believed, the header alone is reached in place.
+    let (Ok(tail), Ok(allocated)) = (tail, allocated) else { return Ok(care) };
+    let size = file.size().map_err(look())?;
+    let end = tail.max(allocated).min(size);
+    if !file.are_holes_free() {
+        // There a file's blocks are those of its pages and of nothing else.
+        let is_reached =
+            !file.has_holes().map_err(look())? || file.fill(&[(0, end)]).map_err(look())?;
+        return Ok(if is_reached { care } else { Care::Copied });
+    }
+    // Where blocks that describe the file count as its own, their number does not tell: what has its space is
+    // left as it is.
+    // Tables that the index has left are holes, rightly. What is stored to: the words, the tables in use, and
+    // the space behind the tail.
+    let table = |place| {
+        let table = journal.ledger.table(place);
+        if table.is_plausible() && table.end() <= end {
+            (table.offset(), table.end())
+        } else {
+            (0, 0)
+        }
+    };
+    let stored = [(0, HEADER_SIZE), table(word::INDEX), table(word::PENDING), (tail, end)];
+    if file.is_binding() && file.is_writable() && !file.fill(&stored).map_err(look())? {
+        file.unbind();
+    }
+    Ok(care)
+}
+
+/// Makes a locked file trustworthy, if nobody has yet. `false` if another file is at the path now.
+fn mend(region: &Region) -> Result<bool> {
+    Ok(is_trusted(region)? || region.is_at_path() && recover::recover(region)?)
+}
+
+/// The file at the location, for reading alone if the system allows no more.
+fn open_file(location: &Location) -> Result<Option<CacheFile>> {
+    let Location { path, care, is_read_only, .. } = location;
+    if !is_read_only {
+        match place::open(path, true, *care) {
+            Err(Error::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) => {}
+            other => return other,
+        }
+    }
+    match place::open(path, false, *care)? {
+        None => Err(Error::io("open", path)(io::ErrorKind::NotFound.into())),
+        file => Ok(file),
+    }
+}
+
+fn create(location: &Location, deadline: &Deadline) -> Result<()> {
+    let (path, facts) = (&location.path, new_facts());
+    try_until(deadline, path, || place::create(path, |file| fill(file, &facts)))
+}
+
+/// A file that a power cut left empty or all zero is nobody's: a new one takes its place.
+fn replace_blank(location: &Location, blank: &CacheFile, deadline: &Deadline) -> Result<()> {
+    let path = &location.path;
+    if !blank.is_writable() {
+        return Err(Error::ReadOnly { path: path.clone() });
+    }
+    // Who deletes a cache from a full disk makes the file blank, and has yet to remove its name.
+    lock_file(blank, deadline)?;
+    let replaced = replace_locked_blank(path, blank, deadline);
+    blank.unlock();
+    replaced
+}
+
+fn replace_locked_blank(path: &Path, blank: &CacheFile, deadline: &Deadline) -> Result<()> {
+    try_until(deadline, path, || {
+        let new = Replacement::begin(path)?;
+        // Looked at with the lock: who had it before may have replaced the file.
+        if !place::is_at(blank, path).map_err(Error::io("look at", path))? {
+            return Ok(true);
+        }
+        let Some(new) = new else { return Ok(false) };
+        fill(&new.file, &new_facts())
+            .and_then(|()| new.file.sync())
+            .map_err(Error::io("create", path))?;
+        new.publish(path, blank).map(|()| true)
+    })
+}
+
+/// The facts of a file; `None` if it is blank.
+pub(crate) fn read_facts(file: &CacheFile) -> Result<Option<Facts>> {
+    let path = || file.path().to_path_buf();
+    let size = file.size().map_err(Error::io("look at", file.path()))?;
+    let mut page = [0; HEADER_SIZE as usize];
+    let start = size.min(HEADER_SIZE) as usize;
+    file.read(0, &mut page[..start]).map_err(Error::io("read", file.path()))?;
+    let facts = match Facts::decode(&page) {
+        Ok(facts) => facts,
+        Err(Misfit::Blank) => return Ok(None),
+        Err(Misfit::Alien(magic)) => {
+            let found = magic.map(|byte| format!("{byte:02x}")).join(" ");
+            return Err(Error::NotACache { path: path(), found });
+        }
+        Err(Misfit::Incompatible(what, found, expected)) => {
+            return Err(Error::Incompatible { path: path(), what, found, expected });
+        }
+        Err(Misfit::Damaged) => {
+            return Err(Error::Damaged { path: path(), what: "the facts in its header" });
+        }
+    };
+    if facts.pointer_width != pointer_width() {
+        return Err(Error::Incompatible {
+            path: path(),
+            what: "rkyv pointers of bits:",
+            found: facts.pointer_width.into(),
+            expected: pointer_width().into(),
+        });
+    }
+    let is_possible = facts.first_index.is_plausible()
+        && facts.first_index.offset() == HEADER_SIZE
+        && facts.first_index.end() == facts.log_start;
+    if !is_possible {
+        return Err(Error::Damaged { path: path(), what: "the facts in its header" });
+    }
+    if size < facts.log_start {
+        return Err(Error::Damaged { path: path(), what: "it ends before its log begins" });
+    }
+    Ok(Some(facts))
+}
+
+/// The path in another spelling: stores that are opened by it have nothing in common with those that are
+/// opened by the first, as those of another process.
+#[cfg(test)]
+pub(crate) fn apart(path: &std::path::Path) -> PathBuf {
+    let directory = path.parent().expect("a cache lies in a directory");
+    let name = directory.file_name().expect("a directory made for it");
+    directory.join("..").join(name).join(path.file_name().expect("a file"))
+}

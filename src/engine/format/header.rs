@@ -1,0 +1,280 @@
+//! Page 0: the facts of the file, which never change and are checksummed; its home; the words that
+//! readers look at on every hit; and, on a line of their own so that a writer disturbs no reader, the
+//! words of the writer. Every writer's word but tables is sealed (see [`seal`](super::seal)).
+
+use super::slot::Table;
+use super::{checksum, field};
+
+/// Bytes of the header page.
+pub(crate) const HEADER_SIZE: u64 = 4096;
+/// Buckets of the first index, which lies behind the header: a small cache has no other.
+pub(crate) const FIRST_BUCKETS: u64 = 64;
+/// The version of the format that this code creates, and the newest it reads.
+pub(crate) const VERSION: u32 = 1;
+
+/// A non-text byte, the name, a line ending that text transfers mangle, and the end of a DOS file.
+pub(crate) const MAGIC: [u8; 8] = *b"\x89PCACH\r\n";
+
+/// The words that change: their places in the file.
+pub(crate) mod word {
+    /// Reader's line: whether the file is still the cache. Written only by compaction and deletion.
+    pub(crate) const STATE: u64 = 512;
+    /// Reader's line: the [`Table`](crate::engine::format::slot::Table) of the index.
+    pub(crate) const INDEX: u64 = 520;
+    /// Writer's lines: where the next record goes; all below is published and never changes.
+    pub(crate) const TAIL: u64 = 640;
+    /// Records below it are in the index.
+    pub(crate) const APPLIED: u64 = 648;
+    /// The last sequence number given out.
+    pub(crate) const SEQ: u64 = 656;
+    /// The log may be stored to below this.
+    pub(crate) const ALLOCATED: u64 = 664;
+    /// A computation that began at or before this sequence number is not stored.
+    pub(crate) const BARRIER: u64 = 672;
+    /// Records below it are on the device.
+    pub(crate) const SYNCED: u64 = 680;
+    /// The last sequence number that was published. Below [`SEQ`], somebody is writing behind the tail,
+    /// or died there.
+    pub(crate) const PUBLISHED: u64 = 688;
+    /// The offset of the last record, or zero.
+    pub(crate) const LAST: u64 = 696;
+    /// How many values are reachable.
+    pub(crate) const ENTRIES: u64 = 704;
+    /// The bytes of their records.
+    pub(crate) const LIVE: u64 = 712;
+    /// Slots of the index that are not empty.
+    pub(crate) const USED: u64 = 720;
+    /// The table that the index grows into, or none.
+    pub(crate) const PENDING: u64 = 728;
+    /// Buckets of the index that have been moved into it.
+    pub(crate) const CURSOR: u64 = 736;
+    /// Bytes of it that have their disk space.
+    pub(crate) const GROWN: u64 = 744;
+    /// A former table whose disk space is being given back, or none.
+    pub(crate) const RETIRED: u64 = 752;
+    /// Bytes of it that have been given back.
+    pub(crate) const RECLAIMED: u64 = 760;
+    /// The sequence number of the last clear: what has no higher one is dead.
+    pub(crate) const CLEARED: u64 = 768;
+    /// The offset of the last checkpoint, or zero.
+    pub(crate) const CHECKPOINT: u64 = 776;
+    /// Whether a sync of the file has failed. The system then forgets what it could not write, and says so
+    /// once: no later sync of the same file is worth anything.
+    pub(crate) const FAILED: u64 = 784;
+
+    /// All sealed words, with what they are in a new file whose log begins at the given offset.
+    pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 16] {
+        [
+            (TAIL, log_start),
+            (APPLIED, log_start),
+            (SEQ, 0),
+            (ALLOCATED, log_start),
+            (BARRIER, 0),
+            (SYNCED, 0),
+            (PUBLISHED, 0),
+            (LAST, 0),
+            (ENTRIES, 0),
+            (LIVE, 0),
+            (USED, 0),
+            (CURSOR, 0),
+            (GROWN, 0),
+            (CLEARED, 0),
+            (CHECKPOINT, 0),
+            (FAILED, 0),
+        ]
+    }
+}
+
+/// What the state word says; far apart in bits, so that damage is not taken for a state.
+pub(crate) mod state {
+    /// The file is the cache.
+    pub(crate) const LIVE: u64 = 0x4556_494c_1db7_52e6;
+    /// A rename or unlink is under way; which file lies at the path decides.
+    pub(crate) const MOVING: u64 = 0x474e_4956_4f4d_a95c;
+    /// The cache is at its path, not here.
+    pub(crate) const MOVED: u64 = 0x4445_564f_4de3_06b1;
+}
+
+/// What never changes in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Of this file; compaction makes a new one.
+    pub(crate) file_id: [u8; 16],
+    /// Of this cache; compaction keeps it, deletion ends it.
+    pub(crate) cache_id: [u8; 16],
+    /// Keys all hashes and checks; secret, so that inputs cannot be chosen against it.
+    pub(crate) seed: u64,
+    /// Where the log begins.
+    pub(crate) log_start: u64,
+    /// The index that the file began with.
+    pub(crate) first_index: Table,
+    /// How many compactions lie between the cache's first file and this one.
+    pub(crate) generation: u64,
+    /// Bits of rkyv's relative pointers: 16, 32 or 64.
+    pub(crate) pointer_width: u32,
+    /// It has features that stop writers who do not know them.
+    pub(crate) is_for_reading: bool,
+}
+
+/// Why bytes are no header that this code can use.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// All zero: a power cut came before the first write reached the device.
+    Blank,
+    /// Other bytes than the magic.
+    Alien([u8; 8]),
+    /// A format or layout of another program: what, found, expected.
+    Incompatible(&'static str, u64, u64),
+    /// The checksum is wrong.
+    Damaged,
+}
+
+/// Little-endian marker: reads as another number where bytes are swapped.
+const BYTE_ORDER: u32 = 0x0a0b_0c0d;
+/// The id of the checksum function: xxh3-64.
+const CHECKSUM_ID: u32 = 1;
+/// Bytes of the facts, their check included.
+pub(crate) const FACTS_SIZE: usize = 256;
+/// Incompatible features that this code knows: none so far.
+const KNOWN_INCOMPATIBLE: u32 = 0;
+
+impl Facts {
+    pub(crate) fn encode(&self) -> [u8; FACTS_SIZE] {
+        let mut bytes = [0; FACTS_SIZE];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, &MAGIC);
+        put(8, &VERSION.to_le_bytes());
+        put(12, &(HEADER_SIZE as u32).to_le_bytes());
+        // 16: compatible, 20: compatible for readers, 24: incompatible features: none in version 1.
+        put(28, &BYTE_ORDER.to_le_bytes());
+        put(32, &self.file_id);
+        put(48, &self.cache_id);
+        put(64, &self.seed.to_le_bytes());
+        put(72, &self.log_start.to_le_bytes());
+        put(80, &self.first_index.0.to_le_bytes());
+        put(88, &self.generation.to_le_bytes());
+        put(96, &CHECKSUM_ID.to_le_bytes());
+        put(100, &self.pointer_width.to_le_bytes());
+        put(104, concat!("persist-cache ", env!("CARGO_PKG_VERSION")).as_bytes());
+        let check = checksum(&bytes[..FACTS_SIZE - 8], u64::from(VERSION));
+        bytes[FACTS_SIZE - 8..].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(page: &[u8; HEADER_SIZE as usize]) -> Result<Facts, Misfit> {
+        if page.iter().all(|byte| *byte == 0) {
+            return Err(Misfit::Blank);
+        }
+        if page[..8] != MAGIC {
+            return Err(Misfit::Alien(page[..8].try_into().expect("sized")));
+        }
+        let expect = |what, found: u32, expected: u32| match found == expected {
+            true => Ok(()),
+            false => Err(Misfit::Incompatible(what, found.into(), expected.into())),
+        };
+        expect("byte order", field!(page, 28, u32), BYTE_ORDER)?;
+        expect("format version", field!(page, 8, u32), VERSION)?;
+        if checksum(&page[..FACTS_SIZE - 8], u64::from(VERSION)) != field!(page, 248, u64) {
+            return Err(Misfit::Damaged);
+        }
+        expect("header size", field!(page, 12, u32), HEADER_SIZE as u32)?;
+        expect("incompatible features", field!(page, 24, u32), KNOWN_INCOMPATIBLE)?;
+        expect("checksum function", field!(page, 96, u32), CHECKSUM_ID)?;
+        Ok(Facts {
+            file_id: page[32..48].try_into().expect("sized"),
+            cache_id: page[48..64].try_into().expect("sized"),
+            seed: field!(page, 64, u64),
+            log_start: field!(page, 72, u64),
+            first_index: Table(field!(page, 80, u64)),
+            generation: field!(page, 88, u64),
+            pointer_width: field!(page, 100, u32),
+            is_for_reading: field!(page, 20, u32) != 0,
+        })
+    }
+}
+
+/// Where a file lives. Index and words are trusted at once only at home: the page cache that wrote
+/// them is the one that is read. A copy, or the same file after a reboot, is verified first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Home {
+    /// Of the running kernel.
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// Nanoseconds since 1970. Inode numbers are used again; this tells.
+    pub(crate) born: u64,
+}
+
+/// The place of the home in the file.
+pub(crate) const HOME: u64 = 256;
+/// Bytes of the home, its check included.
+pub(crate) const HOME_SIZE: usize = 64;
+
+impl Home {
+    pub(crate) fn encode(&self) -> [u8; HOME_SIZE] {
+        let mut bytes = [0; HOME_SIZE];
+        bytes[..16].copy_from_slice(&self.boot_id);
+        bytes[16..24].copy_from_slice(&self.device.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.born.to_le_bytes());
+        let check = checksum(&bytes[..56], HOME);
+        bytes[56..].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    /// `None` if it was never written, is being written, or is damaged: all the same, verify.
+    pub(crate) fn decode(bytes: &[u8; HOME_SIZE]) -> Option<Home> {
+        (checksum(&bytes[..56], HOME) == field!(bytes, 56, u64)).then(|| Home {
+            boot_id: bytes[..16].try_into().expect("sized"),
+            device: field!(bytes, 16, u64),
+            inode: field!(bytes, 24, u64),
+            born: field!(bytes, 32, u64),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> ([u8; HEADER_SIZE as usize], Facts) {
+        let facts = Facts {
+            file_id: [1; 16],
+            cache_id: [2; 16],
+            seed: 3,
+            log_start: 8192,
+            first_index: Table::new(HEADER_SIZE, FIRST_BUCKETS),
+            generation: 4,
+            pointer_width: 64,
+            is_for_reading: false,
+        };
+        let mut page = [0; HEADER_SIZE as usize];
+        page[..FACTS_SIZE].copy_from_slice(&facts.encode());
+        (page, facts)
+    }
+
+    #[test]
+    fn facts_come_back_and_misfits_are_named() {
+        let (page, facts) = page();
+        assert_eq!(Facts::decode(&page), Ok(facts));
+        assert_eq!(Facts::decode(&[0; HEADER_SIZE as usize]), Err(Misfit::Blank));
+        let mut newer = page;
+        newer[8] = 2;
+        assert_eq!(Facts::decode(&newer), Err(Misfit::Incompatible("format version", 2, 1)));
+        let mut swapped = page;
+        swapped[28..32].reverse();
+        assert!(matches!(Facts::decode(&swapped), Err(Misfit::Incompatible("byte order", ..))));
+        for bit in 0..FACTS_SIZE * 8 {
+            let mut flipped = page;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Facts::decode(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_home_comes_back() {
+        assert_eq!(Home::decode(&[0; HOME_SIZE]), None);
+        let home = Home { boot_id: [9; 16], device: 1, inode: 2, born: 3 };
+        assert_eq!(Home::decode(&home.encode()), Some(home));
+    }
+}

@@ -1,0 +1,360 @@
+//! What the holder of the writer's lock does to a file: append records, then bring the index up to
+//! them. Stands on the ledger, the index and a [`Medium`].
+//!
+//! The order is the whole recovery from killed processes. `SEQ` rises, the bytes are copied behind
+//! the tail, `TAIL` publishes them, `PUBLISHED` follows `SEQ`, the slots follow, `APPLIED` ends the hold.
+//! Killed before the tail moved, the bytes are erased, so that no power cut brings them back from under
+//! what lies there next; killed later, the next holder redoes the records in `APPLIED..TAIL`, and doing
+//! any of them twice changes nothing. The tail never decreases.
+
+use super::walk::Window;
+use crate::engine::format::checkpoint::{Checkpoint, hash_piece};
+use crate::engine::format::header::{FIRST_BUCKETS, Facts, word};
+use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind, Stamp};
+use crate::engine::format::slot::{BUCKET_SIZE, Table};
+use crate::engine::format::{FILE_LIMIT, WORD_MASK, align, record};
+use crate::engine::index::{HeapTable, grow};
+use crate::engine::os::clock;
+use crate::engine::os::file::Medium;
+use crate::engine::words::Ledger;
+use crate::error::{Error, Result};
+
+/// Payloads longer than this are copied without the lock, into space reserved under it.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// Records that one list names at most.
+pub(crate) const LIST_MAX: u64 = 8192;
+
+/// Space is taken in steps of a sixteenth of the file, between these.
+const STEP_MIN: u64 = 64 << 10;
+const STEP_MAX: u64 = 2 << 20;
+const PAGE: u64 = 4096;
+
+/// A record about to be appended: its head but for place and order, and its payload.
+pub(crate) struct Draft<'a> {
+    pub(crate) head: Head,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Draft<'a> {
+    /// A record of `kind` for `identity`, created now.
+    pub(crate) fn new(kind: Kind, identity: Identity, payload: &'a [u8], seed: u64) -> Draft<'a> {
+        let mut head = Head::new(kind, identity, payload.len() as u64);
+        head.created = Stamp::new(clock::now());
+        head.payload_check = record::payload_check(kind, payload, seed);
+        Draft { head, payload }
+    }
+}
+
+/// A file whose lock the caller holds.
+pub(crate) struct Journal<'a> {
+    pub(crate) ledger: Ledger<'a>,
+    pub(crate) facts: &'a Facts,
+}
+
+impl<'a> Journal<'a> {
+    pub(crate) fn new(medium: &'a dyn Medium, facts: &'a Facts) -> Journal<'a> {
+        Journal { ledger: Ledger { medium }, facts }
+    }
+
+    pub(crate) fn medium(&self) -> &'a dyn Medium {
+        self.ledger.medium
+    }
+
+    pub(crate) fn tail(&self) -> Result<u64> {
+        self.ledger.get(word::TAIL)
+    }
+
+    pub(crate) fn seq(&self) -> Result<u64> {
+        self.ledger.get(word::SEQ)
+    }
+
+    /// Takes sequence numbers, and returns the first. Whatever is written behind the tail begins here, and with
+    /// what an attempt before left there erased, in this hold of the lock too: once something is published,
+    /// nobody sees that there was any.
+    fn take_seq(&self, count: u64) -> Result<u64> {
+        let seq = self.seq()?;
+        if self.may_have_debris(seq)? {
+            self.erase_debris()?;
+        }
+        if seq + count > WORD_MASK {
+            return Err(self.ledger.damaged("its sequence numbers are used up"));
+        }
+        self.ledger.set(word::SEQ, seq + count)?;
+        Ok(seq + 1)
+    }
+
+    /// Brings the file to the device. Where that has failed once, for whomever, it fails for good: the system
+    /// forgets what it could not write.
+    pub(crate) fn sync(&self) -> Result<()> {
+        if self.ledger.get(word::FAILED)? != 0 {
+            return Err(Error::Unsynced { path: self.medium().path().to_path_buf() });
+        }
+        let Err(source) = self.medium().sync() else { return Ok(()) };
+        self.ledger.set(word::FAILED, 1)?;
+        Err(self.io("sync")(source))
+    }
+
+    pub(crate) fn io(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        Error::io(action, self.medium().path())
+    }
+
+    /// Appends records, all published at once, and brings the index up to them. Returns their
+    /// offsets.
+    pub(crate) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
+        let offsets = self.write(drafts)?;
+        self.apply_all(drafts, &offsets)?;
+        Ok(offsets)
+    }
+
+    /// Brings the index up to records that were just published.
+    pub(crate) fn apply_all(&self, drafts: &[Draft<'_>], offsets: &[u64]) -> Result<()> {
+        if drafts.len() > 1 {
+            self.touch_slots(drafts);
+        }
+        for (draft, offset) in drafts.iter().zip(offsets) {
+            self.apply(*offset, &draft.head)?;
+            self.tend_index();
+        }
+        self.settle()
+    }
+
+    /// Gives out no number up to `seq` any more.
+    pub(crate) fn raise_seq(&self, seq: u64) -> Result<()> {
+        let seq = self.seq()?.max(seq);
+        self.ledger.ensure(word::SEQ, seq)?;
+        self.ledger.ensure(word::PUBLISHED, seq)
+    }
+
+    /// Copies records behind the tail, in their order, and publishes them.
+    pub(crate) fn write(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
+        let tail = self.tail()?;
+        // Before anything is written: a full disk leaves nothing to be erased.
+        self.make_room(drafts.iter().fold(tail, |at, draft| draft.head.next(at)))?;
+        let seq = self.take_seq(drafts.len() as u64)?;
+        for (draft, seq) in drafts.iter_mut().zip(seq..) {
+            draft.head.seq = seq;
+        }
+        let mut offsets = Vec::with_capacity(drafts.len());
+        let mut at = tail;
+        for draft in drafts {
+            let head = draft.head.encode(at, self.facts.seed);
+            self.medium().write(at, &head).map_err(self.io("write"))?;
+            self.medium().write(at + HEAD_SIZE, draft.payload).map_err(self.io("write"))?;
+            offsets.push(at);
+            at = draft.head.next(at);
+        }
+        self.publish(at, offsets.last().copied().unwrap_or(tail))?;
+        Ok(offsets)
+    }
+
+    /// Appends a record whose payload begins at `payload` in another file, and brings the index up to it. It is
+    /// copied piece by piece: it may be longer than memory.
+    pub(crate) fn append_copy(
+        &self,
+        head: &mut Head,
+        from: &mut Window<'_>,
+        payload: u64,
+    ) -> Result<u64> {
+        let at = self.tail()?;
+        let end = head.next(at);
+        self.make_room(end)?;
+        head.seq = self.take_seq(1)?;
+        let medium = self.medium();
+        medium.write(at, &head.encode(at, self.facts.seed)).map_err(self.io("write"))?;
+        from.pieces(payload, payload + head.len, |place, piece| {
+            let to = at + HEAD_SIZE + (place - payload);
+            medium.write(to, piece).map_err(self.io("write"))
+        })?;
+        self.publish(end, at)?;
+        self.apply(at, head)?;
+        self.tend_index();
+        self.settle()?;
+        Ok(at)
+    }
+
+    /// Moves the tail: from here on the records below it are part of the cache, whatever happens.
+    fn publish(&self, tail: u64, last: u64) -> Result<()> {
+        // Release, in `store`; pairs with the acquire of whoever loads the tail or a slot.
+        self.ledger.set(word::TAIL, tail)?;
+        self.ledger.set(word::LAST, last)?;
+        self.ledger.set(word::PUBLISHED, self.seq()?)
+    }
+
+    /// Reserves a record of `head` without its payload, as a pad that a walk steps over.
+    pub(crate) fn reserve(&self, head: &mut Head) -> Result<u64> {
+        let at = self.tail()?;
+        let end = head.next(at);
+        self.make_room(end)?;
+        head.seq = self.take_seq(1)?;
+        let pad = Head { kind: Kind::PAD, ..*head };
+        self.medium().write(at, &pad.encode(at, self.facts.seed)).map_err(self.io("write"))?;
+        self.publish(end, at)?;
+        self.settle()?;
+        Ok(at)
+    }
+
+    /// Disk space up to `end`.
+    pub(crate) fn make_room(&self, end: u64) -> Result<()> {
+        if end > FILE_LIMIT {
+            return Err(Error::TooLarge { what: "the file", size: end, limit: FILE_LIMIT });
+        }
+        let allocated = self.ledger.get(word::ALLOCATED)?;
+        if end <= allocated {
+            return Ok(());
+        }
+        let step = (end / 16).clamp(STEP_MIN, STEP_MAX);
+        let exact = end.next_multiple_of(PAGE);
+        let ample = exact.max(allocated + step).next_multiple_of(PAGE).min(FILE_LIMIT);
+        let file = self.medium();
+        let target = match file.allocate(allocated, ample) {
+            Ok(()) => ample,
+            Err(_) if exact < ample => {
+                file.allocate(allocated, exact).map_err(self.io("grow"))?;
+                exact
+            }
+            Err(error) => return Err(self.io("grow")(error)),
+        };
+        self.ledger.set(word::ALLOCATED, target)
+    }
+
+    /// Appends a record that makes all before it dead and holds the index from here on.
+    pub(crate) fn clear(&self) -> Result<()> {
+        let (offset, head) = self.append_table(Kind::CLEAR, FIRST_BUCKETS)?;
+        self.apply(offset, &head)?;
+        self.settle()
+    }
+
+    /// Appends a record with an empty table. Of a table to grow into only both ends get their disk
+    /// space now.
+    pub(crate) fn append_table(&self, kind: Kind, buckets: u64) -> Result<(u64, Head)> {
+        let tail = self.tail()?;
+        let gap = tail.next_multiple_of(BUCKET_SIZE) - tail;
+        let at = if gap == 0 { tail } else { tail + HEAD_SIZE + gap };
+        let mut head = Draft::new(kind, Identity::NONE, &[], self.facts.seed).head;
+        head.len = buckets * BUCKET_SIZE;
+        let table = table_in(at, &head);
+        if table.end() > FILE_LIMIT {
+            return Err(Error::TooLarge {
+                what: "the index",
+                size: table.end(),
+                limit: FILE_LIMIT,
+            });
+        }
+        self.make_room(table.offset())?;
+        let (file, allocated) = (self.medium(), self.ledger.get(word::ALLOCATED)?);
+        let size = file.size().map_err(self.io("look at"))?;
+        grow::reserve(self.ledger, table)?;
+        file.zero(table.offset(), table.end().min(size)).map_err(self.io("clear"))?;
+
+        let seq = self.take_seq(2)?;
+        if gap > 0 {
+            let mut pad = Draft::new(Kind::PAD, Identity::NONE, &[], self.facts.seed).head;
+            (pad.len, pad.seq) = (gap, seq);
+            let bytes = pad.encode(tail, self.facts.seed);
+            self.medium().write(tail, &bytes).map_err(self.io("write"))?;
+        }
+        head.seq = seq + 1;
+        self.medium().write(at, &head.encode(at, self.facts.seed)).map_err(self.io("write"))?;
+        self.ledger.set(word::ALLOCATED, allocated.max(table.end()))?;
+        self.publish(head.next(at), at)?;
+        Ok((at, head))
+    }
+
+    /// Appends a table that is whole already, as recovery makes it, and makes it the index.
+    pub(crate) fn adopt_table(&self, made: &HeapTable) -> Result<()> {
+        // All of its space first: on a full disk nothing is appended, however often that is tried.
+        let (start, size) = (self.tail()?, made.table().size() + 3 * HEAD_SIZE);
+        self.medium().allocate(start, start + size).map_err(self.io("grow"))?;
+        let (offset, head) = self.append_table(Kind::INDEX, made.table().buckets())?;
+        let (table, file) = (table_in(offset, &head), self.medium());
+        let write = |(at, piece): (u64, Vec<u8>)| file.overwrite(table.offset() + at, &piece);
+        made.pieces().try_for_each(write).map_err(self.io("write"))?;
+        self.ledger.store(word::PENDING, Table::NONE.0)?;
+        self.ledger.store(word::RETIRED, Table::NONE.0)?;
+        self.ledger.set(word::CURSOR, 0)?;
+        self.ledger.set(word::GROWN, 0)?;
+        self.ledger.store(word::INDEX, table.0)?;
+        self.settle()
+    }
+
+    /// Appends a checkpoint of all that is published.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        let index = self.ledger.table(word::INDEX);
+        let checkpoint = Checkpoint {
+            tail: self.tail()?,
+            index,
+            index_hash: self.hash_table(index)?,
+            barrier: self.ledger.get(word::BARRIER)?,
+            cleared: self.ledger.get(word::CLEARED)?,
+            entries: self.ledger.get(word::ENTRIES)?,
+            live: self.ledger.get(word::LIVE)?,
+            used: self.ledger.get(word::USED)?,
+        };
+        let bytes = checkpoint.encode();
+        let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, self.facts.seed);
+        // Not through `append`, which tends the index and would make its hash wrong at once.
+        let offset = self.write(&mut [draft])?[0];
+        self.ledger.set(word::CHECKPOINT, offset)?;
+        self.settle()
+    }
+
+    /// The last checkpoint, and where its record ends.
+    pub(crate) fn last_checkpoint(&self) -> Result<Option<(Checkpoint, u64)>> {
+        let offset = self.ledger.get(word::CHECKPOINT)?;
+        if offset == 0 {
+            return Ok(None);
+        }
+        let Some(head) = self.head_at(offset).filter(|head| head.kind == Kind::CHECKPOINT) else {
+            return Ok(None);
+        };
+        let mut payload = vec![0; (head.len as usize).min(4096)];
+        self.medium().read(offset + HEAD_SIZE, &mut payload).map_err(self.io("read"))?;
+        let is_whole = head.check_of(&payload, self.facts.seed) == head.payload_check;
+        let checkpoint = Checkpoint::decode(&payload).filter(|_| is_whole);
+        Ok(checkpoint.map(|checkpoint| (checkpoint, head.next(offset))))
+    }
+
+    /// Whether the log ends with a checkpoint, and all before that is on the device: whoever opens the file next
+    /// has nothing to walk over.
+    pub(crate) fn is_all_covered(&self) -> Result<bool> {
+        let (synced, tail) = (self.ledger.get(word::SYNCED)?, self.tail()?);
+        let last = self.last_checkpoint()?.filter(|(_, end)| *end == tail);
+        Ok(last.is_some_and(|(checkpoint, _)| checkpoint.tail <= synced))
+    }
+
+    /// Gives back the space behind the last page. For a file that nobody else has opened.
+    pub(crate) fn trim(&self) -> Result<()> {
+        let end = self.tail()?.next_multiple_of(PAGE);
+        self.make_room(end)?;
+        self.ledger.set(word::ALLOCATED, end)?;
+        self.medium().resize(end).map_err(self.io("trim"))
+    }
+
+    /// The hash of a table as it is in the file.
+    pub(crate) fn hash_table(&self, table: Table) -> Result<u64> {
+        self.read_table(table, |_| {})
+    }
+
+    /// As [`hash_table`](Journal::hash_table), for one who sees what is hashed, piece by piece.
+    pub(crate) fn read_table(&self, table: Table, mut see: impl FnMut(&[u8])) -> Result<u64> {
+        let mut window = Window::new(self.medium(), table.end());
+        let mut hash = self.facts.seed;
+        let mut at = table.offset();
+        while at < table.end() {
+            let size = (table.end() - at).min(1 << 20);
+            let piece = window.get(at, size).map_err(self.io("read"))?.unwrap_or_default();
+            hash = hash_piece(piece, hash);
+            see(piece);
+            at += size;
+        }
+        Ok(hash)
+    }
+}
+
+/// The table that is the payload of the record at `offset`.
+pub(crate) fn table_in(offset: u64, head: &Head) -> Table {
+    Table::new(offset + HEAD_SIZE, head.len / BUCKET_SIZE)
+}
+
+const _: () = assert!(align(HEAD_SIZE).is_multiple_of(BUCKET_SIZE));

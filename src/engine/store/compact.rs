@@ -1,0 +1,152 @@
+//! Compaction: the live records in a new file, which takes the place of the old one. Copying goes on
+//! beside readers and writers; then, under the lock, what came meanwhile is replayed as operations,
+//! and the files change places by one rename. Readers see the state of the old file in the line they
+//! read anyway. Killed before the rename, nothing happened; after it, the new file is the cache: the
+//! rename decides.
+
+use super::writer::Writer;
+use super::{Store, TRIES};
+use crate::engine::file::create::write_header;
+use crate::engine::file::expiry::View;
+use crate::engine::file::region::Region;
+use crate::engine::file::rewrite::{Bulk, Outcome, Replay, copy, newest, take_place};
+use crate::engine::format::header::word;
+use crate::engine::log::journal::Journal;
+use crate::engine::os::file::Medium as _;
+use crate::engine::os::place::{self, Care, Replacement};
+use crate::error::{Error, Result};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Compaction {
+    /// The file's size before, in bytes.
+    pub bytes_before: u64,
+    /// The file's size after, in bytes.
+    pub bytes_after: u64,
+    /// Entries that are in the new file.
+    pub entries_kept: u64,
+    /// Entries that are not: they had expired, did not verify, or are of a version of their function's
+    /// code older than its newest two.
+    pub entries_dropped: u64,
+}
+
+/// Under one hold of the lock no more than this is copied, however large the values are.
+const HOLD_MAX: u64 = 1 << 20;
+/// In so many rounds what was copied beside the writers is written out before anyone has to wait for that.
+const ROUNDS: u32 = 4;
+/// However fast the writers are, it ends: past this the rest is replayed under one hold.
+const ROUNDS_MAX: u32 = 1000;
+
+impl Store {
+    /// Rewrites the file with its live entries alone.
+    pub(crate) fn compact(&self, view: View) -> Result<Compaction> {
+        let path = &self.location.path;
+        for _ in 0..TRIES {
+            // The lock for a moment: what others left half done is done, and this file is the one.
+            let region = self.lock()?.region().clone();
+            let Some(new) = Replacement::begin(path)? else {
+                return Err(Error::Busy { path: path.clone() });
+            };
+            let bytes_before = region.file().size().map_err(Error::io("look at", path))?;
+            let Some((next, bulk, writer)) = self.prepare(&region, &new, view)? else {
+                continue;
+            };
+            take_place(&region, &new)?;
+            let bytes_after = next.file().size().map_err(Error::io("look at", path))?;
+            // The new file's lock too: opening it may need it.
+            drop((writer, new));
+            self.follow(region)?;
+            place::sync_directory(path)?;
+            return Ok(Compaction {
+                bytes_before,
+                bytes_after,
+                entries_kept: next.journal().ledger.get(word::ENTRIES)?,
+                entries_dropped: bulk.dropped,
+            });
+        }
+        Err(Error::Unstable { path: path.clone() })
+    }
+
+    /// The new file, up to the old one, with the old one locked. `None` if the cache was cleared or
+    /// moved meanwhile.
+    fn prepare<'s>(
+        &'s self,
+        region: &Arc<Region>,
+        new: &Replacement,
+        view: View,
+    ) -> Result<Option<(Region, Bulk, Writer<'s>)>> {
+        let old = region.journal();
+        let (next, bulk, at) = copy_to(region, new, view)?;
+        let mut replay = Replay::new(region.journal(), next.journal(), at);
+        let mut round = 0;
+        loop {
+            // Beside the writers, then under the lock: if they have been so fast that much is left, it goes
+            // back at once, and the next round has less to do.
+            if replay.run(old.ledger.get(word::APPLIED)?, u64::MAX)? == Outcome::Cleared {
+                return Ok(None);
+            }
+            if round < ROUNDS {
+                new.file.sync().map_err(Error::io("sync", new.file.path()))?;
+            }
+            let writer = self.lock()?;
+            if !writer.region().is_same_file(region) {
+                return Ok(None);
+            }
+            let bytes_max = if round < ROUNDS_MAX { HOLD_MAX } else { u64::MAX };
+            match replay.run(old.tail()?, bytes_max)? {
+                Outcome::Done => {}
+                Outcome::Paused => {
+                    round += 1;
+                    continue;
+                }
+                Outcome::Cleared => return Ok(None),
+            }
+            replay.announce(&bulk.omitted)?;
+            seal(&old, &next.journal())?;
+            new.file.sync().map_err(Error::io("sync", new.file.path()))?;
+            return Ok(Some((next, bulk, writer)));
+        }
+    }
+}
+
+/// Copies what is live in `region` now into a new file, and says how far in the log that is. Old
+/// versions of functions are not copied, nor the records of scopes without values.
+pub(crate) fn copy_to(
+    region: &Region,
+    new: &Replacement,
+    view: View,
+) -> Result<(Region, Bulk, u64)> {
+    let ledger = region.journal().ledger;
+    // What is applied is in the index; what is published beyond may not be yet.
+    let at = ledger.get(word::APPLIED)?;
+    let seq = region.journal().seq()?;
+    let slots = newest(region, region.slots(|slot| slot.offset() < at, usize::MAX));
+    let mut bulk = copy(region, &slots, &new.file, view, &HashSet::new())?;
+    let census = std::mem::take(&mut bulk.census);
+    let retired = census.retired();
+    if !retired.is_empty() {
+        // Only now is it known what was in vain; it happens once for each edit or two.
+        new.empty()?;
+        bulk = copy(region, &slots, &new.file, view, &retired)?;
+    }
+    let barrier = bulk.barrier.max(ledger.get(word::BARRIER)?);
+    let words = bulk.words(seq, barrier);
+    write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
+    // Mapped only if the old one is: it is to have the owner of that, who could cut it while it is prepared.
+    let care = if region.map().is_some() { Care::Trusted } else { Care::Copied };
+    let next = Region::attach(new.share()?, bulk.facts, care)?;
+    Ok((next, bulk, at))
+}
+
+/// Carries over what the old file knows beside its records, and closes the new one with a checkpoint.
+fn seal(old: &Journal<'_>, new: &Journal<'_>) -> Result<()> {
+    new.raise_seq(old.seq()?)?;
+    let barrier = old.ledger.get(word::BARRIER)?.max(new.ledger.get(word::BARRIER)?);
+    new.ledger.set(word::BARRIER, barrier)?;
+    new.ledger.set(word::SYNCED, new.tail()?)?;
+    new.checkpoint()?;
+    new.trim()
+}

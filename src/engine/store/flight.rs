@@ -1,0 +1,302 @@
+//! One computation per key. Who misses first leads: its flight is entered in this process's list, and
+//! its key claimed before other processes by a lock of the kernel's, which no death outlives. The
+//! others wait until the flight is over, and look again; if it brought nothing, the next of them leads.
+//! Hits never look at any of this, and distinct keys never wait for each other.
+//!
+//! No wait is for ever. Who leads a flight, or is called by one who does, waits for nobody: it computes
+//! what another is computing. So circles cannot close, in one process or across several, but through
+//! threads and tasks of a leader's own; and through a pool of threads, whose worker, in the middle of a
+//! part of a leader's work, takes up another call for the same key, and waits for what waits for it. That
+//! is seen if nothing else in the process goes on, and suspected if the leader's thread waits for another
+//! for far longer than the function ever took: then one who waits computes as well. Else there is the
+//! deadline. How a call goes through this is in [`approach`](super::approach).
+
+use super::share::lock;
+use super::stall::{Suspicion, Waiting};
+use crate::engine::os::claims::Claims;
+use crate::engine::os::task::sleep;
+use crate::engine::os::threads::{self, ThreadId};
+use crate::engine::os::waker::wake_all;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// The computations under way in this process.
+#[derive(Default)]
+pub(crate) struct Flights {
+    /// By their keys' hashes: two of one hash, one in 2^64, would wait for each other and no more.
+    under_way: Mutex<BTreeMap<u64, UnderWay>>,
+    /// The sidecar, once it is needed.
+    claims: Mutex<Option<Arc<Claims>>>,
+}
+
+struct UnderWay {
+    /// The thread that computes; `None` if it is a task, or the system does not tell.
+    leader: Option<ThreadId>,
+    /// What others wait at, once there are any.
+    flight: Option<Arc<Flight>>,
+}
+
+/// A computation, for those who wait for it.
+pub(crate) struct Flight {
+    progress: Mutex<Progress>,
+    landed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// The thread that computes, or the last of those that do so too.
+    leader: Option<ThreadId>,
+    is_over: bool,
+    /// How often one computed what the leader had not: then there is something to look for.
+    rescues: u64,
+    /// Threads that wait.
+    waiting: u32,
+    /// Tasks that wait, by their seats.
+    wakers: BTreeMap<u64, Waker>,
+    seats: u64,
+    /// What was computed could not be stored: those who wait need not do so one after the other.
+    is_free: bool,
+}
+
+/// What a wait for a flight came to.
+pub(crate) enum Landing {
+    /// It is over, or the time is: look again.
+    Look,
+    /// It is over and left nothing to look for.
+    Free,
+    /// It does not go on: look again, and else compute.
+    Stuck(Rescue),
+}
+
+/// The right to compute what another thread is computing and cannot end. When it is dropped, the others look
+/// again.
+pub(crate) struct Rescue {
+    flight: Arc<Flight>,
+    /// Who is the one to watch again then.
+    former: Option<ThreadId>,
+    pub(crate) is_futile: bool,
+}
+
+impl Drop for Rescue {
+    fn drop(&mut self) {
+        self.flight.wake(|progress| {
+            progress.rescues += 1;
+            progress.leader = self.former;
+            progress.is_free = self.is_futile;
+        });
+    }
+}
+
+/// A waiting task's seat, given up when dropped.
+struct Seat<'a> {
+    flight: &'a Flight,
+    number: u64,
+    rescues: u64,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let waker = lock(&self.flight.progress).wakers.remove(&self.number);
+        drop(waker);
+    }
+}
+
+impl Flight {
+    /// Changes what there is to know, and wakes all who wait for that.
+    fn wake(&self, change: impl FnOnce(&mut Progress)) {
+        let (waiting, wakers) = {
+            let mut progress = lock(&self.progress);
+            change(&mut progress);
+            (progress.waiting, std::mem::take(&mut progress.wakers))
+        };
+        if waiting > 0 {
+            self.landed.notify_all(); // A system call, so not for nobody.
+        }
+        wake_all(wakers.into_values());
+    }
+
+    /// Waits until the flight is over, or so long, or until it is known not to go on. `longest` is what the
+    /// function is known to have taken, if it is known.
+    pub(crate) fn wait(
+        self: &Arc<Self>,
+        timeout: Duration,
+        longest: impl Fn() -> Option<Duration>,
+    ) -> Landing {
+        let (own, start) = (threads::own(), Instant::now());
+        let _waiting = own.map(Waiting::new);
+        let mut suspicion = Suspicion::new();
+        let mut progress = lock(&self.progress);
+        let rescues = progress.rescues;
+        progress.waiting += 1;
+        let landing = loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            let is_under_way =
+                |progress: &mut Progress| !progress.is_over && progress.rescues == rescues;
+            let pause = suspicion.next_pause().min(left);
+            let waited = self.landed.wait_timeout_while(progress, pause, is_under_way);
+            progress = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !is_under_way(&mut progress) {
+                break if progress.is_free { Landing::Free } else { Landing::Look };
+            }
+            if left <= pause {
+                break Landing::Look;
+            }
+            let leader = progress.leader;
+            drop(progress);
+            let is_stuck = suspicion.finds_stuck(leader, longest());
+            progress = lock(&self.progress);
+            // One computes; the others watch that one from now on.
+            if is_stuck && is_under_way(&mut progress) && progress.leader == leader {
+                progress.leader = own;
+                let flight = Arc::clone(self);
+                break Landing::Stuck(Rescue { flight, former: leader, is_futile: false });
+            }
+        };
+        progress.waiting -= 1;
+        landing
+    }
+
+    /// As [`wait`](Flight::wait), without blocking the thread, and hence without being in anybody's way.
+    /// `true` if the flight left nothing to look for.
+    pub(crate) async fn wait_async(&self, timeout: Duration) -> bool {
+        let seat = {
+            let mut progress = lock(&self.progress);
+            progress.seats += 1;
+            Seat { flight: self, number: progress.seats, rescues: progress.rescues }
+        };
+        let mut timeout = pin!(sleep(timeout));
+        poll_fn(|context| match seat.poll(context) {
+            Poll::Ready(is_free) => Poll::Ready(is_free),
+            Poll::Pending => timeout.as_mut().poll(context).map(|()| false),
+        })
+        .await
+    }
+}
+
+impl Seat<'_> {
+    fn poll(&self, context: &Context<'_>) -> Poll<bool> {
+        // Before the lock is taken: see `sys/waker.rs`. Dropped after it is given back, if it is over.
+        let waker = context.waker().clone();
+        let mut progress = lock(&self.flight.progress);
+        if progress.is_over || progress.rescues != self.rescues {
+            return Poll::Ready(progress.is_free);
+        }
+        let former = progress.wakers.insert(self.number, waker);
+        drop(progress);
+        drop(former);
+        Poll::Pending
+    }
+}
+
+impl Flights {
+    /// The claims that other processes see; `None` if the sidecar is not open, or lost its name since.
+    pub(crate) fn claims(&self) -> Option<Arc<Claims>> {
+        let known = lock(&self.claims).clone();
+        let claims = known.filter(|claims| !claims.is_gone())?;
+        claims.keep_young();
+        Some(claims)
+    }
+
+    /// Opens the sidecar, and makes it where there is none. If there can be none, processes do not wait for each
+    /// other.
+    pub(crate) fn open_claims(&self, path: &Path) {
+        // Without the lock: two threads that open it at once claim in the same file all the same.
+        let opened = Claims::open(path).ok().map(Arc::new);
+        let former = std::mem::replace(&mut *lock(&self.claims), opened);
+        drop(former);
+    }
+
+    /// Enters a flight; `false` if one is under way.
+    pub(crate) fn enter(&self, key: u64, leader: Option<ThreadId>) -> bool {
+        match lock(&self.under_way).entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(UnderWay { leader, flight: None }).flight.is_none()
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    /// The flight that is under way, to wait for; `None` if it is over.
+    pub(crate) fn join(&self, key: u64) -> Option<Arc<Flight>> {
+        let mut under_way = lock(&self.under_way);
+        let UnderWay { leader, flight } = under_way.get_mut(&key)?;
+        Some(Arc::clone(flight.get_or_insert_with(|| {
+            let progress = Progress { leader: *leader, ..Progress::default() };
+            Arc::new(Flight { progress: Mutex::new(progress), landed: Condvar::new() })
+        })))
+    }
+
+    /// Ends a flight; `is_free` if it left nothing to look for, and nobody could do better.
+    pub(crate) fn leave(&self, key: u64, is_free: bool) {
+        let under_way = lock(&self.under_way).remove(&key);
+        if let Some(flight) = under_way.and_then(|under_way| under_way.flight) {
+            flight.wake(|progress| (progress.is_over, progress.is_free) = (true, is_free));
+        }
+    }
+}
+
+thread_local! {
+    /// How many leads the running code is called by.
+    static LEADING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// What runs while this is there is called by a leader. It follows the task: async code has one for
+/// each poll.
+pub(crate) struct Leading(());
+
+impl Leading {
+    pub(crate) fn new() -> Leading {
+        let _ = LEADING.try_with(|leading| leading.set(leading.get() + 1)); // Or the thread is ending.
+        Leading(())
+    }
+
+    /// Whether the running code is called by a leader.
+    pub(crate) fn is_there() -> bool {
+        LEADING.try_with(|leading| leading.get() > 0).unwrap_or(true)
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        let _ = LEADING.try_with(|leading| leading.set(leading.get() - 1));
+    }
+}
+
+/// Calls the user's code, as one who leads if `is_led`.
+pub(crate) fn led<T>(is_led: bool, call: impl FnOnce() -> T) -> T {
+    let _leading = is_led.then(Leading::new);
+    call()
+}
+
+/// A computation's future: what its polls call, and its destructor, is called by a leader if it is led.
+pub(crate) struct Led<'a, F> {
+    /// Something until it is dropped.
+    future: Pin<&'a mut Option<F>>,
+    is_led: bool,
+}
+
+impl<'a, F> Led<'a, F> {
+    pub(crate) fn new(future: Pin<&'a mut Option<F>>, is_led: bool) -> Led<'a, F> {
+        Led { future, is_led }
+    }
+}
+
+impl<F: Future> Led<'_, F> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
+        let future = self.future.as_mut().as_pin_mut().expect("there until it is dropped");
+        led(self.is_led, || future.poll(context))
+    }
+}
+
+impl<F> Drop for Led<'_, F> {
+    fn drop(&mut self) {
+        led(self.is_led, || self.future.set(None));
+    }
+}

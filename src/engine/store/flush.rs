@@ -1,0 +1,65 @@
+//! Flushing: the removal of what has expired. The index is walked without the lock; under it, a list of the
+//! dead is appended for as many as one record names.
+
+use super::Store;
+use crate::engine::file::expiry::{Moment, View};
+use crate::engine::file::open;
+use crate::engine::file::region::Region;
+use crate::engine::format::record::{Head, Identity, Kind};
+use crate::engine::format::slot::Slot;
+use crate::engine::log::journal::{Draft, LIST_MAX};
+use crate::error::{Error, Result};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+impl Store {
+    /// Removes what `view` judges expired now, and returns how much that was. What expires or is stored
+    /// while it is at work may stay.
+    pub(crate) fn flush(&self, view: View) -> Result<u64> {
+        let moment = view.now();
+        let mut removed = 0;
+        for _ in 0..open::TRIES {
+            let region = self.lock()?.region().clone();
+            if self.flush_in(&region, moment, &mut removed)? {
+                return Ok(removed);
+            }
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// Removes what has expired in `region`, and counts it. `false` if the cache is in another file by now,
+    /// where some of it may be: a compaction judges by a view of its own.
+    fn flush_in(&self, region: &Arc<Region>, moment: Moment, removed: &mut u64) -> Result<bool> {
+        let is_expired = |slot: Slot| is_expired_at(region, slot.offset(), moment);
+        let expired = region.slots(is_expired, usize::MAX);
+        for dead in expired.chunks(LIST_MAX as usize) {
+            let writer = self.lock()?;
+            if !writer.region().is_same_file(region) {
+                return Ok(false);
+            }
+            let journal = writer.journal();
+            let is_newest = |offset: &u64| {
+                let identity = journal.head_at(*offset).map(|head| head.identity);
+                let newest = identity.and_then(|identity| journal.locate(&identity));
+                newest.is_some_and(|(place, _)| place == *offset)
+            };
+            let dead = dead.iter().map(|slot| slot.offset());
+            let dead: HashSet<u64> = dead.filter(is_newest).collect();
+            if dead.is_empty() {
+                continue;
+            }
+            let payload: Vec<u8> = dead.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+            let seed = journal.facts.seed;
+            writer.append(&mut [Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, seed)])?;
+            *removed += dead.len() as u64;
+        }
+        Ok(true)
+    }
+}
+
+/// Whether the record at `offset` is a value that had expired at `moment`.
+fn is_expired_at(region: &Region, offset: u64, moment: Moment) -> bool {
+    let Some(bytes) = region.medium().head(offset) else { return false };
+    let head = Head::decode(&bytes, offset, region.facts.seed);
+    head.is_some_and(|head| head.kind == Kind::VALUE) && moment.is_expired(&bytes)
+}

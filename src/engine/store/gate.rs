@@ -1,0 +1,108 @@
+//! The writer's lock: first among the threads of this process, then among processes. Both wait to a
+//! deadline and no longer: a stopped process must not stop this one. While other threads wait, the
+//! file's lock is handed on with the gate, up to a limit, since taking it is most of the cost of an
+//! append.
+
+use super::share::lock;
+use crate::engine::file::deadline::{Deadline, lock_file};
+use crate::engine::file::region::Region;
+use crate::error::Result;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// How often the file's lock may be handed on before other processes get their turn.
+const HANDOVER_MAX: u32 = 64;
+/// One writer at a time in this process.
+#[derive(Default)]
+pub(crate) struct Gate {
+    inner: Mutex<Inner>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    is_held: bool,
+    waiting: u32,
+    handovers: u32,
+    /// The region whose file lock comes with the gate.
+    locked: Option<Arc<Region>>,
+}
+
+/// The gate, held.
+pub(crate) struct Pass<'a> {
+    gate: &'a Gate,
+    /// The region whose file is locked.
+    locked: Option<Arc<Region>>,
+}
+
+impl Gate {
+    pub(crate) fn enter(&self, deadline: &Deadline, path: &Path) -> Result<Pass<'_>> {
+        let mut inner = lock(&self.inner);
+        inner.waiting += 1;
+        while inner.is_held {
+            let Some(left) = deadline.left() else {
+                inner.waiting -= 1;
+                inner.unlock_if_unwanted();
+                return Err(deadline.passed(path));
+            };
+            let waited = self.freed.wait_timeout(inner, left);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inner.waiting -= 1;
+        inner.is_held = true;
+        Ok(Pass { gate: self, locked: inner.locked.take() })
+    }
+}
+
+impl Inner {
+    fn unlock_if_unwanted(&mut self) {
+        if !self.is_held
+            && self.waiting == 0
+            && let Some(region) = self.locked.take()
+        {
+            region.file().unlock();
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// Has the file of `region` locked, and no other.
+    pub(crate) fn lock(&mut self, region: &Arc<Region>, deadline: &Deadline) -> Result<()> {
+        if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, region)) {
+            return Ok(());
+        }
+        if let Some(locked) = self.locked.as_mut().filter(|locked| locked.is_same_file(region)) {
+            *locked = Arc::clone(region); // Which may be in a larger map by now.
+            return Ok(());
+        }
+        self.unlock();
+        lock_file(region.file(), deadline)?;
+        self.locked = Some(Arc::clone(region));
+        Ok(())
+    }
+
+    /// Gives the file's lock back and keeps the gate.
+    pub(crate) fn unlock(&mut self) {
+        if let Some(region) = self.locked.take() {
+            region.file().unlock();
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.gate.inner);
+        inner.is_held = false;
+        let is_handed_on = inner.waiting > 0 && inner.handovers < HANDOVER_MAX;
+        inner.handovers = if is_handed_on { inner.handovers + 1 } else { 0 };
+        inner.locked = self.locked.take();
+        if !is_handed_on && let Some(region) = inner.locked.take() {
+            region.file().unlock();
+        }
+        let is_awaited = inner.waiting > 0;
+        drop(inner);
+        if is_awaited {
+            self.gate.freed.notify_one(); // A system call, so not for nobody.
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The store: bytes in, bytes out, for one cache in this process. It knows identities and records,
+//! no types. Any number of threads read without locks; writers take the gate, then the file's lock.
+//! Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
+//! replaced, to a new one after deletion.
+
+// In reading order: each stands on those above it; the last nine are this module's operations.
+pub(crate) mod share;
+pub(crate) mod gate;
+pub(crate) mod stall;
+pub(crate) mod flight;
+pub(crate) mod watch;
+pub(crate) mod approach;
+pub(crate) mod writer;
+pub(crate) mod put;
+pub(crate) mod write;
+pub(crate) mod flush;
+pub(crate) mod tasks;
+pub(crate) mod compact;
+pub(crate) mod stats;
+pub(crate) mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use crate::engine::file::deadline::Deadline;
+use crate::engine::file::effort::Effort;
+use crate::engine::file::expiry::View;
+use crate::engine::file::open::{Location, Place, TRIES};
+use crate::engine::file::region::Region;
+use crate::engine::file::sight::Sight;
+use crate::engine::file::{open, trust};
+use crate::engine::format::record::{self, Identity};
+use crate::engine::os::directory::make_root;
+use crate::engine::os::fork::PerProcess;
+use crate::engine::os::map::Record;
+use crate::engine::os::place::Care;
+use crate::engine::os::{clock, place};
+use crate::error::{Error, Result};
+use flight::Flights;
+use gate::Gate;
+use share::{Key, Seat, Share, Shares, Totals, lock, own_share, release_share, share_of};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use watch::{Watched, watch};
+
+/// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
+const PATH_CHECK_INTERVAL: u64 = 100;
+
+/// One cache in this process, as a handle uses it: how long it waits for locks is the handle's own.
+pub(crate) struct Store {
+    pub(crate) location: Location,
+    /// As in `shared`, without a way there: each hit asks for it.
+    seat: Seat,
+    shared: Arc<Shared>,
+}
+
+/// One cache in this process, shared by all handles that reach its file alike.
+struct Shared {
+    key: Key,
+    state: PerProcess<Arc<State>>,
+    totals: Totals,
+    /// Whether its directory is a root of this crate's, to be made where it is missing.
+    is_in_root: AtomicBool,
+}
+
+/// What a forked child does not share with its parent.
+#[derive(Default)]
+struct State {
+    current: Mutex<Option<Arc<Region>>>,
+    /// Of the region that was left last.
+    left: Mutex<Option<Token>>,
+    /// What threads have of the current region alone: who leaves it takes them away.
+    shares: Shares,
+    is_watched: AtomicBool,
+    gate: Gate,
+    flights: Flights,
+    /// When the path was last looked at, in milliseconds since 1970.
+    looked: AtomicU64,
+}
+
+/// When a computation began: whether its result may still be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) cache_id: [u8; 16],
+    pub(crate) seq: u64,
+}
+
+/// A value in place that this process has verified, with what keeps it alive.
+pub(crate) struct Hit {
+    pub(crate) share: Arc<Share>,
+    pub(crate) record: Record,
+}
+
+/// What a look-up found, and the file it looked in.
+pub(crate) struct Found {
+    pub(crate) region: Arc<Region>,
+    /// The share of the thread that looked.
+    pub(crate) share: Arc<Share>,
+    pub(crate) sight: Sight,
+    /// The nanoseconds that a hit saves, for that thread to count. `None` if it is no look-up's, but what
+    /// was there or was stored when a result was to be.
+    pub(crate) saved: Option<u64>,
+    /// What checking it as a type has come to, if that was done ahead of whoever admits it.
+    pub(crate) is_valid: Option<bool>,
+    /// When the look began.
+    pub(crate) token: Token,
+}
+
+/// Why one who waits for nothing has nothing yet.
+pub(crate) enum Unmet {
+    /// It is elsewhere: another file must be opened first, in place of this one, if one is open.
+    Elsewhere(Option<Arc<Region>>),
+    /// It takes longer than a task's thread may be kept.
+    Long,
+}
+
+impl Found {
+    /// Whether it is nothing.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self.sight, Sight::Absent | Sight::Moved)
+    }
+}
+
+/// The stores of this process.
+type Stores = Mutex<BTreeMap<Place, Weak<Shared>>>;
+static STORES: PerProcess<Stores> = PerProcess::first(Mutex::new(BTreeMap::new()));
+
+fn stores() -> &'static Stores {
+    STORES.get(Mutex::default)
+}
+
+impl Store {
+    /// The store at a location: the one that other handles use, if there is one.
+    pub(crate) fn open(location: Location) -> Result<Arc<Store>> {
+        let deadline = Deadline::after(location.lock_timeout);
+        Store::open_until(location, &deadline)
+    }
+
+    /// As [`open`](Store::open), with a deadline of its own for the lock of who verifies the file.
+    pub(crate) fn open_until(location: Location, deadline: &Deadline) -> Result<Arc<Store>> {
+        let place = location.place();
+        let shared = lock(stores()).get(&place).and_then(Weak::upgrade);
+        // Opened without the map's lock: others may open other caches meanwhile. Two that open the
+        // same one may both get here; what one of the two has is kept.
+        let is_known = shared.is_some();
+        let store = Store::of(location, shared.unwrap_or_default());
+        store.region_until(deadline)?;
+        if is_known {
+            return Ok(Arc::new(store));
+        }
+        let mut stores = lock(stores());
+        stores.retain(|_, shared| shared.strong_count() > 0);
+        if let Some(other) = stores.get(&place).and_then(Weak::upgrade) {
+            drop(stores); // What is dropped now lets go of a file.
+            return Ok(Arc::new(Store::of(store.location, other)));
+        }
+        stores.insert(place, Arc::downgrade(&store.shared));
+        Ok(Arc::new(store))
+    }
+
+    fn of(location: Location, shared: Arc<Shared>) -> Store {
+        Store { location, seat: shared.key.seat(), shared }
+    }
+
+    fn state(&self) -> &Arc<State> {
+        self.shared.state.get(Arc::default)
+    }
+
+    /// What this process counted on it.
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.shared.totals
+    }
+
+    /// Says that the directory is a root: removed, it is made anew as the file is.
+    pub(crate) fn keep_root(&self) {
+        self.shared.is_in_root.store(true, Ordering::Relaxed); // Relaxed: it says nothing about other memory.
+    }
+
+    /// The file that is the cache now, as far as is known.
+    pub(crate) fn region(&self) -> Result<Arc<Region>> {
+        match self.known() {
+            Some(region) => Ok(region),
+            None => self.region_until(&self.deadline()),
+        }
+    }
+
+    fn region_until(&self, deadline: &Deadline) -> Result<Arc<Region>> {
+        if let Some(region) = self.known() {
+            return Ok(region);
+        }
+        // Relaxed: see `keep_root`.
+        if self.shared.is_in_root.load(Ordering::Relaxed) && !self.location.is_read_only {
+            make_root(place::parent(&self.location.path), self.location.care == Care::Checked)?;
+        }
+        // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
+        let region = open::open(&self.location, deadline)?;
+        let state = self.state();
+        let region = Arc::clone(lock(&state.current).get_or_insert(region));
+        // Relaxed: one of those who come here has it watched.
+        if !state.is_watched.swap(true, Ordering::Relaxed) {
+            let watched: Weak<State> = Arc::downgrade(state);
+            watch(watched);
+        }
+        Ok(region)
+    }
+
+    /// As [`region`](Store::region), if it is open.
+    #[inline]
+    pub(crate) fn known(&self) -> Option<Arc<Region>> {
+        lock(&self.state().current).clone()
+    }
+
+    /// The file that is the cache now, by what the one known last says.
+    pub(crate) fn current(&self) -> Result<Arc<Region>> {
+        for _ in 0..TRIES {
+            let region = self.region()?;
+            if !region.has_moved() {
+                return Ok(region);
+            }
+            self.follow(region)?;
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// The same file, in a larger map if it has outgrown this one and there is one to be had.
+    #[inline]
+    pub(crate) fn grown(&self, region: Arc<Region>) -> Arc<Region> {
+        if region.is_outgrown() { self.grow(region) } else { region }
+    }
+
+    #[cold]
+    fn grow(&self, region: Arc<Region>) -> Arc<Region> {
+        let Some(larger) = region.grown().map(Arc::new) else { return region };
+        {
+            let mut current = lock(&self.state().current);
+            match &mut *current {
+                Some(known) if Arc::ptr_eq(known, &region) => *known = Arc::clone(&larger),
+                // Another thread was first.
+                Some(known) if known.is_same_file(&region) => return Arc::clone(known),
+                _ => return larger,
+            }
+        }
+        // The smaller map lives as long as anyone holds a value in it, and no thread keeps it for later.
+        self.state().shares.revoke();
+        release_share(self.seat);
+        larger
+    }
+
+    /// Leaves `old`, if nobody did yet, for the file that is at the path now.
+    pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
+        self.follow_until(old, &self.deadline())
+    }
+
+    fn follow_until(&self, old: Arc<Region>, deadline: &Deadline) -> Result<()> {
+        self.leave(&old);
+        drop(old);
+        self.region_until(deadline).map(drop)
+    }
+
+    /// Opens the file that is elsewhere, once; [`Error::Locked`] if that would have to wait for a lock.
+    pub(crate) fn try_follow(&self, old: Option<Arc<Region>>) -> Result<()> {
+        let at_once = Deadline::after(Duration::ZERO);
+        match old {
+            Some(old) => self.follow_until(old, &at_once),
+            None => self.region_until(&at_once).map(drop),
+        }
+    }
+
+    /// Lets go of `old`, if nobody did yet, for all threads of this process: on a full disk its space may be
+    /// what the next file needs.
+    pub(crate) fn leave(&self, old: &Arc<Region>) {
+        if self.state().leave_if(|current| current.is_same_file(old)) {
+            // What a parent's thread had that this one was before a fork.
+            release_share(self.seat);
+        }
+    }
+
+    /// The value of `identity`, if it lies in place and this process has verified it before. No lock
+    /// that another thread takes, no system call, no allocation. `None` says nothing:
+    /// [`find`](Store::find) does.
+    #[inline(always)]
+    pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Hit> {
+        let share = own_share(self.seat)?;
+        let region = share.region()?;
+        let (record, cost) = region.find_seen(identity, view)?;
+        share.count_hit(cost.nanos());
+        Some(Hit { share, record })
+    }
+
+    /// What `identity` has: nothing, a record that this process meets for the first time, a copy. Goes
+    /// where the cache went. Hits and misses are counted by the caller, who may refuse what is found, or
+    /// look again.
+    #[cold]
+    pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
+        for _ in 0..TRIES {
+            match self.find_in(self.grown(self.region()?), identity, view, Effort::Full)? {
+                Ok(found) => return Ok(found),
+                Err(old) => self.follow(old)?,
+            }
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// As [`find`](Store::find), in the file that is open.
+    pub(crate) fn find_here(
+        &self,
+        identity: &Identity,
+        view: View,
+        effort: Effort,
+    ) -> Result<Result<Found, Unmet>> {
+        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
+        let region = self.grown(region);
+        Ok(match self.find_in(region, identity, view, effort)? {
+            Ok(Found { sight: Sight::Long, .. }) => Err(Unmet::Long),
+            Ok(found) => Ok(found),
+            Err(old) => Err(Unmet::Elsewhere(Some(old))),
+        })
+    }
+
+    /// What `identity` has in a file; the file again, if the cache is not in it any more.
+    #[inline]
+    fn find_in(
+        &self,
+        region: Arc<Region>,
+        identity: &Identity,
+        view: View,
+        effort: Effort,
+    ) -> Result<Result<Found, Arc<Region>>> {
+        // Before the look: what is stored during it is stored since.
+        let token = Store::token(&region);
+        let sight = region.find(identity, view, effort);
+        let has_moved = match &sight {
+            Sight::Moved => true,
+            Sight::Absent => !self.is_current(&region)?,
+            Sight::Mapped { .. } | Sight::Copied(..) | Sight::Long => false,
+        };
+        if has_moved {
+            return Ok(Err(region));
+        }
+        let saved = match &sight {
+            Sight::Mapped { record, .. } => region.map().map(|map| *map.head(record)),
+            Sight::Copied(head, _) => Some(**head),
+            Sight::Absent | Sight::Moved | Sight::Long => None,
+        };
+        let saved = saved.map(|head| record::cost(&head).nanos());
+        let share = self.share_of(&region);
+        Ok(Ok(Found { region, share, sight, saved, is_valid: None, token }))
+    }
+
+    /// As [`find_seen`](Store::find_seen), for each of a few identities, in their order. What is not given
+    /// (all of them to a thread that has no share yet) is to be looked for one by one.
+    #[inline]
+    pub(crate) fn find_seen_many(
+        &self,
+        identities: &[Identity],
+        view: View,
+        mut give: impl FnMut(Option<Hit>),
+    ) {
+        let Some(share) = own_share(self.seat) else { return };
+        let Some(region) = share.region() else { return };
+        region.find_seen_many(identities, view, |found| {
+            give(found.map(|(record, cost)| {
+                share.count_hit(cost.nanos());
+                Hit { share: Arc::clone(&share), record }
+            }));
+        });
+    }
+
+    /// This thread's share of a region.
+    pub(crate) fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
+        let state = self.state();
+        let enter = |share| {
+            let current = lock(&state.current);
+            let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, region));
+            // Before the lock is given back: whoever leaves the region then finds the share.
+            if is_current {
+                state.shares.add(share);
+            }
+            is_current
+        };
+        share_of(self.seat, region, self.totals(), enter)
+    }
+
+    /// Whether a file in which something is missing is still the one to look in: it is at the path, which is
+    /// looked at now and then.
+    fn is_current(&self, region: &Region) -> Result<bool> {
+        if !self.is_path_check_due() {
+            return Ok(true);
+        }
+        // An index of this process's own is given up once a writer has mended the file's.
+        Ok(region.is_at_path() && !(region.is_private() && trust::is_trusted(region)?))
+    }
+
+    fn is_path_check_due(&self) -> bool {
+        let now = clock::now().as_millis() as u64;
+        let looked = &self.state().looked;
+        // Relaxed: two threads that look at once do no harm. A clock set back is a reason to look.
+        let is_due = now.abs_diff(looked.load(Ordering::Relaxed)) >= PATH_CHECK_INTERVAL;
+        if is_due {
+            looked.store(now, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// When a computation that begins now began, as far as can be told without opening a file: numbers only
+    /// rise when a cache moves to another file, and another cache is told by its id.
+    pub(crate) fn known_token(&self) -> Option<Token> {
+        if let Some(region) = self.known() {
+            return Some(Store::token(&region));
+        }
+        let left = *lock(&self.state().left);
+        left.or_else(|| Store::glance(&self.location)) // A forked child has left none.
+    }
+
+    /// When a computation that begins now began, by what the header of the file at a location says: no recovery
+    /// gives out a number again that a header has which verifies.
+    pub(crate) fn glance(location: &Location) -> Option<Token> {
+        let region = open::glance(location).ok()??;
+        Some(Store::token(&region))
+    }
+
+    /// When a computation that begins now began.
+    pub(crate) fn token(region: &Region) -> Token {
+        Token { cache_id: region.facts.cache_id, seq: region.seq() }
+    }
+
+    /// When a wait for the lock that begins now ends.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.location.lock_timeout)
+    }
+}
+
+impl State {
+    /// Lets go of the current region if `is_over` says so, and takes it from all threads: its mapping and
+    /// its disk space go when nobody holds a value in it.
+    fn leave_if(&self, is_over: impl FnOnce(&Arc<Region>) -> bool) -> bool {
+        let former = lock(&self.current).take_if(|current| is_over(current));
+        if let Some(region) = &former {
+            *lock(&self.left) = Some(Store::token(region));
+            self.shares.revoke();
+        }
+        former.is_some()
+    }
+}
+
+impl Watched for State {
+    fn look(&self) {
+        self.leave_if(|current| current.has_moved());
+        self.shares.reclaim();
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared {
+            key: Key::new(),
+            state: PerProcess::default(),
+            totals: Totals::default(),
+            is_in_root: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get(Arc::default);
+        let current = lock(&state.current).take();
+        // Even if another thread has just left it, and is at this: `Key` relies on it.
+        state.shares.revoke();
+        drop(current);
+    }
+}

@@ -1,0 +1,373 @@
+//! Storing a value: what a put does in each hold of the lock, how it goes on from there, and on what terms. A
+//! hold takes no longer than the bytes of a small value take to be copied; nothing of the user's runs meanwhile.
+
+use super::writer::Writer;
+use super::{Found, Store, Token, Unmet};
+use crate::engine::file::deadline::Deadline;
+use crate::engine::file::effort::Effort;
+use crate::engine::file::expiry::View;
+use crate::engine::file::open;
+use crate::engine::file::region::Region;
+use crate::engine::file::sight::{RECORD_COPY_MAX, Sight};
+use crate::engine::format::header::word;
+use crate::engine::format::record::{Cost, Head, Identity, Kind, Ttl};
+use crate::engine::format::{PAYLOAD_LIMIT, record};
+use crate::engine::log::journal::{Draft, LARGE};
+use crate::engine::os::file::Medium as _;
+use crate::engine::os::heap;
+use crate::engine::os::place::Care;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A value to be stored.
+pub(crate) struct Entry<'a> {
+    pub(crate) identity: Identity,
+    pub(crate) payload: &'a [u8],
+    /// The time to live that the record keeps.
+    pub(crate) ttl: Option<Duration>,
+    /// What computing it took.
+    pub(crate) cost: Duration,
+    /// Whether the payload was checked as what the scope's values are, so that this process may access it
+    /// as one without another check.
+    pub(crate) is_valid: bool,
+}
+
+/// The record behind a scope, written before its first value.
+pub(crate) struct ScopeRecord<'a> {
+    pub(crate) identity: Identity,
+    pub(crate) payload: &'a [u8],
+    /// Where this process last saw it: see `announce`.
+    pub(crate) seen: &'a AtomicU64,
+}
+
+/// Whether a computed value is stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Terms {
+    /// In any case.
+    Replace,
+    /// If nothing is there that counts, and nothing was cleared or removed since the token.
+    IfAbsent(Token, View),
+    /// If nothing was cleared or removed since the token. What is there is damaged.
+    Mend(Token),
+    /// If nothing was cleared or removed since the token, in place of what is there.
+    Refresh(Token),
+}
+
+/// What becomes of a put.
+enum Ruling {
+    /// It is stored.
+    Store,
+    /// It is not: its time has passed.
+    Refuse,
+    /// It is not if the value at this offset is whole, which is for whoever has let go of the lock to see.
+    Keep(u64),
+}
+
+/// What one hold of the lock came to.
+enum Hold {
+    /// There is no more to do.
+    Settled(Option<Found>),
+    /// The lock has to be taken once more, since payloads are copied and checked without it.
+    Again,
+    /// It is too much effort.
+    Long,
+}
+
+/// Where a record is.
+struct Place {
+    region: Arc<Region>,
+    offset: u64,
+}
+
+impl Terms {
+    /// Whether something is there that may have been refused, as what takes its place would be.
+    pub(crate) fn is_wary(&self) -> bool {
+        !matches!(self, Terms::IfAbsent(..))
+    }
+}
+
+/// What was done of a put that takes the lock more than once.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// The record's head, and the seed that its checksum is made with.
+    head: Option<(u64, Head)>,
+    /// Where a large payload lies that has yet to become a value.
+    filled: Option<Place>,
+    /// Where the record lies if it is published, and an index that could not take it was left to be made anew.
+    published: Option<Place>,
+    /// Where a record of the key is that was found damaged.
+    damaged: Option<Place>,
+}
+
+impl Progress {
+    /// The record for a file with this seed: the one that there is, or a new one.
+    #[inline]
+    fn draft<'a>(&mut self, entry: &Entry<'a>, seed: u64) -> Draft<'a> {
+        let head = match self.head {
+            Some((of, head)) if of == seed => head,
+            _ => entry.draft(seed).head,
+        };
+        self.head = Some((seed, head));
+        Draft { head, payload: entry.payload }
+    }
+}
+
+impl<'a> Entry<'a> {
+    pub(crate) fn draft(&self, seed: u64) -> Draft<'a> {
+        let mut draft = Draft::new(Kind::VALUE, self.identity, self.payload, seed);
+        draft.head.ttl = self.ttl.map_or(Ttl::NONE, Ttl::new);
+        draft.head.cost = Cost::new(self.cost);
+        draft
+    }
+
+    /// Whether its bytes are copied without the lock.
+    pub(crate) fn is_large(&self) -> bool {
+        self.payload.len() > LARGE
+    }
+
+    /// Whether it may be stored in a file that is accessed with such care, and will be found there.
+    pub(crate) fn check_size(&self, care: Care) -> Result<()> {
+        let size = self.payload.len() as u64;
+        let (what, limit) = match care {
+            Care::Copied => ("a value that is read by copy", RECORD_COPY_MAX),
+            Care::Checked | Care::Trusted => ("a value", PAYLOAD_LIMIT),
+        };
+        match size <= limit {
+            true => Ok(()),
+            false => Err(Error::TooLarge { what, size, limit }),
+        }
+    }
+}
+
+impl Store {
+    /// Stores a value. Returns it as it is in the file, or what was there before, or `None` if it may
+    /// not be stored any more. Waits for the lock until the deadline. What is done under the lock takes no
+    /// longer for a larger value.
+    pub(crate) fn put(
+        &self,
+        entry: &Entry<'_>,
+        scope: &ScopeRecord<'_>,
+        terms: Terms,
+        deadline: &Deadline,
+    ) -> Result<Option<Found>> {
+        entry.check_size(self.location.care)?;
+        // Encoded, above all checksummed, before the lock; the seed outlives compaction.
+        let mut progress = Progress::default();
+        progress.draft(entry, self.begin(&entry.identity)?);
+        for _ in 0..open::TRIES {
+            let writer = self.lock_until(deadline)?;
+            let effort = Effort::Full;
+            if let Hold::Settled(found) = writer.put(entry, scope, terms, effort, &mut progress)? {
+                return Ok(found);
+            }
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// As [`put`](Store::put), into the file that is open, and without waiting: [`Error::Locked`] if others
+    /// have the lock. The next attempt goes on from where this one came to, with more effort if that is needed.
+    pub(crate) fn try_put(
+        &self,
+        entry: &Entry<'_>,
+        scope: &ScopeRecord<'_>,
+        terms: Terms,
+        effort: Effort,
+        progress: &mut Progress,
+    ) -> Result<Result<Option<Found>, Unmet>> {
+        entry.check_size(self.location.care)?;
+        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
+        region.prefetch_slot(&entry.identity);
+        progress.draft(entry, region.facts.seed);
+        drop(region);
+        for _ in 0..open::TRIES {
+            let writer = match self.try_lock(effort)? {
+                Ok(writer) => writer,
+                Err(unmet) => return Ok(Err(unmet)),
+            };
+            match writer.put(entry, scope, terms, effort, progress)? {
+                Hold::Settled(found) => return Ok(Ok(found)),
+                Hold::Again => {}
+                Hold::Long => return Ok(Err(Unmet::Long)),
+            }
+        }
+        Err(Error::Unstable { path: self.location.path.clone() })
+    }
+
+    /// The seed of the file that is the cache now, which is not held on to: who follows another lets go of
+    /// it. The slot of `identity` comes from memory while the lock is taken.
+    fn begin(&self, identity: &Identity) -> Result<u64> {
+        let region = self.region()?;
+        region.prefetch_slot(identity);
+        Ok(region.facts.seed)
+    }
+
+    /// What was there or was stored, for whoever wanted to store.
+    fn found(&self, region: &Arc<Region>, sight: Sight) -> Found {
+        let (share, token) = (self.share_of(region), Store::token(region));
+        Found { region: Arc::clone(region), share, sight, saved: None, is_valid: None, token }
+    }
+}
+
+/// Writes the record of a scope, if the file has none. Looks it up once for each file and clear. `false` if that
+/// is too much effort.
+pub(crate) fn announce(
+    writer: &Writer<'_>,
+    scope: &ScopeRecord<'_>,
+    effort: Effort,
+) -> Result<bool> {
+    let journal = writer.journal();
+    let (file_id, _) = journal.facts.file_id.split_first_chunk().expect("16 bytes");
+    let place = u64::from_le_bytes(*file_id) ^ journal.ledger.get(word::CLEARED)?;
+    // Relaxed: who sees an old place looks once more.
+    if scope.seen.load(Ordering::Relaxed) == place {
+        return Ok(true);
+    }
+    if journal.locate(&scope.identity).is_none() {
+        let seed = journal.facts.seed;
+        let draft = Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed);
+        if !writer.try_append(&mut [draft], effort)?.1 {
+            return Ok(false);
+        }
+    }
+    scope.seen.store(place, Ordering::Relaxed);
+    Ok(true)
+}
+
+impl Writer<'_> {
+    /// What a put does in one hold of the lock.
+    #[inline]
+    fn put(
+        self,
+        entry: &Entry<'_>,
+        scope: &ScopeRecord<'_>,
+        terms: Terms,
+        effort: Effort,
+        progress: &mut Progress,
+    ) -> Result<Hold> {
+        if let Some(place) = progress.published.take().filter(|place| self.is_in(&place.region)) {
+            // It is in the index by now: who takes the lock sees to that.
+            return Ok(Hold::Settled(Some(self.stored(place.offset, entry))));
+        }
+        progress.damaged = progress.damaged.take().filter(|place| self.is_in(&place.region));
+        match self.rule(entry, terms, progress.damaged.as_ref().map(|place| place.offset))? {
+            Ruling::Store => {}
+            Ruling::Refuse => return Ok(Hold::Settled(None)),
+            Ruling::Keep(offset) => {
+                let (store, region) = (self.store, Arc::clone(self.region()));
+                drop(self);
+                // It stays what it was under the lock, whatever supersedes it.
+                match region.value_at(offset, effort) {
+                    Sight::Absent => progress.damaged = Some(Place { region, offset }),
+                    Sight::Long => return Ok(Hold::Long),
+                    sight => return Ok(Hold::Settled(Some(store.found(&region, sight)))),
+                }
+                return Ok(Hold::Again);
+            }
+        }
+        // Of a file that was compacted meanwhile, which leaves such space behind, there is another now.
+        if let Some(place) = progress.filled.take().filter(|place| self.is_in(&place.region)) {
+            self.fulfil(place.offset)?;
+            return Ok(Hold::Settled(Some(self.stored(place.offset, entry))));
+        }
+        match announce(&self, scope, effort)? {
+            true => self.append_entry(entry, effort, progress),
+            false => Ok(Hold::Long),
+        }
+    }
+
+    /// Appends an entry; of a large one, what says that its place is taken, and then its bytes.
+    #[inline]
+    fn append_entry(
+        self,
+        entry: &Entry<'_>,
+        effort: Effort,
+        progress: &mut Progress,
+    ) -> Result<Hold> {
+        let (journal, region) = (self.journal(), Arc::clone(self.region()));
+        let mut draft = progress.draft(entry, journal.facts.seed);
+        if !entry.is_large() {
+            let (offsets, is_applied) =
+                self.try_append(std::slice::from_mut(&mut draft), effort)?;
+            if is_applied {
+                return Ok(Hold::Settled(Some(self.stored(offsets[0], entry))));
+            }
+            progress.published = Some(Place { region, offset: offsets[0] });
+            return Ok(Hold::Long);
+        }
+        let offset = journal.reserve(&mut draft.head)?;
+        drop(self);
+        let file = region.file();
+        let payload = offset + record::HEAD_SIZE;
+        file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
+        progress.filled = Some(Place { region, offset });
+        Ok(Hold::Again)
+    }
+
+    /// What becomes of an entry that is to be stored on `terms`, if the record at `damaged` is known not to be
+    /// whole. No payload is looked at.
+    fn rule(&self, entry: &Entry<'_>, terms: Terms, damaged: Option<u64>) -> Result<Ruling> {
+        let (token, view) = match terms {
+            Terms::Replace => return Ok(Ruling::Store),
+            Terms::IfAbsent(token, view) => (token, Some(view)),
+            Terms::Mend(token) | Terms::Refresh(token) => (token, None),
+        };
+        let journal = self.journal();
+        if journal.facts.cache_id != token.cache_id
+            || journal.ledger.get(word::BARRIER)? > token.seq
+        {
+            return Ok(Ruling::Refuse);
+        }
+        let Some((offset, newest)) = journal.locate(&entry.identity) else {
+            return Ok(Ruling::Store);
+        };
+        if let Some(view) = view
+            && damaged != Some(offset)
+            && self.has_value_at(offset, view)
+        {
+            return Ok(Ruling::Keep(offset));
+        }
+        if let (Terms::Refresh(_), Kind::VALUE) = (terms, newest.kind) {
+            return Ok(Ruling::Store);
+        }
+        // Removed since; or stored since and expired, and what it replaced may have been a removal.
+        Ok(if newest.seq > token.seq { Ruling::Refuse } else { Ruling::Store })
+    }
+
+    /// Whether `region` is the file that is locked.
+    fn is_in(&self, region: &Arc<Region>) -> bool {
+        self.region().is_same_file(region)
+    }
+
+    /// Whether the record at `offset`, whose head has been verified, is a value that counts by `view`.
+    pub(crate) fn has_value_at(&self, offset: u64, view: View) -> bool {
+        let head = self.region().medium().head(offset);
+        head.is_some_and(|head| record::is_value(&head) && !view.is_expired(&head))
+    }
+
+    /// What was just stored, as a look-up would find it. The lock goes back first: where the file is read by
+    /// copy, the value is copied.
+    fn stored(self, offset: u64, entry: &Entry<'_>) -> Found {
+        let (store, region) = (self.store, Arc::clone(self.region()));
+        drop(self);
+        let mapped = |region: &Region| {
+            let map = region.map()?;
+            let record = map.record(offset)?;
+            if entry.is_valid {
+                map.mark(&record); // Only now: the record lies below the tail.
+            }
+            Some(Sight::Mapped { record, is_fresh: !entry.is_valid })
+        };
+        if let Some(sight) = mapped(&region) {
+            return store.found(&region, sight);
+        }
+        let region = store.grown(region);
+        let copied = || {
+            let head = Box::new([0; record::HEAD_SIZE as usize]);
+            heap::copy(entry.payload).map(|copy| Sight::Copied(head, copy))
+        };
+        let sight = mapped(&region).or_else(copied).unwrap_or(Sight::Absent);
+        store.found(&region, sight)
+    }
+}

@@ -1,0 +1,112 @@
+//! Counts: of the file, kept by its writers in the header; and of this process, kept by its threads.
+
+use super::Store;
+use super::share::Totals;
+use crate::engine::format::header::word;
+use crate::engine::os::file::Medium as _;
+use crate::error::{Error, Result};
+use std::time::Duration;
+
+/// What a cache holds, and what this process did with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Values that can be found, expired ones included until they are flushed or compacted away.
+    ///
+    /// Writers keep this count and the bytes beside it. A process killed in the middle of an append
+    /// may leave them off by that append; a compaction counts anew.
+    pub entries: u64,
+    /// Bytes of their records.
+    pub live_bytes: u64,
+    /// Bytes of the log that a compaction would give back.
+    pub dead_bytes: u64,
+    /// The file's size in bytes.
+    pub file_bytes: u64,
+    /// Look-ups of this process that found a value.
+    pub hits: u64,
+    /// Look-ups of this process that found none.
+    pub misses: u64,
+    /// Memoised calls of this process whose result could not be looked up or stored, and attempts to open the
+    /// cache of a `#[cache]` function that failed.
+    pub store_errors: u64,
+    /// What the hits of this process would have cost to compute.
+    pub time_saved: Duration,
+}
+
+impl Stats {
+    /// The counts of this process alone.
+    pub(crate) fn of_process(totals: &Totals) -> Stats {
+        let (hits, saved) = totals.hits();
+        Stats {
+            hits,
+            misses: totals.misses(),
+            store_errors: totals.store_errors(),
+            time_saved: Duration::from_nanos(saved),
+            ..Stats::default()
+        }
+    }
+
+    /// These counts, with the calls that `other` counts.
+    pub(crate) fn with_calls_of(self, other: &Stats) -> Stats {
+        Stats {
+            hits: self.hits.saturating_add(other.hits),
+            misses: self.misses.saturating_add(other.misses),
+            store_errors: self.store_errors.saturating_add(other.store_errors),
+            time_saved: self.time_saved.saturating_add(other.time_saved),
+            ..self
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn stats(&self) -> Stats {
+        let of_process = Stats::of_process(self.totals());
+        self.count(of_process).unwrap_or(of_process)
+    }
+
+    /// Adds the counts of the file, which may be damaged or gone.
+    fn count(&self, of_process: Stats) -> Result<Stats> {
+        let region = self.current()?;
+        let journal = region.journal();
+        let count = |place| journal.ledger.get(place);
+        let index = journal.ledger.table(word::INDEX);
+        let log = count(word::TAIL)?.saturating_sub(region.facts.log_start);
+        let own = if index == region.facts.first_index { 0 } else { index.size() };
+        let live_bytes = count(word::LIVE)?;
+        let file = region.file();
+        Ok(Stats {
+            entries: count(word::ENTRIES)?,
+            live_bytes,
+            dead_bytes: log.saturating_sub(live_bytes + own),
+            file_bytes: file.size().map_err(Error::io("look at", file.path()))?,
+            ..of_process
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_two_handles_are_added_and_entries_are_not() {
+        let calls = |n| Stats {
+            entries: n,
+            live_bytes: n,
+            dead_bytes: n,
+            file_bytes: n,
+            hits: n,
+            misses: 2 * n,
+            store_errors: 3 * n,
+            time_saved: Duration::from_secs(4 * n),
+        };
+        let sum = calls(10).with_calls_of(&calls(1));
+        let own = calls(10);
+        let calls = (sum.hits, sum.misses, sum.store_errors, sum.time_saved);
+        assert_eq!(calls, (11, 22, 33, Duration::from_secs(44)));
+        assert_eq!(
+            Stats { hits: 10, misses: 20, store_errors: 30, time_saved: own.time_saved, ..sum },
+            own
+        );
+    }
+}

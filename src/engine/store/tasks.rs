@@ -1,0 +1,167 @@
+//! Finding and storing for tasks: no poll waits for a lock, nor for a file that must be opened first. A task
+//! tries what takes no wait, on its own thread where it is brief. Opening, copying and checking large payloads,
+//! and finishing what a killed process left, are jobs of the pool's; and waits for a lock are the task's, which
+//! tries again after a while.
+
+use super::put::Progress;
+use super::{Found, Store, Unmet};
+use crate::engine::file::deadline::Deadline;
+use crate::engine::file::effort::Effort;
+use crate::engine::file::expiry::View;
+use crate::engine::file::open::TRIES;
+use crate::engine::file::region::Region;
+use crate::engine::format::record::Identity;
+use crate::engine::os::task::{offload, sleep};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a task waits before it tries a lock again that others hold.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(8);
+
+/// A wait for a lock, tried again and again until the deadline.
+struct Patience {
+    deadline: Deadline,
+    pause: Duration,
+}
+
+impl Patience {
+    fn of(store: &Store) -> Patience {
+        Patience { deadline: store.deadline(), pause: PAUSE_MIN }
+    }
+
+    /// Waits before the next attempt; the error, if there is no time for one.
+    async fn wait(&mut self, store: &Store) -> Result<()> {
+        let left =
+            self.deadline.left().ok_or_else(|| self.deadline.passed(&store.location.path))?;
+        sleep(self.pause.min(left)).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+impl Store {
+    /// As [`region`](Store::region), without blocking the thread.
+    pub(crate) async fn region_async(self: &Arc<Self>) -> Result<Arc<Region>> {
+        let mut patience = Patience::of(self);
+        for _ in 0..TRIES {
+            match self.known() {
+                Some(region) => return Ok(region),
+                None => self.follow_async(None, &mut patience).await?,
+            }
+        }
+        Err(self.unstable())
+    }
+
+    /// As [`find`](Store::find), without blocking the thread. A value that is too long for the task's thread is
+    /// looked at by another, which has `examine` look at it too.
+    pub(crate) async fn find_async<X>(
+        self: &Arc<Self>,
+        identity: &Identity,
+        view: View,
+        examine: X,
+    ) -> Result<Found>
+    where
+        X: Fn(Found) -> Found + Copy + Send + 'static,
+    {
+        match self.find_here(identity, view, Effort::Brief)? {
+            Ok(found) => Ok(found),
+            Err(unmet) => self.find_there_async(unmet, identity, view, examine).await,
+        }
+    }
+
+    /// As [`find_async`](Store::find_async), by one who has looked here.
+    pub(crate) async fn find_there_async<X>(
+        self: &Arc<Self>,
+        mut unmet: Unmet,
+        identity: &Identity,
+        view: View,
+        examine: X,
+    ) -> Result<Found>
+    where
+        X: Fn(Found) -> Found + Copy + Send + 'static,
+    {
+        let mut patience = Patience::of(self);
+        for _ in 0..TRIES {
+            let looked = match unmet {
+                Unmet::Elsewhere(old) => {
+                    self.follow_async(old, &mut patience).await?;
+                    self.find_here(identity, view, Effort::Brief)?
+                }
+                Unmet::Long => {
+                    let (store, identity) = (Arc::clone(self), *identity);
+                    let look = move || store.find_here(&identity, view, Effort::Full);
+                    let found = offload(move || look().map(|found| found.map(examine))).await?;
+                    // A hit is counted by the thread whose call it is.
+                    found.map(|found| Found { share: self.share_of(&found.region), ..found })
+                }
+            };
+            unmet = match looked {
+                Ok(found) => return Ok(found),
+                Err(unmet) => unmet,
+            };
+        }
+        Err(self.unstable())
+    }
+
+    /// Puts by `attempt`, a [`try_put`](Store::try_put), as often as it takes: on this thread for as long as that
+    /// is brief, else on another. Waits for the lock as long as the cache's options say.
+    pub(crate) async fn put_async<A>(
+        self: &Arc<Self>,
+        mut effort: Effort,
+        mut attempt: A,
+    ) -> Result<Option<Found>>
+    where
+        A: Fn(&Store, Effort, &mut Progress) -> Result<Result<Option<Found>, Unmet>>
+            + Send
+            + 'static,
+    {
+        let (mut patience, mut progress, mut moves) = (Patience::of(self), Progress::default(), 0);
+        loop {
+            let attempted;
+            match effort {
+                Effort::Brief => attempted = attempt(self, effort, &mut progress),
+                Effort::Full => {
+                    let store = Arc::clone(self);
+                    let work = move || {
+                        let attempted = attempt(&store, effort, &mut progress);
+                        (attempt, progress, attempted)
+                    };
+                    (attempt, progress, attempted) = offload(work).await;
+                }
+            }
+            match attempted {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(Unmet::Long)) => effort = Effort::Full,
+                Ok(Err(Unmet::Elsewhere(_))) if moves == TRIES => return Err(self.unstable()),
+                Ok(Err(Unmet::Elsewhere(old))) => {
+                    moves += 1;
+                    self.follow_async(old, &mut patience).await?;
+                }
+                Err(Error::Locked { .. }) => patience.wait(self).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Has the file opened that the cache is in now, in place of `old`.
+    async fn follow_async(
+        self: &Arc<Self>,
+        mut old: Option<Arc<Region>>,
+        patience: &mut Patience,
+    ) -> Result<()> {
+        loop {
+            // The old file is left by the first attempt, and held on to by no later one.
+            let (store, old) = (Arc::clone(self), old.take());
+            match offload(move || store.try_follow(old)).await {
+                Err(Error::Locked { .. }) => patience.wait(self).await?,
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) fn unstable(&self) -> Error {
+        Error::Unstable { path: self.location.path.clone() }
+    }
+}

@@ -1,0 +1,68 @@
+//! The thread that looks after the stores of this process while none of its own threads does. A file that
+//! another process has superseded keeps its disk space for as long as anybody maps it, and whoever idles
+//! learns nothing: so somebody has to look. It looks at words in memory, twice a second, and is there while
+//! there are stores. It keeps no process alive, and a forked child starts its own.
+
+use super::share::lock;
+use super::stall::Waiting;
+use crate::engine::os::fork::{PerProcess, forks};
+use crate::engine::os::threads;
+use std::sync::{Mutex, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// What is looked after.
+pub(crate) trait Watched: Send + Sync {
+    /// Lets go of what is superseded.
+    fn look(&self);
+}
+
+#[derive(Default)]
+struct Watch {
+    watched: Vec<Weak<dyn Watched>>,
+    is_running: bool,
+}
+
+static WATCH: PerProcess<Mutex<Watch>> =
+    PerProcess::first(Mutex::new(Watch { watched: Vec::new(), is_running: false }));
+
+fn current() -> &'static Mutex<Watch> {
+    WATCH.get(Mutex::default)
+}
+
+/// Has `watched` looked after for as long as it is there. Where no thread is to be had, the next call tries
+/// again.
+pub(crate) fn watch(watched: Weak<dyn Watched>) {
+    let was_running = {
+        let mut watch = lock(current());
+        watch.watched.push(watched);
+        std::mem::replace(&mut watch.is_running, true)
+    };
+    // The thread sanitizer allows no threads in a forked child.
+    if was_running || cfg!(model = "tsan") && forks() > 0 {
+        return;
+    }
+    if thread::Builder::new().name("persist-cache".into()).spawn(run).is_err() {
+        lock(current()).is_running = false;
+    }
+}
+
+fn run() {
+    let _waiting = threads::own().map(Waiting::new);
+    loop {
+        // A wait that may end, as those of who waits for a computation: nobody is waited for by this thread.
+        thread::park_timeout(PERIOD);
+        // Looked at without the lock, so that nobody who opens a store waits for it.
+        let mut watched = std::mem::take(&mut lock(current()).watched);
+        watched.retain(|one| one.upgrade().inspect(|one| one.look()).is_some());
+        let mut watch = lock(current());
+        watch.watched.append(&mut watched);
+        if watch.watched.is_empty() {
+            watch.is_running = false;
+            return;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The lock on the file that is the cache: taking it, and finishing what a killed holder of it left.
+
+use super::gate::Pass;
+use super::{Store, Unmet};
+use crate::engine::file::deadline::Deadline;
+use crate::engine::file::effort::Effort;
+use crate::engine::file::open::TRIES;
+use crate::engine::file::recover;
+use crate::engine::file::region::Region;
+use crate::engine::format::header::{state, word};
+use crate::engine::format::record::{Identity, Kind};
+use crate::engine::log::journal::{Draft, Journal};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Store {
+    /// Takes the lock on the file that is the cache, with all that was published in the index.
+    pub(crate) fn lock(&self) -> Result<Writer<'_>> {
+        self.lock_until(&self.deadline())
+    }
+
+    pub(crate) fn lock_until(&self, deadline: &Deadline) -> Result<Writer<'_>> {
+        let writer = self.lock_as_left(deadline)?;
+        self.finish_others(writer.region())?;
+        Ok(writer)
+    }
+
+    /// As [`lock`](Store::lock), on the file that is open; [`Error::Locked`] if others have its lock. What a
+    /// killed holder of it left is finished if that is not too much effort: it takes as long as there are
+    /// records to redo, and a sync.
+    pub(crate) fn try_lock(&self, effort: Effort) -> Result<Result<Writer<'_>, Unmet>> {
+        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
+        let at_once = Deadline::after(Duration::ZERO);
+        let mut pass = self.state().gate.enter(&at_once, &self.location.path)?;
+        let Some(region) = self.lock_in(&mut pass, &region, &at_once)? else {
+            return Ok(Err(Unmet::Elsewhere(Some(region))));
+        };
+        let writer = Writer { store: self, region, _pass: pass };
+        // What cannot be told has to be mended, which is no less.
+        if effort == Effort::Brief && !writer.region().journal().is_finished().unwrap_or(false) {
+            return Ok(Err(Unmet::Long));
+        }
+        self.finish_others(writer.region())?;
+        Ok(Ok(writer))
+    }
+
+    /// Takes the lock, and leaves what a killed holder of it left.
+    pub(crate) fn lock_as_left(&self, deadline: &Deadline) -> Result<Writer<'_>> {
+        let path = &self.location.path;
+        let mut pass = self.state().gate.enter(deadline, path)?;
+        for _ in 0..TRIES {
+            let region = self.region_until(deadline)?;
+            if let Some(region) = self.lock_in(&mut pass, &region, deadline)? {
+                return Ok(Writer { store: self, region, _pass: pass });
+            }
+            self.follow_until(region, deadline)?;
+        }
+        Err(Error::Unstable { path: path.clone() })
+    }
+
+    /// Locks a file, by one who has the gate: the same file, in a larger map if it has outgrown this one.
+    /// `None`, and it is not locked, if another file must be opened.
+    #[inline]
+    fn lock_in(
+        &self,
+        pass: &mut Pass<'_>,
+        region: &Arc<Region>,
+        deadline: &Deadline,
+    ) -> Result<Option<Arc<Region>>> {
+        if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
+            return Err(Error::ReadOnly { path: self.location.path.clone() });
+        }
+        pass.lock(region, deadline)?;
+        if !self.is_ready(region)? {
+            pass.unlock();
+            return Ok(None);
+        }
+        let region = self.grown(Arc::clone(region));
+        pass.lock(&region, deadline)?; // It has the file's lock, now by this map.
+        Ok(Some(region))
+    }
+
+    /// Finishes what a killed holder of the lock left.
+    pub(crate) fn finish_others(&self, region: &Region) -> Result<()> {
+        let journal = region.journal();
+        Store::or_make_index(region, journal.erase_debris().and_then(|()| journal.redo(false)))
+    }
+
+    /// An index that could not take what is published is made anew.
+    pub(crate) fn or_make_index(region: &Region, applied: Result<()>) -> Result<()> {
+        match applied {
+            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(region),
+            result => result,
+        }
+    }
+
+    /// Whether a locked file can be written: it is the cache, and sound.
+    fn is_ready(&self, region: &Region) -> Result<bool> {
+        let ledger = region.journal().ledger;
+        match ledger.medium.load(word::STATE) {
+            state::LIVE if self.is_path_check_due() && !region.is_at_path() => return Ok(false),
+            state::LIVE => {}
+            // Nobody holds the lock, so whoever was moving the file died.
+            state::MOVING if region.is_at_path() => ledger.store(word::STATE, state::LIVE)?,
+            _ => return Ok(false),
+        }
+        Ok(ledger.is_sound())
+    }
+}
+
+/// The lock, held: the one who may write. It goes with this value.
+pub(crate) struct Writer<'a> {
+    pub(crate) store: &'a Store,
+    region: Arc<Region>,
+    _pass: Pass<'a>,
+}
+
+impl Writer<'_> {
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    pub(crate) fn journal(&self) -> Journal<'_> {
+        self.region().journal()
+    }
+
+    /// Appends records. If damage keeps the index from taking them, it is made anew.
+    pub(crate) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
+        Ok(self.try_append(drafts, Effort::Full)?.0)
+    }
+
+    /// As [`append`](Writer::append). `false`: that is too much effort, and is left to the next holder of the lock.
+    #[inline]
+    pub(crate) fn try_append(
+        &self,
+        drafts: &mut [Draft<'_>],
+        effort: Effort,
+    ) -> Result<(Vec<u64>, bool)> {
+        let offsets = self.journal().write(drafts)?;
+        let apply = || self.journal().apply_all(drafts, &offsets);
+        match apply() {
+            Err(Error::Damaged { .. } | Error::TooLarge { .. }) if effort == Effort::Brief => {
+                return Ok((offsets, false));
+            }
+            Err(error) => {
+                Store::or_make_index(self.region(), Err(error))?;
+                // A key for which a sound index has no room either is an error.
+                apply()?;
+            }
+            Ok(()) => {}
+        }
+        Ok((offsets, true))
+    }
+
+    /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at
+    /// the tail, where who redoes or copies what came since a point in the log does not miss it; that
+    /// the pad becomes a value follows from it, as the index does.
+    pub(crate) fn fulfil(&self, offset: u64) -> Result<()> {
+        let (place, seed) = (offset.to_le_bytes(), self.journal().facts.seed);
+        self.append(&mut [Draft::new(Kind::FILLED, Identity::NONE, &place, seed)]).map(drop)
+    }
+}

@@ -1,0 +1,410 @@
+//! A typed part of a cache, by identity: what tables, memoised functions and `#[cache]` functions are
+//! made of. Where a found record becomes a value, and a computed value a record; and the way of a call
+//! that misses, from its look-up through its claim to the stored result. How tasks go that way is in
+//! [`tasks`](super::tasks).
+
+use super::outcome::{Outcome, Wanted};
+use crate::engine::file::expiry::View;
+use crate::engine::file::region::Region;
+use crate::engine::format::record::{Cost, Identity};
+use crate::engine::store::approach::{Approach, Lead, Step};
+use crate::engine::store::flight::Leading;
+use crate::engine::store::put::{Entry, ScopeRecord, Terms};
+use crate::engine::store::{Found, Hit, Store, Token};
+use crate::error::Result;
+use crate::memo::handle::Handle;
+use crate::memo::key::{CacheKey, KeySchema, identify};
+use crate::memo::scope::{Fingerprint, Name, Scope};
+use crate::memo::value::archive::{CacheValue, encode, may_be_too_deep, validate};
+use crate::memo::value::cached::{Cached, Items};
+use crate::memo::value::schema::Schema;
+use crate::memo::value::warrant::{Sequence, Shape, Warrant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A part of a cache whose values are of type `V`.
+pub(crate) struct Section<V> {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) scope: Scope,
+    /// `None`: another type or function has a scope of this hash, and this one is never used.
+    warrant: Option<Warrant<V>>,
+    /// The longest that a computation took of which this process knows, in nanoseconds.
+    longest: AtomicU64,
+}
+
+impl<V> Section<V> {
+    #[inline]
+    pub(crate) fn identify<K: CacheKey + ?Sized>(&self, key: &K) -> Identity {
+        identify(&self.scope.hash, key)
+    }
+
+    #[inline]
+    pub(crate) fn view(&self) -> View {
+        self.handle.view.get()
+    }
+
+    /// The store, and the right to use it.
+    #[inline]
+    pub(crate) fn parts(&self) -> Option<(&Store, Warrant<V>)> {
+        Some((self.handle.store()?, self.warrant?))
+    }
+
+    /// The right to use the scope, if it is this section's.
+    pub(crate) fn warrant(&self) -> Option<Warrant<V>> {
+        self.warrant
+    }
+
+    /// Before a call without a store computes: a cache that could not be opened is tried again now and then.
+    pub(crate) fn retry(&self) {
+        if self.handle.store().is_none() {
+            self.handle.retry();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn find_seen(&self, identity: &Identity) -> Option<(Hit, Warrant<V>)> {
+        let (store, warrant) = self.parts()?;
+        Some((store.find_seen(identity, self.view())?, warrant))
+    }
+
+    /// Counts a call that found nothing.
+    pub(crate) fn count_miss(&self) {
+        self.handle.totals().count_miss();
+    }
+
+    /// Removes a key; `true` if it had a value.
+    pub(crate) fn remove(&self, identity: &Identity) -> Result<bool> {
+        match (self.handle.demand()?, self.warrant) {
+            (Some(store), Some(_)) => store.remove(identity, self.view()),
+            _ => Ok(false),
+        }
+    }
+
+    /// On what terms a value that was not found is stored. What was found, and then is not admitted,
+    /// is damaged.
+    pub(crate) fn terms(&self, found: &Found) -> Terms {
+        match found.is_absent() {
+            true => Terms::IfAbsent(found.token, self.view()),
+            false => Terms::Mend(found.token),
+        }
+    }
+
+    /// On what terms a value that is computed from now on takes the place of what is there.
+    pub(crate) fn refresh_terms(&self) -> Result<Option<Terms>> {
+        self.retry();
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
+    }
+
+    /// What is stored of a result that has been vetted.
+    pub(crate) fn entry<'a>(
+        &self,
+        identity: Identity,
+        payload: &'a [u8],
+        cost: Duration,
+        is_valid: bool,
+    ) -> Entry<'a> {
+        Entry { identity, payload, ttl: self.view().ttl(), cost, is_valid }
+    }
+
+    pub(crate) fn scope_record(&self) -> ScopeRecord<'_> {
+        let Scope { description, seen, .. } = &self.scope;
+        ScopeRecord { identity: self.scope.identity(), payload: description, seen }
+    }
+
+    /// Stores a payload, and waits for the lock as long as the cache's options say.
+    pub(crate) fn put(
+        &self,
+        identity: Identity,
+        payload: &[u8],
+        cost: Duration,
+        terms: Terms,
+    ) -> Result<Option<Found>> {
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        let entry = self.entry(identity, payload, cost, false);
+        store.put(&entry, &self.scope_record(), terms, &store.deadline())
+    }
+}
+
+impl<V: CacheValue> Section<V> {
+    pub(crate) fn new(
+        handle: &Arc<Handle>,
+        name: Name,
+        key: KeySchema,
+        fingerprint: &Fingerprint,
+    ) -> Section<V> {
+        let program = handle.code.program(Section::<V>::new as *const ());
+        let scope = Scope::new(name, key, fingerprint, program);
+        let warrant = Warrant::of(&scope.hash, scope.instance);
+        Section { handle: Arc::clone(handle), scope, warrant, longest: AtomicU64::new(0) }
+    }
+
+    /// The section of the same name whose values are known by their schema.
+    pub(crate) fn with_schema(&self, key: KeySchema) -> Section<V>
+    where
+        V: Schema,
+    {
+        let fingerprint = Fingerprint::of_schema::<V>(Shape::One);
+        Section::new(&self.handle, self.scope.name.clone(), key, &fingerprint)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
+        match self.hit(identity) {
+            Some(cached) => Ok(Some(cached)),
+            None => self.find(identity),
+        }
+    }
+
+    /// The values of a few, behind those that are in `values`.
+    pub(crate) fn get_many(
+        &self,
+        identities: &[Identity],
+        values: &mut Vec<Option<Cached<V>>>,
+    ) -> Result<()> {
+        let start = values.len();
+        if let Some((store, warrant)) = self.parts() {
+            let of = |hit| Cached::of(hit, warrant);
+            store.find_seen_many(identities, self.view(), |hit| values.push(hit.map(of)));
+        }
+        values.resize_with(start + identities.len(), || None);
+        for (value, identity) in values[start..].iter_mut().zip(identities) {
+            if value.is_none() {
+                *value = self.get(identity)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`get`](Section::get), for a record that this process has not met.
+    #[cold]
+    fn find(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
+        let found = match self.parts() {
+            Some((store, warrant)) => Cached::admit(store.find(identity, self.view())?, warrant),
+            None => None,
+        };
+        if found.is_none() {
+            self.count_miss();
+        }
+        Ok(found)
+    }
+
+    /// Stores a value in any case, and returns it as it is stored.
+    pub(crate) fn insert(&self, identity: Identity, value: &V) -> Result<Cached<V>> {
+        self.handle.demand()?;
+        let Some((_, warrant)) = self.parts() else { return Cached::from_value(value) };
+        let archived = Wanted::Archived;
+        let stored = self.store(identity, value, Duration::ZERO, Terms::Replace, archived)?;
+        match stored.and_then(|found| Cached::admit(found, warrant)) {
+            Some(cached) => Ok(cached),
+            None => Cached::from_value(value),
+        }
+    }
+
+    /// The value, if this process has met its record.
+    #[inline(always)]
+    pub(crate) fn hit(&self, identity: &Identity) -> Option<Cached<V>> {
+        let Some(store) = &self.handle.store else { return self.hit_late(identity) };
+        let warrant = self.warrant?;
+        Some(Cached::of(store.find_seen(identity, self.view())?, warrant))
+    }
+
+    /// As [`hit`](Section::hit), where the store came late. Apart, so that no other hit pays for it.
+    #[cold]
+    fn hit_late(&self, identity: &Identity) -> Option<Cached<V>> {
+        let (hit, warrant) = self.find_seen(identity)?;
+        Some(Cached::of(hit, warrant))
+    }
+
+    /// Fails for an archive that may not be stored; says whether it was checked. One over the handle's limit is
+    /// not stored, nor one that whoever meets it will refuse: it would be computed and stored again and again.
+    /// What rkyv archives by itself is valid unless it is nested too deep, and checking it takes time, so that
+    /// it is left to who first accesses the record. A type whose own implementation archives something else is
+    /// found out then; what takes the place of a value that was refused is checked.
+    pub(crate) fn vet(&self, archive: &[u8], terms: Terms, wanted: Wanted) -> Result<bool> {
+        self.handle.check_size(archive.len() as u64)?;
+        let is_checked = wanted == Wanted::Archived || terms.is_wary() || may_be_too_deep(archive);
+        if is_checked {
+            validate::<V>(archive)?;
+        }
+        Ok(is_checked)
+    }
+
+    /// Archives a value and stores it.
+    fn store(
+        &self,
+        identity: Identity,
+        value: &V,
+        cost: Duration,
+        terms: Terms,
+        wanted: Wanted,
+    ) -> Result<Option<Found>> {
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        encode(value, |archive| {
+            let is_valid = self.vet(archive, terms, wanted)?;
+            let entry = self.entry(identity, archive, cost, is_valid);
+            store.put(&entry, &self.scope_record(), terms, &store.deadline())
+        })?
+    }
+
+    /// The value, or that of `compute`, which is stored.
+    #[cold]
+    pub(crate) fn obtain<E>(
+        &self,
+        identity: &Identity,
+        wanted: Wanted,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Outcome<V>, E> {
+        self.retry();
+        let Some((store, warrant)) = self.parts() else {
+            self.count_miss();
+            return compute().map(|value| Outcome::Made(value, None));
+        };
+        let mut approach = self.approach(store, identity);
+        let (mut lead, terms) = loop {
+            let (terms, token, region) = match self.look(store, identity, warrant) {
+                Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
+                Ok(Look::Miss(terms, token, region)) => (terms, token, region),
+                Err(error) => break (approach.into_lead(), Err(error)),
+            };
+            if let Step::Compute(lead) = approach.advance(&region, token) {
+                break (lead, Ok(terms));
+            }
+        };
+        self.count_miss();
+        // To its end: archiving the result, and checking what was stored, are the user's code too.
+        let _leading = lead.as_ref().map(|_| Leading::new());
+        let (value, cost) = timed(compute)?;
+        self.note_cost(Cost::new(cost).nanos());
+        let stored = terms.and_then(|terms| self.store(*identity, &value, cost, terms, wanted));
+        Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
+    }
+
+    /// Computes anew, and stores the value in place of what is there.
+    pub(crate) fn refresh<E>(
+        &self,
+        identity: &Identity,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, E> {
+        let terms = self.refresh_terms();
+        let (value, cost) = timed(compute)?;
+        let stored = terms.and_then(|terms| match terms {
+            Some(terms) => self.store(*identity, &value, cost, terms, Wanted::Value),
+            None => Ok(None),
+        });
+        stored.inspect_err(|error| self.handle.note(error)).ok();
+        Ok(value)
+    }
+
+    fn look(&self, store: &Store, identity: &Identity, warrant: Warrant<V>) -> Result<Look<V>> {
+        Ok(self.judge(store.find(identity, self.view())?, warrant))
+    }
+
+    pub(crate) fn judge(&self, found: Found, warrant: Warrant<V>) -> Look<V> {
+        let (terms, token, region) = (self.terms(&found), found.token, Arc::clone(&found.region));
+        self.note_cost(found.saved.unwrap_or(0));
+        match Cached::admit(found, warrant) {
+            Some(cached) => Look::Hit(cached),
+            None => Look::Miss(terms, token, region),
+        }
+    }
+
+    /// Notes what a computation took.
+    pub(crate) fn note_cost(&self, nanos: u64) {
+        self.longest.fetch_max(nanos, Ordering::Relaxed); // Relaxed: a number of its own.
+    }
+
+    /// The way to the right to compute. What expires at once nobody waits for.
+    pub(crate) fn approach<'a>(&'a self, store: &'a Store, identity: &Identity) -> Approach<'a> {
+        let is_kept = self.view() != View::new(Some(Duration::ZERO));
+        let timeout = if is_kept { self.handle.claim_timeout } else { Duration::ZERO };
+        Approach::new(store, identity, timeout, &self.longest)
+    }
+
+    /// What was stored, as a value if its archive is wanted; what went wrong is noted. Who leads tells the
+    /// others if they will find nothing.
+    pub(crate) fn settle(
+        &self,
+        stored: Result<Option<Found>>,
+        wanted: Wanted,
+        lead: Option<&mut Lead<'_>>,
+        warrant: Warrant<V>,
+    ) -> Option<Cached<V>> {
+        let found = stored.unwrap_or_else(|error| {
+            self.handle.note(&error);
+            None
+        });
+        let is_there = found.as_ref().is_some_and(|found| !found.is_absent());
+        let cached = found.filter(|_| wanted == Wanted::Archived);
+        let cached = cached.and_then(|found| Cached::admit(found, warrant));
+        let is_admitted = is_there && (wanted == Wanted::Value || cached.is_some());
+        if let (false, Some(lead)) = (is_admitted, lead) {
+            lead.give_up();
+        }
+        cached
+    }
+}
+
+/// What a look came to.
+pub(crate) enum Look<V: CacheValue> {
+    Hit(Cached<V>),
+    /// On what terms a result may be stored, and when and in which file it was missed.
+    Miss(Terms, Token, Arc<Region>),
+}
+
+/// Computes, and says how long it took.
+fn timed<V, E>(compute: impl FnOnce() -> Result<V, E>) -> Result<(V, Duration), E> {
+    let start = Instant::now();
+    let value = compute()?;
+    Ok((value, start.elapsed()))
+}
+
+impl<V: CacheValue> Section<Sequence<V>> {
+    pub(crate) fn of_items(
+        handle: &Arc<Handle>,
+        name: Name,
+        key: KeySchema,
+        fingerprint: &Fingerprint,
+    ) -> Self {
+        let program = handle.code.program(Section::<Sequence<V>>::of_items as *const ());
+        let scope = Scope::new(name, key, fingerprint, program);
+        let warrant = Warrant::of_items(&scope.hash, scope.instance);
+        Section { handle: Arc::clone(handle), scope, warrant, longest: AtomicU64::new(0) }
+    }
+
+    /// The section of the same name whose items are known by their schema.
+    pub(crate) fn items_with_schema(&self, key: KeySchema) -> Section<Sequence<V>>
+    where
+        V: Schema,
+    {
+        let fingerprint = Fingerprint::of_schema::<V>(Shape::Sequence);
+        Section::of_items(&self.handle, self.scope.name.clone(), key, &fingerprint)
+    }
+
+    /// The items that are stored; or on what terms others may be, if they may.
+    pub(crate) fn items(&self, identity: &Identity) -> Result<Items<V>, Result<Option<Terms>>> {
+        if let Some((hit, warrant)) = self.find_seen(identity) {
+            return Ok(Items::of(hit, warrant));
+        }
+        self.retry();
+        let Some((store, warrant)) = self.parts() else {
+            self.count_miss();
+            return Err(Ok(None));
+        };
+        let found = store.find(identity, self.view()).map_err(Err)?;
+        self.admit_items(found, warrant)
+    }
+
+    pub(crate) fn admit_items(
+        &self,
+        found: Found,
+        warrant: Warrant<Sequence<V>>,
+    ) -> Result<Items<V>, Result<Option<Terms>>> {
+        let terms = self.terms(&found);
+        Items::admit(found, warrant).ok_or_else(|| {
+            self.count_miss();
+            Ok(Some(terms))
+        })
+    }
+}

@@ -1,0 +1,221 @@
+//! Streams: what [iterators](super::recording) are to plain code, for tasks, on whose threads they wait for
+//! nobody.
+
+use super::recording::{Kind, Recording, left, pass, replay};
+use super::section::Section;
+use crate::engine::file::effort::Effort;
+use crate::engine::format::record::Identity;
+use crate::engine::store::put::Terms;
+use crate::engine::store::{Found, Store, Token, Unmet};
+use crate::error::Result;
+use crate::memo::value::archive::CacheValue;
+use crate::memo::value::cached::Items;
+use crate::memo::value::warrant::Sequence;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// The items that are stored; or on what terms others may be, if they may.
+type Looked<V> = Result<Items<V>, Result<Option<Terms>>>;
+
+impl<V: CacheValue> Section<Sequence<V>> {
+    /// As [`items`](Section::items), in the file that is open. However long what is there is, it is checked here
+    /// and now: whether the function is to be called depends on it, whose argument is here now and no longer.
+    fn items_here(&self, identity: &Identity) -> Result<Looked<V>, Unmet> {
+        if let Some((hit, warrant)) = self.find_seen(identity) {
+            return Ok(Ok(Items::of(hit, warrant)));
+        }
+        if self.handle.store().is_none() && self.handle.is_due() {
+            return Err(Unmet::Elsewhere(None));
+        }
+        let Some((store, warrant)) = self.parts() else {
+            self.count_miss();
+            return Ok(Err(Ok(None)));
+        };
+        match store.find_here(identity, self.view(), Effort::Full) {
+            Ok(found) => Ok(self.admit_items(found?, warrant)),
+            Err(error) => Ok(Err(Err(error))),
+        }
+    }
+
+    /// As [`items`](Section::items), in a file that must be opened first, for a computation that began at
+    /// `token`. Where nobody knows when it began, since there was no file that told, it is not stored.
+    async fn items_there(
+        &self,
+        unmet: Unmet,
+        identity: &Identity,
+        token: Option<Token>,
+    ) -> Looked<V> {
+        self.retry_async().await;
+        let Some((store, warrant)) = self.shared_parts() else {
+            self.count_miss();
+            return Err(Ok(None));
+        };
+        let examine = move |found| Items::examine(found, warrant);
+        let found = store.find_there_async(unmet, identity, self.view(), examine).await;
+        let found = found.map_err(Err)?;
+        match token {
+            Some(token) => self.admit_items(Found { token, ..found }, warrant),
+            None => self.admit_items(found, warrant).map_err(|_| Ok(None)),
+        }
+    }
+
+    /// As [`refresh_terms`](Section::refresh_terms), by the file that is open.
+    fn refresh_terms_here(&self) -> Result<Option<Terms>> {
+        self.retry();
+        let Some((store, _)) = self.parts() else { return Ok(None) };
+        let token = store.known_token().ok_or_else(|| store.unstable())?;
+        Ok(Some(Terms::Refresh(token)))
+    }
+}
+
+/// Where a cached stream has its items from.
+enum Source<S, K: Kind> {
+    /// From the record.
+    Replay(Items<K::Value>),
+    /// From the function; recorded, for as long as that goes well.
+    Live(Pin<Box<S>>, Option<Recording<K::Value>>),
+    /// From the record, if there is one in a file that must be opened first; else from the function.
+    Looking(Look<K::Value>, Option<Pin<Box<S>>>),
+    /// The last one has passed and is being stored.
+    Storing(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Over,
+}
+
+/// A look-up of items. Where there are none, it gives what records those of the function, if anything does.
+type Look<V> = Pin<Box<dyn Future<Output = Result<Items<V>, Option<Recording<V>>>> + Send>>;
+
+impl<S, K: Kind> Source<S, K> {
+    /// The items that are stored, or those of `compute`, on their way to be.
+    fn new(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> S,
+    ) -> Source<S, K> {
+        let unmet = match section.items_here(&identity) {
+            Ok(Ok(items)) => return Source::Replay(items),
+            Ok(Err(terms)) => return Source::record(section, identity, terms, compute),
+            Err(unmet) => unmet,
+        };
+        // The function is called now, since its argument is here now and no longer.
+        let known = || match section.parts() {
+            Some((store, _)) => store.known_token(),
+            None => section.handle.glance(),
+        };
+        let token = match &unmet {
+            Unmet::Elsewhere(Some(region)) => Some(Store::token(region)),
+            Unmet::Elsewhere(None) | Unmet::Long => known(),
+        };
+        let section = Arc::clone(section);
+        let look = async move {
+            let items = section.items_there(unmet, &identity, token).await;
+            items.map_err(|terms| Recording::on(terms, &section, identity))
+        };
+        Source::Looking(Box::pin(look), Some(Box::pin(compute())))
+    }
+
+    /// The items of `compute`, on their way to be stored.
+    fn record(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        terms: Result<Option<Terms>>,
+        compute: impl FnOnce() -> S,
+    ) -> Source<S, K> {
+        let recording = Recording::on(terms, section, identity);
+        Source::Live(Box::pin(compute()), recording)
+    }
+}
+
+/// The items of a cached function as a stream: what [`CachedIter`](crate::CachedIter) is to iterators. It
+/// waits for nobody on the task's thread. Stored items that this process meets for the first time are
+/// checked before the first comes, which takes as long as reading them all.
+///
+/// The function is called at once if nothing is stored. It may be called too, and its stream dropped before
+/// it is polled, in the moment when the cache has moved to another file (by compaction, say), when the file has
+/// yet to be verified (after a reboot, say), or when another thread is just opening it: it is opened when this
+/// stream is first polled.
+#[must_use = "streams are lazy"]
+pub struct CachedStream<S, K: Kind> {
+    source: Source<S, K>,
+}
+
+impl<S, K: Kind> CachedStream<S, K> {
+    pub(crate) fn new(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> S,
+    ) -> CachedStream<S, K> {
+        CachedStream { source: Source::new(section, identity, compute) }
+    }
+
+    /// The items of `compute`, on their way to take the place of what is stored.
+    pub(crate) fn refresh(
+        section: &Arc<Section<Sequence<K::Value>>>,
+        identity: Identity,
+        compute: impl FnOnce() -> S,
+    ) -> CachedStream<S, K> {
+        let terms = section.refresh_terms_here();
+        CachedStream { source: Source::record(section, identity, terms, compute) }
+    }
+}
+
+/// Nothing in it is pinned but what is boxed.
+impl<S, K: Kind> Unpin for CachedStream<S, K> {}
+
+impl<S, K: Kind> futures_core::Stream for CachedStream<S, K>
+where
+    S: futures_core::Stream<Item = K::Output>,
+{
+    type Item = K::Output;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<K::Output>> {
+        loop {
+            match &mut self.source {
+                Source::Replay(items) => return Poll::Ready(replay::<K>(items)),
+                Source::Live(stream, recording) => {
+                    let poll = || stream.as_mut().poll_next(context);
+                    let item = pass::<K, _>(recording, poll, |poll| match poll {
+                        Poll::Ready(item) => item.as_ref(),
+                        Poll::Pending => None,
+                    });
+                    if let Some(item) = ready!(item) {
+                        return Poll::Ready(Some(item));
+                    }
+                    let recording = recording.take();
+                    self.source = recording.map_or(Source::Over, |recording| {
+                        Source::Storing(Box::pin(recording.finish_async()))
+                    });
+                }
+                Source::Looking(look, stream) => {
+                    let looked = ready!(look.as_mut().poll(context));
+                    self.source = match (looked, stream.take()) {
+                        (Ok(items), _) => Source::Replay(items),
+                        (Err(recording), Some(stream)) => Source::Live(stream, recording),
+                        (Err(_), None) => Source::Over,
+                    };
+                }
+                Source::Storing(stored) => {
+                    ready!(stored.as_mut().poll(context));
+                    self.source = Source::Over;
+                }
+                Source::Over => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.source {
+            Source::Replay(items) => left(items),
+            Source::Live(stream, _) => stream.size_hint(),
+            Source::Looking(..) => (0, None),
+            Source::Storing(_) | Source::Over => (0, Some(0)),
+        }
+    }
+}
+
+impl<S, K: Kind> fmt::Debug for CachedStream<S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStream").finish_non_exhaustive()
+    }
+}

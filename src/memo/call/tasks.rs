@@ -1,0 +1,180 @@
+//! The way of a [`Section`]'s call in async code: what [`Section::obtain`] is to threads. No poll waits: for
+//! leaders, for a lock that others hold and for a file to be opened waits the task, and what is large is
+//! checked and copied by another thread. The user's code runs in the task's own polls, but for the checks of
+//! what is large.
+
+use super::outcome::{Outcome, Wanted};
+use super::section::{Look, Section};
+use crate::engine::file::effort::{BRIEF, Effort};
+use crate::engine::format::record::{Cost, Identity};
+use crate::engine::os::task::offload;
+use crate::engine::store::approach::Step;
+use crate::engine::store::flight::{Led, led};
+use crate::engine::store::put::{Progress, Terms};
+use crate::engine::store::{Found, Store};
+use crate::error::Result;
+use crate::memo::value::archive::{CacheValue, encode_owned};
+use crate::memo::value::cached::Cached;
+use crate::memo::value::warrant::Warrant;
+use rkyv::util::AlignedVec;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl<V> Section<V> {
+    /// As [`retry`](Section::retry), on another thread than the task's.
+    pub(crate) async fn retry_async(&self) {
+        if self.handle.store().is_none() {
+            self.handle.retry_async().await;
+        }
+    }
+
+    /// As [`parts`](Section::parts), for tasks.
+    pub(crate) fn shared_parts(&self) -> Option<(&Arc<Store>, Warrant<V>)> {
+        Some((self.handle.store()?, self.warrant()?))
+    }
+
+    /// As [`refresh_terms`](Section::refresh_terms), without blocking the thread.
+    async fn refresh_terms_async(&self) -> Result<Option<Terms>> {
+        let Some((store, _)) = self.shared_parts() else { return Ok(None) };
+        Ok(Some(Terms::Refresh(Store::token(&*store.region_async().await?))))
+    }
+
+    /// As [`put`](Section::put), without blocking the thread. A payload that is valid has been vetted and
+    /// checked. What was there, or was stored, `examine` sees on the thread that finds it.
+    pub(crate) async fn put_async(
+        self: &Arc<Self>,
+        identity: Identity,
+        payload: impl AsRef<[u8]> + Send + 'static,
+        cost: Duration,
+        terms: Terms,
+        is_valid: bool,
+        examine: impl Fn(Found) -> Found + Send + 'static,
+    ) -> Result<Option<Found>>
+    where
+        V: 'static,
+    {
+        let Some((store, _)) = self.shared_parts() else { return Ok(None) };
+        let is_brief = payload.as_ref().len() <= BRIEF;
+        let effort = if is_brief { Effort::Brief } else { Effort::Full };
+        let section = Arc::clone(self);
+        let attempt = move |store: &Store, effort, progress: &mut Progress| {
+            let entry = section.entry(identity, payload.as_ref(), cost, is_valid);
+            let put = store.try_put(&entry, &section.scope_record(), terms, effort, progress)?;
+            Ok(put.map(|found| found.map(&examine)))
+        };
+        store.put_async(effort, attempt).await
+    }
+}
+
+impl<V: CacheValue> Section<V> {
+    /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, for a lock that
+    /// others hold, and for a file to be opened are the task's, and large values are copied by another
+    /// thread.
+    pub(crate) async fn obtain_async<E, F>(
+        self: &Arc<Self>,
+        identity: &Identity,
+        wanted: Wanted,
+        compute: impl FnOnce() -> F,
+    ) -> Result<Outcome<V>, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        self.retry_async().await;
+        let Some((store, warrant)) = self.shared_parts() else {
+            self.count_miss();
+            return compute().await.map(|value| Outcome::Made(value, None));
+        };
+        let mut approach = self.approach(store, identity);
+        let (mut lead, terms) = loop {
+            let (terms, token, region) = match self.look_async(store, identity, warrant).await {
+                Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
+                Ok(Look::Miss(terms, token, region)) => (terms, token, region),
+                Err(error) => break (approach.into_lead(), Err(error)),
+            };
+            if let Step::Compute(lead) = approach.advance_async(&region, token).await {
+                break (lead, Ok(terms));
+            }
+        };
+        self.count_miss();
+        let is_led = lead.is_some();
+        let (value, cost) = timed_async(is_led, compute).await?;
+        self.note_cost(Cost::new(cost).nanos());
+        // Encoded here: a reference to the value would have to be sent between threads with the task.
+        let archive = led(is_led, || encode_owned(&value));
+        let stored = self.deliver(*identity, archive, cost, terms, wanted, is_led).await;
+        let settle = || self.settle(stored, wanted, lead.as_mut(), warrant);
+        let cached = led(is_led, settle);
+        Ok(Outcome::Made(value, cached))
+    }
+
+    /// As [`refresh`](Section::refresh), without blocking the thread.
+    pub(crate) async fn refresh_async<E, F>(
+        self: &Arc<Self>,
+        identity: &Identity,
+        compute: impl FnOnce() -> F,
+    ) -> Result<V, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        self.retry_async().await;
+        let terms = self.refresh_terms_async().await;
+        let (value, cost) = timed_async(false, compute).await?;
+        if let Some(terms) = terms.transpose() {
+            let archive = encode_owned(&value);
+            let stored = self.deliver(*identity, archive, cost, terms, Wanted::Value, false).await;
+            stored.inspect_err(|error| self.handle.note(error)).ok();
+        }
+        Ok(value)
+    }
+
+    async fn look_async(
+        &self,
+        store: &Arc<Store>,
+        identity: &Identity,
+        warrant: Warrant<V>,
+    ) -> Result<Look<V>> {
+        let examine = move |found| Cached::examine(found, warrant);
+        Ok(self.judge(store.find_async(identity, self.view(), examine).await?, warrant))
+    }
+
+    /// Stores an archived value without blocking the thread. What is large is checked, and copied, by another.
+    async fn deliver(
+        self: &Arc<Self>,
+        identity: Identity,
+        archive: Result<AlignedVec>,
+        cost: Duration,
+        terms: Result<Terms>,
+        wanted: Wanted,
+        is_led: bool,
+    ) -> Result<Option<Found>> {
+        let (archive, terms) = (archive?, terms?);
+        let Some(warrant) = self.warrant() else { return Ok(None) };
+        let (section, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
+        // Checking calls the type's own code.
+        let vet = move || {
+            let is_valid = led(is_led, || section.vet(&archive, terms, wanted))?;
+            Ok((archive, is_valid))
+        };
+        let (archive, is_valid) = if is_brief { vet()? } else { offload(vet).await? };
+        let examine = move |found| match wanted {
+            Wanted::Archived => led(is_led, || Cached::examine(found, warrant)),
+            Wanted::Value => found,
+        };
+        self.put_async(identity, archive, cost, terms, is_valid, examine).await
+    }
+}
+
+/// Computes, and says how long it took. The lead, if there is one, is felt by what makes the future, by each
+/// poll of it, and by its destructor.
+async fn timed_async<V, E, F>(is_led: bool, compute: impl FnOnce() -> F) -> Result<(V, Duration), E>
+where
+    F: Future<Output = Result<V, E>>,
+{
+    let start = Instant::now();
+    let future = pin!(Some(led(is_led, compute)));
+    let mut future = Led::new(future, is_led);
+    let value = poll_fn(|context| future.poll(context));
+    Ok((value.await?, start.elapsed()))
+}

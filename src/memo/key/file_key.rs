@@ -1,0 +1,121 @@
+//! A file as a key: by what changes when its content does.
+
+use super::{CacheKey, KeySchema, KeyWriter};
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use std::{io, thread};
+
+/// A file, as the argument of a function that reads it: a result is found again for as long as the
+/// file is the same, and is a miss once it has changed.
+///
+/// A path alone says nothing of what is in the file. This is a path with the file's size, its times of
+/// change, and which file it is (device and inode), as they were when it was made. It dereferences to
+/// the path.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc").unwrap();
+/// # let path = dir.path().join("text");
+/// use persist_cache::FileKey;
+///
+/// let words = cache.memoize(|file: &FileKey| {
+///     std::fs::read_to_string(file).unwrap_or_default().split_whitespace().count() as u64
+/// });
+/// std::fs::write(&path, "to be or not")?;
+/// assert_eq!(*words.call(&FileKey::new(&path)?), 4);
+/// std::fs::write(&path, "to be or not to be")?;
+/// assert_eq!(*words.call(&FileKey::new(&path)?), 6);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// What it cannot see: a change of the content that leaves size and all times as they were, for which
+/// one must set the machine's clock back; one through a map, until the system notes it; or a second
+/// change within one tick of a file system that keeps its times in whole seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    path: PathBuf,
+    size: u64,
+    /// When the content changed, by whatever sets that: seconds and nanoseconds.
+    modified: (i64, i64),
+    /// When anything of the file changed, which only the system sets.
+    changed: (i64, i64),
+    device: u64,
+    inode: u64,
+}
+
+/// Longer than the tick by which systems stamp files.
+const TICK: Duration = Duration::from_millis(10);
+/// How often a file that keeps changing is waited for: its content is then whatever one happens to read.
+const TRIES: u32 = 5;
+
+impl FileKey {
+    /// The file at `path`, as it is now. One system call; for a file that changed a moment ago it blocks
+    /// until the tick of the file system's clock is over (10 ms, or five times that if the file keeps
+    /// changing), since a second change within it would leave the same stamp.
+    ///
+    /// # Errors
+    /// If there is none, or the system refuses to tell.
+    pub fn new(path: impl AsRef<Path>) -> io::Result<FileKey> {
+        let path = path.as_ref();
+        let mut key = FileKey::now(path)?;
+        for _ in 0..TRIES {
+            let Some(left) = key.unsettled() else { break };
+            thread::sleep(left);
+            key = FileKey::now(path)?;
+        }
+        Ok(key)
+    }
+
+    /// How long another change could leave the same stamp.
+    fn unsettled(&self) -> Option<Duration> {
+        let (seconds, nanos) = self.changed;
+        let changed = Duration::new(u64::try_from(seconds).ok()?, nanos as u32);
+        let settled = SystemTime::UNIX_EPOCH + changed + TICK;
+        let left = settled.duration_since(SystemTime::now()).ok()?;
+        (!left.is_zero()).then_some(left.min(TICK))
+    }
+
+    fn now(path: &Path) -> io::Result<FileKey> {
+        let data = std::fs::metadata(path)?;
+        Ok(FileKey {
+            path: path.to_path_buf(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+            device: data.dev(),
+            inode: data.ino(),
+        })
+    }
+
+    /// Its path, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl CacheKey for FileKey {
+    const SCHEMA: KeySchema = KeySchema::new("FileKey 1");
+
+    fn feed(&self, key: &mut KeyWriter<'_>) {
+        self.path.feed(key);
+        (self.size, self.modified, self.changed).feed(key);
+        (self.device, self.inode).feed(key);
+    }
+}
+
+impl Deref for FileKey {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<Path> for FileKey {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
