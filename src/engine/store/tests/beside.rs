@@ -1,6 +1,8 @@
 //! What walks over the whole index, interrupted at every step by what others do meanwhile. A handle that
 //! reads by copy does the walk: each of its reads is a step, before which another handle is at work.
 
+use super::records::reserve;
+use super::{SCOPE, entry, get, identity, location, put};
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
 use crate::engine::file::rewrite::{Outcome, Replay};
@@ -13,8 +15,6 @@ use crate::engine::os::place::{Care, Replacement};
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
 use crate::engine::store::put::Entry;
-use crate::engine::store::tests::records::reserve;
-use crate::engine::store::tests::{SCOPE, entry, get, identity, location, put};
 use crate::engine::store::verify::{Finding, Verification};
 use std::cell::Cell;
 use std::ops::Range;

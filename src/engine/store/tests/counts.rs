@@ -1,5 +1,7 @@
 //! What the header counts, after each way in which an index is made, kept or brought up to date.
 
+use super::cuts::{boot, image, set_word};
+use super::{SCOPE, assert_sound, entry, get, identity, open, put};
 use crate::engine::file::expiry::View;
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Kind};
@@ -7,8 +9,6 @@ use crate::engine::format::slot::Slot;
 use crate::engine::os::file::Medium as _;
 use crate::engine::store::Store;
 use crate::engine::store::put::Entry;
-use crate::engine::store::tests::cuts::{boot, image, set_word};
-use crate::engine::store::tests::{SCOPE, assert_sound, entry, get, identity, open, put};
 use std::time::Duration;
 
 const KEYS: u64 = 400;

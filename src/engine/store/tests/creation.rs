@@ -1,13 +1,13 @@
 //! Creation by several at once, above all where the system makes no files without names: each waits for
 //! the one who is at it, and nobody replaces what another has made.
 
+use super::{assert_sound, get, location, put};
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::os::place::{Care, HAS_UNNAMED, Replacement, sibling};
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
-use crate::engine::store::tests::{assert_sound, get, location, put};
 use crate::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;

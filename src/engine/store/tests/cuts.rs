@@ -1,5 +1,6 @@
 //! Power cuts, one at a time: what each of them once cost.
 
+use super::{draft, entry, get, identity, location, numbered, open, put};
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
 use crate::engine::file::trust;
@@ -11,7 +12,6 @@ use crate::engine::os::effect::{Effect, watch};
 use crate::engine::os::file::Medium as _;
 use crate::engine::store::Store;
 use crate::engine::store::put::Terms;
-use crate::engine::store::tests::{draft, entry, get, identity, location, numbered, open, put};
 use std::cell::Cell;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,6 +1,8 @@
 //! Damage below the last sync: what is missing may have superseded or removed what lies before it, and none of
 //! that comes back.
 
+use super::cuts::{boot, image, set_word, word_of};
+use super::{assert_sound, get, identity, open, put};
 use crate::engine::file::expiry::View;
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Identity, Kind};
@@ -8,8 +10,6 @@ use crate::engine::log::journal::Draft;
 use crate::engine::log::walk::{Step, Walk};
 use crate::engine::os::file::Medium as _;
 use crate::engine::store::Store;
-use crate::engine::store::tests::cuts::{boot, image, set_word};
-use crate::engine::store::tests::{assert_sound, get, identity, open, put};
 use crate::engine::store::verify::Finding;
 use std::time::Duration;
 
@@ -177,29 +177,32 @@ fn a_large_value_that_was_not_made_one_costs_no_other() {
     }
 }
 
-/// What covers a gap is a record like any other: nobody finds it again.
+/// What covers a gap is a record like any other, at the end of the log too: nobody finds it again.
 #[test]
 fn what_was_mended_is_no_finding_any_more() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir);
-    put(&store, 1, b"synced");
-    let mut image = synced(&store);
-    (2..6).for_each(|key| put(&store, key, b"not synced"));
-    let (at, end) = (place_of(&store, 3), place_of(&store, 5));
-    image.clone_from(&super::cuts::image(&store));
-    set_word(&mut image, word::CHECKPOINT, 0);
-    image[at..end].fill(0);
-    let after = boot(&dir, &image);
-    let is_there = |store: &Store| [1, 2, 3, 4, 5].map(|key| get(store, key).is_some());
-    assert_eq!(is_there(&after), [true, true, false, false, true]);
-    assert_sound(&after);
-    let mut again = super::cuts::image(&after);
-    set_word(&mut again, word::CHECKPOINT, 0);
-    let again = boot(&dir, &again);
-    assert_eq!(is_there(&again), [true, true, false, false, true]);
-    assert_sound(&again);
-    put(&again, 6, b"and on");
-    assert_sound(&again);
+    for is_last in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        put(&store, 1, b"synced");
+        store.sync().unwrap();
+        (2..6).for_each(|key| put(&store, key, b"not synced"));
+        let mut cut = image(&store);
+        set_word(&mut cut, word::CHECKPOINT, 0);
+        let end = if is_last { word_of(&cut, word::TAIL) as usize } else { place_of(&store, 5) };
+        cut[place_of(&store, 3)..end].fill(0);
+        let expected = [true, true, false, false, !is_last];
+        let is_there = |store: &Store| [1, 2, 3, 4, 5].map(|key| get(store, key).is_some());
+        let after = boot(&dir, &cut);
+        assert_eq!(is_there(&after), expected);
+        assert_sound(&after);
+        let mut again = image(&after);
+        set_word(&mut again, word::CHECKPOINT, 0);
+        let again = boot(&dir, &again);
+        assert_eq!(is_there(&again), expected);
+        assert_sound(&again);
+        put(&again, 6, b"and on");
+        assert_sound(&again);
+    }
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Writes and syncs that fail in the middle of a hold of the lock: what was written and not published is erased
 //! before anything covers it, and no sync is believed after one that failed.
 
+use super::{SCOPE, draft, entry, get, numbered, open, put};
 use crate::engine::format::header::{HOME, HOME_SIZE, word};
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::os::file::Medium as _;
 use crate::engine::store::Store;
 use crate::engine::store::put::Terms;
-use crate::engine::store::tests::{SCOPE, draft, entry, get, numbered, open, put};
 use crate::error::Error;
 use std::cell::Cell;
 use std::io;

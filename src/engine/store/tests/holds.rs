@@ -1,6 +1,8 @@
 //! What is done while the lock is held takes no longer for a larger value: no payload is looked at there, and
 //! of none more than a little is copied.
 
+use super::beside::{Scene, interrupt};
+use super::{SCOPE, assert_sound, entry, get, identity, location, numbered, open, put};
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::{Location, apart};
 use crate::engine::file::sight::Sight;
@@ -11,10 +13,6 @@ use crate::engine::os::place::sibling;
 use crate::engine::os::volume;
 use crate::engine::store::Store;
 use crate::engine::store::put::Terms;
-use crate::engine::store::tests::beside::{Scene, interrupt};
-use crate::engine::store::tests::{
-    SCOPE, assert_sound, entry, get, identity, location, numbered, open, put,
-};
 use std::cell::{Cell, RefCell};
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;

@@ -1,5 +1,6 @@
 //! Files that damage or malice made, and what each of them once did.
 
+use super::{SCOPE, assert_sound, draft, entry, get, identity, location, open, put, reboot};
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
 use crate::engine::file::rewrite::{Outcome, Replay};
@@ -17,9 +18,6 @@ use crate::engine::os::place::{Care, Replacement};
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
 use crate::engine::store::put::{Entry, Terms};
-use crate::engine::store::tests::{
-    SCOPE, assert_sound, draft, entry, get, identity, location, open, put, reboot,
-};
 use crate::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;

@@ -1,6 +1,7 @@
 //! What a record means, rule by rule: what it supersedes, from where on it counts, and what becomes of one
 //! whose writer died.
 
+use super::{SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot};
 use crate::engine::file::effort::Effort;
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
@@ -17,9 +18,6 @@ use crate::engine::os::place::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
 use crate::engine::store::put::{Entry, Progress, Terms};
-use crate::engine::store::tests::{
-    SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot,
-};
 use crate::engine::store::verify::Finding;
 use std::cell::{Cell, RefCell};
 use std::io;

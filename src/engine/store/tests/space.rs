@@ -1,6 +1,7 @@
 //! The space that a file takes, and its index: nothing is stored where no disk space was taken, or where it was
 //! given back since. On a full disk a store into the map would be a signal there.
 
+use super::{SCOPE, assert_sound, entry, get, identity, open, put};
 use crate::engine::file::expiry::View;
 use crate::engine::format::FILE_LIMIT;
 use crate::engine::format::header::{HOME, word};
@@ -10,7 +11,6 @@ use crate::engine::index::grow;
 use crate::engine::log::journal::table_in;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::store::put::Terms;
-use crate::engine::store::tests::{SCOPE, assert_sound, entry, get, identity, open, put};
 use crate::error::Error;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -95,23 +95,26 @@ fn a_disk_with_room_for_a_record_alone_takes_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 1, b"before");
-    let end = {
-        let writer = store.lock().unwrap();
-        let journal = writer.journal();
-        (journal.tail().unwrap() + 2_000_000).next_multiple_of(PAGE)
-    };
+    let word = |place| store.region().unwrap().journal().ledger.get(place).unwrap();
+    // What was taken ahead is used up, but for a page.
+    let left = word(word::ALLOCATED) - word(word::TAIL);
+    put(&store, 2, &vec![2; (left - PAGE) as usize]);
+    let allocated = word(word::ALLOCATED);
+    assert!(word(word::TAIL) + 2 * PAGE > allocated);
     let full = move |effect: Effect<'_>| match effect {
-        Effect::Allocate { to, .. } if to > end => Err(io::ErrorKind::StorageFull.into()),
+        Effect::Allocate { to, .. } if to > allocated + 4 * PAGE => {
+            Err(io::ErrorKind::StorageFull.into())
+        }
         _ => Ok(()),
     };
     watch(full, || {
-        put(&store, 2, &[2; 1_999_000]);
-        let entry = entry(3, &[3; 100_000]);
+        put(&store, 3, &[3; 2 * PAGE as usize]);
+        let entry = entry(4, &[4; 8 * PAGE as usize]);
         let refused = store.put(&entry, &SCOPE, Terms::Replace, &store.deadline());
         assert!(matches!(refused, Err(Error::Io { .. })));
     });
-    assert_eq!(get(&store, 2).unwrap(), [2; 1_999_000]);
-    put(&store, 3, b"there is room again");
+    assert_eq!(get(&store, 3).unwrap(), [3; 2 * PAGE as usize]);
+    put(&store, 4, b"there is room again");
     assert_sound(&store);
 }
 

@@ -1,5 +1,7 @@
 //! What is done on a task's own thread, and what is not: a probe sees the effects of this thread alone.
 
+use super::stranger::leave_home;
+use super::{SCOPE, assert_sound, entry, get, location, open, put};
 use crate::MmapCache;
 use crate::engine::file::deadline::Deadline;
 use crate::engine::file::effort::Effort;
@@ -10,8 +12,6 @@ use crate::engine::log::journal::LARGE;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::store::Store;
 use crate::engine::store::put::{Progress, Terms};
-use crate::engine::store::tests::stranger::leave_home;
-use crate::engine::store::tests::{SCOPE, assert_sound, entry, get, location, open, put};
 use crate::error::Error;
 use futures_lite::future::block_on;
 use std::cell::Cell;
