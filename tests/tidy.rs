@@ -55,7 +55,7 @@ fn reading_order() -> Vec<String> {
     fn add(file_of: &dyn Fn(&str) -> Option<String>, name: &str, order: &mut Vec<String>) {
         let children = file_of(name).map(|file| modules(&file)).unwrap_or_default();
         let behind =
-            ["approach", "writer", "put", "write", "flush", "tasks", "compact", "stats", "verify"];
+            ["election", "writer", "put", "write", "flush", "tasks", "compact", "stats", "verify"];
         let is_behind =
             |child: &&String| name != "engine::store" || behind.contains(&child.as_str());
         let path = |child: &String| format!("{name}::{child}");

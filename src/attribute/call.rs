@@ -10,7 +10,7 @@ use crate::memo::call::outcome::{Outcome, Wanted};
 use crate::memo::call::recording::{CachedIter, Split};
 use crate::memo::call::section::Section;
 use crate::memo::call::stream::CachedStream;
-use crate::memo::value::warrant::Sequence;
+use crate::memo::value::type_proof::Sequence;
 use crate::{CacheValue, Cached};
 use futures_core::Stream;
 use std::any::Any;

@@ -24,7 +24,7 @@ use crate::memo::handle::{Code, Handle, Over, Patience};
 use crate::memo::key::{KeySchema, KeyWriter, identify_fed};
 use crate::memo::scope::{Marked, Name};
 use crate::memo::value::schema::is_of_std;
-use crate::memo::value::warrant::{Sequence, Shape};
+use crate::memo::value::type_proof::{Sequence, Shape};
 use call::{Call, ItemsCall};
 use once_cell::race::OnceBox;
 use probe::{Describes, Form};

@@ -6,7 +6,7 @@
 use crate::memo::call::recording::{Fallible, Plain, Split};
 use crate::memo::scope::Fingerprint;
 use crate::memo::value::schema::Schema;
-use crate::memo::value::warrant::Shape;
+use crate::memo::value::type_proof::Shape;
 use crate::{CacheKey, CacheValue, KeySchema, KeyWriter};
 use std::marker::PhantomData;
 

@@ -8,7 +8,7 @@ use crate::memo::memoized::tasks::{AsyncMemoized, AsyncTryMemoized};
 use crate::memo::memoized::{Memoized, TryMemoized, as_pointer, refuse_captures};
 use crate::memo::scope::{Fingerprint, Name};
 use crate::memo::table::Table;
-use crate::memo::value::warrant::{Sequence, Shape};
+use crate::memo::value::type_proof::{Sequence, Shape};
 use crate::{CacheKey, CacheValue};
 use futures_core::Stream;
 use std::panic::Location;

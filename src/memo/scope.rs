@@ -5,7 +5,7 @@
 
 use super::key::KeySchema;
 use super::value::schema::{self, Schema, is_of_std};
-use super::value::warrant::Shape;
+use super::value::type_proof::Shape;
 use crate::CacheValue;
 use crate::engine::file::versions;
 use crate::engine::format::record::Identity;

@@ -6,7 +6,7 @@ use super::handle::Handle;
 use super::scope::{Fingerprint, Name};
 use super::value::archive::{encode_behind, validate};
 use super::value::schema::Schema;
-use super::value::warrant::Shape;
+use super::value::type_proof::Shape;
 use crate::engine::file::region::PREFETCH_MAX;
 use crate::engine::format::record::Identity;
 use crate::error::Result;

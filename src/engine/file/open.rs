@@ -7,7 +7,7 @@ use super::deadline::{Deadline, lock_file, try_until};
 use super::recover;
 use super::region::Region;
 use super::trust::is_trusted;
-use crate::engine::format::header::{Facts, HEADER_SIZE, Misfit, word};
+use crate::engine::format::header::{Facts, HEADER_SIZE, HeaderError, word};
 use crate::engine::log::journal::Journal;
 use crate::engine::os::file::{CacheFile, Medium as _};
 use crate::engine::os::place::{self, Care, Replacement};
@@ -187,15 +187,15 @@ pub(crate) fn read_facts(file: &CacheFile) -> Result<Option<Facts>> {
     file.read(0, &mut page[..start]).map_err(Error::io("read", file.path()))?;
     let facts = match Facts::decode(&page) {
         Ok(facts) => facts,
-        Err(Misfit::Blank) => return Ok(None),
-        Err(Misfit::Alien(magic)) => {
+        Err(HeaderError::Blank) => return Ok(None),
+        Err(HeaderError::Alien(magic)) => {
             let found = magic.map(|byte| format!("{byte:02x}")).join(" ");
             return Err(Error::NotACache { path: path(), found });
         }
-        Err(Misfit::Incompatible(what, found, expected)) => {
+        Err(HeaderError::Incompatible(what, found, expected)) => {
             return Err(Error::Incompatible { path: path(), what, found, expected });
         }
-        Err(Misfit::Damaged) => {
+        Err(HeaderError::Damaged) => {
             return Err(Error::Damaged { path: path(), what: "the facts in its header" });
         }
     };

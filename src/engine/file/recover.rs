@@ -111,8 +111,8 @@ fn take_space(journal: &Journal<'_>) -> Result<()> {
 }
 
 /// Has the next opening away from home go by a checkpoint, so that it need not walk over the log as this one
-/// did. Like [`Store::sync`](crate::engine::store::Store::sync): what the checkpoint says, and all that was mended, is on the
-/// device before the log counts as synced. On a full disk there is none.
+/// did. As [`Store::sync`](crate::engine::store::Store::sync) does it: what the checkpoint says, and all that was
+/// mended, is on the device before the log counts as synced. On a full disk there is none.
 fn leave_checkpoint(journal: &Journal<'_>) -> Result<()> {
     if journal.checkpoint().is_err() {
         return Ok(());

@@ -118,7 +118,7 @@ pub(crate) struct Facts {
 
 /// Why bytes are no header that this code can use.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Misfit {
+pub(crate) enum HeaderError {
     /// All zero: a power cut came before the first write reached the device.
     Blank,
     /// Other bytes than the magic.
@@ -161,21 +161,21 @@ impl Facts {
         bytes
     }
 
-    pub(crate) fn decode(page: &[u8; HEADER_SIZE as usize]) -> Result<Facts, Misfit> {
+    pub(crate) fn decode(page: &[u8; HEADER_SIZE as usize]) -> Result<Facts, HeaderError> {
         if page.iter().all(|byte| *byte == 0) {
-            return Err(Misfit::Blank);
+            return Err(HeaderError::Blank);
         }
         if page[..8] != MAGIC {
-            return Err(Misfit::Alien(page[..8].try_into().expect("sized")));
+            return Err(HeaderError::Alien(page[..8].try_into().expect("sized")));
         }
         let expect = |what, found: u32, expected: u32| match found == expected {
             true => Ok(()),
-            false => Err(Misfit::Incompatible(what, found.into(), expected.into())),
+            false => Err(HeaderError::Incompatible(what, found.into(), expected.into())),
         };
         expect("byte order", field!(page, 28, u32), BYTE_ORDER)?;
         expect("format version", field!(page, 8, u32), VERSION)?;
         if checksum(&page[..FACTS_SIZE - 8], u64::from(VERSION)) != field!(page, 248, u64) {
-            return Err(Misfit::Damaged);
+            return Err(HeaderError::Damaged);
         }
         expect("header size", field!(page, 12, u32), HEADER_SIZE as u32)?;
         expect("incompatible features", field!(page, 24, u32), KNOWN_INCOMPATIBLE)?;
@@ -257,13 +257,16 @@ mod tests {
     fn facts_come_back_and_misfits_are_named() {
         let (page, facts) = page();
         assert_eq!(Facts::decode(&page), Ok(facts));
-        assert_eq!(Facts::decode(&[0; HEADER_SIZE as usize]), Err(Misfit::Blank));
+        assert_eq!(Facts::decode(&[0; HEADER_SIZE as usize]), Err(HeaderError::Blank));
         let mut newer = page;
         newer[8] = 2;
-        assert_eq!(Facts::decode(&newer), Err(Misfit::Incompatible("format version", 2, 1)));
+        assert_eq!(Facts::decode(&newer), Err(HeaderError::Incompatible("format version", 2, 1)));
         let mut swapped = page;
         swapped[28..32].reverse();
-        assert!(matches!(Facts::decode(&swapped), Err(Misfit::Incompatible("byte order", ..))));
+        assert!(matches!(
+            Facts::decode(&swapped),
+            Err(HeaderError::Incompatible("byte order", ..))
+        ));
         for bit in 0..FACTS_SIZE * 8 {
             let mut flipped = page;
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -9,7 +9,7 @@
 //! part of a leader's work, takes up another call for the same key, and waits for what waits for it. That
 //! is seen if nothing else in the process goes on, and suspected if the leader's thread waits for another
 //! for far longer than the function ever took: then one who waits computes as well. Else there is the
-//! deadline. How a call goes through this is in [`approach`](super::approach).
+//! deadline. How a call goes through this is in [`election`](super::election).
 
 use super::share::lock;
 use super::stall::{Suspicion, Waiting};

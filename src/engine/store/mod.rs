@@ -1,15 +1,15 @@
-//! The store: bytes in, bytes out, for one cache in this process. It knows identities and records,
-//! no types. Any number of threads read without locks; writers take the gate, then the file's lock.
-//! Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
+//! The store: bytes in, bytes out, for one cache in this process. It knows identities and records, no types.
+//! Any number of threads read without locks; writers take the write lock, first among the threads of this process,
+//! then the file's. Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
 //! replaced, to a new one after deletion.
 
 // In reading order: each stands on those above it; the last nine are this module's operations.
 pub(crate) mod share;
-pub(crate) mod gate;
+pub(crate) mod write_lock;
 pub(crate) mod stall;
 pub(crate) mod flight;
 pub(crate) mod watch;
-pub(crate) mod approach;
+pub(crate) mod election;
 pub(crate) mod writer;
 pub(crate) mod put;
 pub(crate) mod write;
@@ -37,13 +37,13 @@ use crate::engine::os::place::Care;
 use crate::engine::os::{clock, place};
 use crate::error::{Error, Result};
 use flight::Flights;
-use gate::Gate;
 use share::{Key, Seat, Share, Shares, Totals, lock, own_share, release_share, share_of};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use watch::{Watched, watch};
+use write_lock::WriteLock;
 
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
 const PATH_CHECK_INTERVAL: u64 = 100;
@@ -74,7 +74,7 @@ struct State {
     /// What threads have of the current region alone: who leaves it takes them away.
     shares: Shares,
     is_watched: AtomicBool,
-    gate: Gate,
+    write_lock: WriteLock,
     flights: Flights,
     /// When the path was last looked at, in milliseconds since 1970.
     looked: AtomicU64,

@@ -1,6 +1,6 @@
 //! The lock on the file that is the cache: taking it, and finishing what a killed holder of it left.
 
-use super::gate::Pass;
+use super::write_lock::WriteGuard;
 use super::{Store, Unmet};
 use crate::engine::file::deadline::Deadline;
 use crate::engine::file::effort::Effort;
@@ -32,11 +32,11 @@ impl Store {
     pub(crate) fn try_lock(&self, effort: Effort) -> Result<Result<Writer<'_>, Unmet>> {
         let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
         let at_once = Deadline::after(Duration::ZERO);
-        let mut pass = self.state().gate.enter(&at_once, &self.location.path)?;
-        let Some(region) = self.lock_in(&mut pass, &region, &at_once)? else {
+        let mut guard = self.state().write_lock.enter(&at_once, &self.location.path)?;
+        let Some(region) = self.lock_in(&mut guard, &region, &at_once)? else {
             return Ok(Err(Unmet::Elsewhere(Some(region))));
         };
-        let writer = Writer { store: self, region, _pass: pass };
+        let writer = Writer { store: self, region, _guard: guard };
         // What cannot be told has to be mended, which is no less.
         if effort == Effort::Brief && !writer.region().journal().is_finished().unwrap_or(false) {
             return Ok(Err(Unmet::Long));
@@ -48,36 +48,36 @@ impl Store {
     /// Takes the lock, and leaves what a killed holder of it left.
     pub(crate) fn lock_as_left(&self, deadline: &Deadline) -> Result<Writer<'_>> {
         let path = &self.location.path;
-        let mut pass = self.state().gate.enter(deadline, path)?;
+        let mut guard = self.state().write_lock.enter(deadline, path)?;
         for _ in 0..TRIES {
             let region = self.region_until(deadline)?;
-            if let Some(region) = self.lock_in(&mut pass, &region, deadline)? {
-                return Ok(Writer { store: self, region, _pass: pass });
+            if let Some(region) = self.lock_in(&mut guard, &region, deadline)? {
+                return Ok(Writer { store: self, region, _guard: guard });
             }
             self.follow_until(region, deadline)?;
         }
         Err(Error::Unstable { path: path.clone() })
     }
 
-    /// Locks a file, by one who has the gate: the same file, in a larger map if it has outgrown this one.
-    /// `None`, and it is not locked, if another file must be opened.
+    /// Locks a file, by one who has the lock among threads: the same file, in a larger map if it has outgrown this
+    /// one. `None`, and it is not locked, if another file must be opened.
     #[inline]
     fn lock_in(
         &self,
-        pass: &mut Pass<'_>,
+        guard: &mut WriteGuard<'_>,
         region: &Arc<Region>,
         deadline: &Deadline,
     ) -> Result<Option<Arc<Region>>> {
         if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
             return Err(Error::ReadOnly { path: self.location.path.clone() });
         }
-        pass.lock(region, deadline)?;
+        guard.lock(region, deadline)?;
         if !self.is_ready(region)? {
-            pass.unlock();
+            guard.unlock();
             return Ok(None);
         }
         let region = self.grown(Arc::clone(region));
-        pass.lock(&region, deadline)?; // It has the file's lock, now by this map.
+        guard.lock(&region, deadline)?; // It has the file's lock, now by this map.
         Ok(Some(region))
     }
 
@@ -113,7 +113,7 @@ impl Store {
 pub(crate) struct Writer<'a> {
     pub(crate) store: &'a Store,
     region: Arc<Region>,
-    _pass: Pass<'a>,
+    _guard: WriteGuard<'a>,
 }
 
 impl Writer<'_> {

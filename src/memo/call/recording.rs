@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::memo::handle::Handle;
 use crate::memo::value::archive::CacheValue;
 use crate::memo::value::cached::{Chunk, Items};
-use crate::memo::value::warrant::Sequence;
+use crate::memo::value::type_proof::Sequence;
 use memmap2::Mmap;
 use std::convert::Infallible;
 use std::marker::PhantomData;

@@ -7,7 +7,7 @@ use super::outcome::{Outcome, Wanted};
 use crate::engine::file::expiry::View;
 use crate::engine::file::region::Region;
 use crate::engine::format::record::{Cost, Identity};
-use crate::engine::store::approach::{Approach, Lead, Step};
+use crate::engine::store::election::{Election, Lead, Step};
 use crate::engine::store::flight::Leading;
 use crate::engine::store::put::{Entry, ScopeRecord, Terms};
 use crate::engine::store::{Found, Hit, Store, Token};
@@ -18,7 +18,7 @@ use crate::memo::scope::{Fingerprint, Name, Scope};
 use crate::memo::value::archive::{CacheValue, encode, may_be_too_deep, validate};
 use crate::memo::value::cached::{Cached, Items};
 use crate::memo::value::schema::Schema;
-use crate::memo::value::warrant::{Sequence, Shape, Warrant};
+use crate::memo::value::type_proof::{Sequence, Shape, TypeProof};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(crate) struct Section<V> {
     pub(crate) handle: Arc<Handle>,
     pub(crate) scope: Scope,
     /// `None`: another type or function has a scope of this hash, and this one is never used.
-    warrant: Option<Warrant<V>>,
+    proof: Option<TypeProof<V>>,
     /// The longest that a computation took of which this process knows, in nanoseconds.
     longest: AtomicU64,
 }
@@ -46,13 +46,13 @@ impl<V> Section<V> {
 
     /// The store, and the right to use it.
     #[inline]
-    pub(crate) fn parts(&self) -> Option<(&Store, Warrant<V>)> {
-        Some((self.handle.store()?, self.warrant?))
+    pub(crate) fn parts(&self) -> Option<(&Store, TypeProof<V>)> {
+        Some((self.handle.store()?, self.proof?))
     }
 
     /// The right to use the scope, if it is this section's.
-    pub(crate) fn warrant(&self) -> Option<Warrant<V>> {
-        self.warrant
+    pub(crate) fn proof(&self) -> Option<TypeProof<V>> {
+        self.proof
     }
 
     /// Before a call without a store computes: a cache that could not be opened is tried again now and then.
@@ -63,9 +63,9 @@ impl<V> Section<V> {
     }
 
     #[inline]
-    pub(crate) fn find_seen(&self, identity: &Identity) -> Option<(Hit, Warrant<V>)> {
-        let (store, warrant) = self.parts()?;
-        Some((store.find_seen(identity, self.view())?, warrant))
+    pub(crate) fn find_seen(&self, identity: &Identity) -> Option<(Hit, TypeProof<V>)> {
+        let (store, proof) = self.parts()?;
+        Some((store.find_seen(identity, self.view())?, proof))
     }
 
     /// Counts a call that found nothing.
@@ -75,7 +75,7 @@ impl<V> Section<V> {
 
     /// Removes a key; `true` if it had a value.
     pub(crate) fn remove(&self, identity: &Identity) -> Result<bool> {
-        match (self.handle.demand()?, self.warrant) {
+        match (self.handle.demand()?, self.proof) {
             (Some(store), Some(_)) => store.remove(identity, self.view()),
             _ => Ok(false),
         }
@@ -136,8 +136,8 @@ impl<V: CacheValue> Section<V> {
     ) -> Section<V> {
         let program = handle.code.program(Section::<V>::new as *const ());
         let scope = Scope::new(name, key, fingerprint, program);
-        let warrant = Warrant::of(&scope.hash, scope.instance);
-        Section { handle: Arc::clone(handle), scope, warrant, longest: AtomicU64::new(0) }
+        let proof = TypeProof::of(&scope.hash, scope.instance);
+        Section { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
     }
 
     /// The section of the same name whose values are known by their schema.
@@ -164,8 +164,8 @@ impl<V: CacheValue> Section<V> {
         values: &mut Vec<Option<Cached<V>>>,
     ) -> Result<()> {
         let start = values.len();
-        if let Some((store, warrant)) = self.parts() {
-            let of = |hit| Cached::of(hit, warrant);
+        if let Some((store, proof)) = self.parts() {
+            let of = |hit| Cached::of(hit, proof);
             store.find_seen_many(identities, self.view(), |hit| values.push(hit.map(of)));
         }
         values.resize_with(start + identities.len(), || None);
@@ -181,7 +181,7 @@ impl<V: CacheValue> Section<V> {
     #[cold]
     fn find(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
         let found = match self.parts() {
-            Some((store, warrant)) => Cached::admit(store.find(identity, self.view())?, warrant),
+            Some((store, proof)) => Cached::admit(store.find(identity, self.view())?, proof),
             None => None,
         };
         if found.is_none() {
@@ -193,10 +193,10 @@ impl<V: CacheValue> Section<V> {
     /// Stores a value in any case, and returns it as it is stored.
     pub(crate) fn insert(&self, identity: Identity, value: &V) -> Result<Cached<V>> {
         self.handle.demand()?;
-        let Some((_, warrant)) = self.parts() else { return Cached::from_value(value) };
+        let Some((_, proof)) = self.parts() else { return Cached::from_value(value) };
         let archived = Wanted::Archived;
         let stored = self.store(identity, value, Duration::ZERO, Terms::Replace, archived)?;
-        match stored.and_then(|found| Cached::admit(found, warrant)) {
+        match stored.and_then(|found| Cached::admit(found, proof)) {
             Some(cached) => Ok(cached),
             None => Cached::from_value(value),
         }
@@ -206,15 +206,15 @@ impl<V: CacheValue> Section<V> {
     #[inline(always)]
     pub(crate) fn hit(&self, identity: &Identity) -> Option<Cached<V>> {
         let Some(store) = &self.handle.store else { return self.hit_late(identity) };
-        let warrant = self.warrant?;
-        Some(Cached::of(store.find_seen(identity, self.view())?, warrant))
+        let proof = self.proof?;
+        Some(Cached::of(store.find_seen(identity, self.view())?, proof))
     }
 
     /// As [`hit`](Section::hit), where the store came late. Apart, so that no other hit pays for it.
     #[cold]
     fn hit_late(&self, identity: &Identity) -> Option<Cached<V>> {
-        let (hit, warrant) = self.find_seen(identity)?;
-        Some(Cached::of(hit, warrant))
+        let (hit, proof) = self.find_seen(identity)?;
+        Some(Cached::of(hit, proof))
     }
 
     /// Fails for an archive that may not be stored; says whether it was checked. One over the handle's limit is
@@ -257,18 +257,18 @@ impl<V: CacheValue> Section<V> {
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<Outcome<V>, E> {
         self.retry();
-        let Some((store, warrant)) = self.parts() else {
+        let Some((store, proof)) = self.parts() else {
             self.count_miss();
             return compute().map(|value| Outcome::Made(value, None));
         };
-        let mut approach = self.approach(store, identity);
+        let mut election = self.election(store, identity);
         let (mut lead, terms) = loop {
-            let (terms, token, region) = match self.look(store, identity, warrant) {
+            let (terms, token, region) = match self.look(store, identity, proof) {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
                 Ok(Look::Miss(terms, token, region)) => (terms, token, region),
-                Err(error) => break (approach.into_lead(), Err(error)),
+                Err(error) => break (election.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = approach.advance(&region, token) {
+            if let Step::Compute(lead) = election.advance(&region, token) {
                 break (lead, Ok(terms));
             }
         };
@@ -278,7 +278,7 @@ impl<V: CacheValue> Section<V> {
         let (value, cost) = timed(compute)?;
         self.note_cost(Cost::new(cost).nanos());
         let stored = terms.and_then(|terms| self.store(*identity, &value, cost, terms, wanted));
-        Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), warrant)))
+        Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), proof)))
     }
 
     /// Computes anew, and stores the value in place of what is there.
@@ -297,14 +297,14 @@ impl<V: CacheValue> Section<V> {
         Ok(value)
     }
 
-    fn look(&self, store: &Store, identity: &Identity, warrant: Warrant<V>) -> Result<Look<V>> {
-        Ok(self.judge(store.find(identity, self.view())?, warrant))
+    fn look(&self, store: &Store, identity: &Identity, proof: TypeProof<V>) -> Result<Look<V>> {
+        Ok(self.judge(store.find(identity, self.view())?, proof))
     }
 
-    pub(crate) fn judge(&self, found: Found, warrant: Warrant<V>) -> Look<V> {
+    pub(crate) fn judge(&self, found: Found, proof: TypeProof<V>) -> Look<V> {
         let (terms, token, region) = (self.terms(&found), found.token, Arc::clone(&found.region));
         self.note_cost(found.saved.unwrap_or(0));
-        match Cached::admit(found, warrant) {
+        match Cached::admit(found, proof) {
             Some(cached) => Look::Hit(cached),
             None => Look::Miss(terms, token, region),
         }
@@ -316,10 +316,10 @@ impl<V: CacheValue> Section<V> {
     }
 
     /// The way to the right to compute. What expires at once nobody waits for.
-    pub(crate) fn approach<'a>(&'a self, store: &'a Store, identity: &Identity) -> Approach<'a> {
+    pub(crate) fn election<'a>(&'a self, store: &'a Store, identity: &Identity) -> Election<'a> {
         let is_kept = self.view() != View::new(Some(Duration::ZERO));
         let timeout = if is_kept { self.handle.claim_timeout } else { Duration::ZERO };
-        Approach::new(store, identity, timeout, &self.longest)
+        Election::new(store, identity, timeout, &self.longest)
     }
 
     /// What was stored, as a value if its archive is wanted; what went wrong is noted. Who leads tells the
@@ -329,7 +329,7 @@ impl<V: CacheValue> Section<V> {
         stored: Result<Option<Found>>,
         wanted: Wanted,
         lead: Option<&mut Lead<'_>>,
-        warrant: Warrant<V>,
+        proof: TypeProof<V>,
     ) -> Option<Cached<V>> {
         let found = stored.unwrap_or_else(|error| {
             self.handle.note(&error);
@@ -337,7 +337,7 @@ impl<V: CacheValue> Section<V> {
         });
         let is_there = found.as_ref().is_some_and(|found| !found.is_absent());
         let cached = found.filter(|_| wanted == Wanted::Archived);
-        let cached = cached.and_then(|found| Cached::admit(found, warrant));
+        let cached = cached.and_then(|found| Cached::admit(found, proof));
         let is_admitted = is_there && (wanted == Wanted::Value || cached.is_some());
         if let (false, Some(lead)) = (is_admitted, lead) {
             lead.give_up();
@@ -369,8 +369,8 @@ impl<V: CacheValue> Section<Sequence<V>> {
     ) -> Self {
         let program = handle.code.program(Section::<Sequence<V>>::of_items as *const ());
         let scope = Scope::new(name, key, fingerprint, program);
-        let warrant = Warrant::of_items(&scope.hash, scope.instance);
-        Section { handle: Arc::clone(handle), scope, warrant, longest: AtomicU64::new(0) }
+        let proof = TypeProof::of_items(&scope.hash, scope.instance);
+        Section { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
     }
 
     /// The section of the same name whose items are known by their schema.
@@ -384,25 +384,25 @@ impl<V: CacheValue> Section<Sequence<V>> {
 
     /// The items that are stored; or on what terms others may be, if they may.
     pub(crate) fn items(&self, identity: &Identity) -> Result<Items<V>, Result<Option<Terms>>> {
-        if let Some((hit, warrant)) = self.find_seen(identity) {
-            return Ok(Items::of(hit, warrant));
+        if let Some((hit, proof)) = self.find_seen(identity) {
+            return Ok(Items::of(hit, proof));
         }
         self.retry();
-        let Some((store, warrant)) = self.parts() else {
+        let Some((store, proof)) = self.parts() else {
             self.count_miss();
             return Err(Ok(None));
         };
         let found = store.find(identity, self.view()).map_err(Err)?;
-        self.admit_items(found, warrant)
+        self.admit_items(found, proof)
     }
 
     pub(crate) fn admit_items(
         &self,
         found: Found,
-        warrant: Warrant<Sequence<V>>,
+        proof: TypeProof<Sequence<V>>,
     ) -> Result<Items<V>, Result<Option<Terms>>> {
         let terms = self.terms(&found);
-        Items::admit(found, warrant).ok_or_else(|| {
+        Items::admit(found, proof).ok_or_else(|| {
             self.count_miss();
             Ok(Some(terms))
         })

@@ -10,7 +10,7 @@ use crate::engine::store::{Found, Store, Token, Unmet};
 use crate::error::Result;
 use crate::memo::value::archive::CacheValue;
 use crate::memo::value::cached::Items;
-use crate::memo::value::warrant::Sequence;
+use crate::memo::value::type_proof::Sequence;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,18 +23,18 @@ impl<V: CacheValue> Section<Sequence<V>> {
     /// As [`items`](Section::items), in the file that is open. However long what is there is, it is checked here
     /// and now: whether the function is to be called depends on it, whose argument is here now and no longer.
     fn items_here(&self, identity: &Identity) -> Result<Looked<V>, Unmet> {
-        if let Some((hit, warrant)) = self.find_seen(identity) {
-            return Ok(Ok(Items::of(hit, warrant)));
+        if let Some((hit, proof)) = self.find_seen(identity) {
+            return Ok(Ok(Items::of(hit, proof)));
         }
         if self.handle.store().is_none() && self.handle.is_due() {
             return Err(Unmet::Elsewhere(None));
         }
-        let Some((store, warrant)) = self.parts() else {
+        let Some((store, proof)) = self.parts() else {
             self.count_miss();
             return Ok(Err(Ok(None)));
         };
         match store.find_here(identity, self.view(), Effort::Full) {
-            Ok(found) => Ok(self.admit_items(found?, warrant)),
+            Ok(found) => Ok(self.admit_items(found?, proof)),
             Err(error) => Ok(Err(Err(error))),
         }
     }
@@ -48,16 +48,16 @@ impl<V: CacheValue> Section<Sequence<V>> {
         token: Option<Token>,
     ) -> Looked<V> {
         self.retry_async().await;
-        let Some((store, warrant)) = self.shared_parts() else {
+        let Some((store, proof)) = self.shared_parts() else {
             self.count_miss();
             return Err(Ok(None));
         };
-        let examine = move |found| Items::examine(found, warrant);
+        let examine = move |found| Items::examine(found, proof);
         let found = store.find_there_async(unmet, identity, self.view(), examine).await;
         let found = found.map_err(Err)?;
         match token {
-            Some(token) => self.admit_items(Found { token, ..found }, warrant),
-            None => self.admit_items(found, warrant).map_err(|_| Ok(None)),
+            Some(token) => self.admit_items(Found { token, ..found }, proof),
+            None => self.admit_items(found, proof).map_err(|_| Ok(None)),
         }
     }
 

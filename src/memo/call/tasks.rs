@@ -8,14 +8,14 @@ use super::section::{Look, Section};
 use crate::engine::file::effort::{BRIEF, Effort};
 use crate::engine::format::record::{Cost, Identity};
 use crate::engine::os::task::offload;
-use crate::engine::store::approach::Step;
+use crate::engine::store::election::Step;
 use crate::engine::store::flight::{Led, led};
 use crate::engine::store::put::{Progress, Terms};
 use crate::engine::store::{Found, Store};
 use crate::error::Result;
 use crate::memo::value::archive::{CacheValue, encode_owned};
 use crate::memo::value::cached::Cached;
-use crate::memo::value::warrant::Warrant;
+use crate::memo::value::type_proof::TypeProof;
 use rkyv::util::AlignedVec;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -31,8 +31,8 @@ impl<V> Section<V> {
     }
 
     /// As [`parts`](Section::parts), for tasks.
-    pub(crate) fn shared_parts(&self) -> Option<(&Arc<Store>, Warrant<V>)> {
-        Some((self.handle.store()?, self.warrant()?))
+    pub(crate) fn shared_parts(&self) -> Option<(&Arc<Store>, TypeProof<V>)> {
+        Some((self.handle.store()?, self.proof()?))
     }
 
     /// As [`refresh_terms`](Section::refresh_terms), without blocking the thread.
@@ -82,18 +82,18 @@ impl<V: CacheValue> Section<V> {
         F: Future<Output = Result<V, E>>,
     {
         self.retry_async().await;
-        let Some((store, warrant)) = self.shared_parts() else {
+        let Some((store, proof)) = self.shared_parts() else {
             self.count_miss();
             return compute().await.map(|value| Outcome::Made(value, None));
         };
-        let mut approach = self.approach(store, identity);
+        let mut election = self.election(store, identity);
         let (mut lead, terms) = loop {
-            let (terms, token, region) = match self.look_async(store, identity, warrant).await {
+            let (terms, token, region) = match self.look_async(store, identity, proof).await {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
                 Ok(Look::Miss(terms, token, region)) => (terms, token, region),
-                Err(error) => break (approach.into_lead(), Err(error)),
+                Err(error) => break (election.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = approach.advance_async(&region, token).await {
+            if let Step::Compute(lead) = election.advance_async(&region, token).await {
                 break (lead, Ok(terms));
             }
         };
@@ -104,7 +104,7 @@ impl<V: CacheValue> Section<V> {
         // Encoded here: a reference to the value would have to be sent between threads with the task.
         let archive = led(is_led, || encode_owned(&value));
         let stored = self.deliver(*identity, archive, cost, terms, wanted, is_led).await;
-        let settle = || self.settle(stored, wanted, lead.as_mut(), warrant);
+        let settle = || self.settle(stored, wanted, lead.as_mut(), proof);
         let cached = led(is_led, settle);
         Ok(Outcome::Made(value, cached))
     }
@@ -133,10 +133,10 @@ impl<V: CacheValue> Section<V> {
         &self,
         store: &Arc<Store>,
         identity: &Identity,
-        warrant: Warrant<V>,
+        proof: TypeProof<V>,
     ) -> Result<Look<V>> {
-        let examine = move |found| Cached::examine(found, warrant);
-        Ok(self.judge(store.find_async(identity, self.view(), examine).await?, warrant))
+        let examine = move |found| Cached::examine(found, proof);
+        Ok(self.judge(store.find_async(identity, self.view(), examine).await?, proof))
     }
 
     /// Stores an archived value without blocking the thread. What is large is checked, and copied, by another.
@@ -150,7 +150,7 @@ impl<V: CacheValue> Section<V> {
         is_led: bool,
     ) -> Result<Option<Found>> {
         let (archive, terms) = (archive?, terms?);
-        let Some(warrant) = self.warrant() else { return Ok(None) };
+        let Some(proof) = self.proof() else { return Ok(None) };
         let (section, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
         // Checking calls the type's own code.
         let vet = move || {
@@ -159,7 +159,7 @@ impl<V: CacheValue> Section<V> {
         };
         let (archive, is_valid) = if is_brief { vet()? } else { offload(vet).await? };
         let examine = move |found| match wanted {
-            Wanted::Archived => led(is_led, || Cached::examine(found, warrant)),
+            Wanted::Archived => led(is_led, || Cached::examine(found, proof)),
             Wanted::Value => found,
         };
         self.put_async(identity, archive, cost, terms, is_valid, examine).await

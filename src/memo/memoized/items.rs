@@ -5,7 +5,7 @@ use crate::memo::call::recording::{CachedIter, Plain};
 use crate::memo::call::section::Section;
 use crate::memo::call::stream::CachedStream;
 use crate::memo::value::schema::Schema;
-use crate::memo::value::warrant::Sequence;
+use crate::memo::value::type_proof::Sequence;
 use crate::{CacheKey, CacheValue};
 use futures_core::Stream;
 use std::fmt;

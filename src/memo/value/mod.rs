@@ -3,6 +3,6 @@
 
 pub(crate) mod schema;
 pub(crate) mod sequence;
-pub(crate) mod warrant;
+pub(crate) mod type_proof;
 pub(crate) mod archive;
 pub(crate) mod cached;

@@ -5,7 +5,7 @@
 //! [`Cached`] and [`Items`] are made here alone, of bytes that never change while they hold their owner,
 //! and that either were checked as archives of `V` just now, or were checked as such before: a record
 //! that this process has seen was checked under its scope, in place or before it was stored, and a scope
-//! belongs to one type in a process ([`Warrant`]). What this process wrote itself is no exception: rkyv's
+//! belongs to one type in a process ([`TypeProof`]). What this process wrote itself is no exception: rkyv's
 //! `Archive` and `Serialize` are safe traits, so that safe code can archive a slice that is longer than
 //! what it has written.
 //!
@@ -40,7 +40,7 @@ use crate::memo::value::archive::{
 use crate::memo::value::sequence::{
     CHUNK_SIZE, CHUNK_VALUES, COUNT_SIZE, Parts, count_of, is_plain, root_at,
 };
-use crate::memo::value::warrant::{Sequence, Warrant};
+use crate::memo::value::type_proof::{Sequence, TypeProof};
 use rkyv::Archive;
 use rkyv::rancor::BoxedError;
 use rkyv::util::AlignedVec;
@@ -99,17 +99,17 @@ impl<V: CacheValue> Cached<V> {
 
     /// What was found in place under a scope that is `V`'s.
     #[inline]
-    pub(crate) fn of(hit: Hit, _warrant: Warrant<V>) -> Cached<V> {
+    pub(crate) fn of(hit: Hit, _proof: TypeProof<V>) -> Cached<V> {
         Cached::holding(hit.share, hit.record)
     }
 
     /// What a look-up found under a scope that is `V`'s, checked ahead of whoever admits it.
-    pub(crate) fn examine(found: Found, _warrant: Warrant<V>) -> Found {
+    pub(crate) fn examine(found: Found, _proof: TypeProof<V>) -> Found {
         examine(found, |bytes| check::<V>(bytes).is_ok())
     }
 
     /// What a look-up found under a scope that is `V`'s, if it is one.
-    pub(crate) fn admit(found: Found, _warrant: Warrant<V>) -> Option<Cached<V>> {
+    pub(crate) fn admit(found: Found, _proof: TypeProof<V>) -> Option<Cached<V>> {
         let (share, record) = admit(found, |bytes| check::<V>(bytes).is_ok())?;
         Some(Cached::holding(share, record))
     }
@@ -319,17 +319,17 @@ impl<V: CacheValue> Items<V> {
     }
 
     /// What was found in place under a scope that belongs to sequences of `V`.
-    pub(crate) fn of(hit: Hit, _warrant: Warrant<Sequence<V>>) -> Items<V> {
+    pub(crate) fn of(hit: Hit, _proof: TypeProof<Sequence<V>>) -> Items<V> {
         Items::holding(hit.share, hit.record)
     }
 
     /// What a look-up found under a scope that belongs to sequences of `V`, checked ahead of whoever admits it.
-    pub(crate) fn examine(found: Found, _warrant: Warrant<Sequence<V>>) -> Found {
+    pub(crate) fn examine(found: Found, _proof: TypeProof<Sequence<V>>) -> Found {
         examine(found, is_sequence::<V>)
     }
 
     /// What a look-up found under a scope that belongs to sequences of `V`, if it is one.
-    pub(crate) fn admit(found: Found, _warrant: Warrant<Sequence<V>>) -> Option<Items<V>> {
+    pub(crate) fn admit(found: Found, _proof: TypeProof<Sequence<V>>) -> Option<Items<V>> {
         let (share, record) = admit(found, is_sequence::<V>)?;
         Some(Items::holding(share, record))
     }

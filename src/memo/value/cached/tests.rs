@@ -8,13 +8,13 @@ fn a_scope_belongs_to_one_type() {
     let mut scope = *b"a scope that two types have alike";
     let (scope, _) = scope.split_first_chunk_mut::<32>().unwrap();
     let none = (TypeId::of::<()>(), TypeId::of::<()>());
-    let number = |scope: &[u8; 32]| Warrant::<u64>::of(scope, none).is_some();
-    let text = |scope: &[u8; 32]| Warrant::<String>::of(scope, none).is_some();
+    let number = |scope: &[u8; 32]| TypeProof::<u64>::of(scope, none).is_some();
+    let text = |scope: &[u8; 32]| TypeProof::<String>::of(scope, none).is_some();
     assert!(number(scope) && number(scope));
     assert!(!text(scope), "or unchecked bytes would be seen as another");
-    assert!(Warrant::<Sequence<u64>>::of_items(scope, none).is_none(), "many are not one");
+    assert!(TypeProof::<Sequence<u64>>::of_items(scope, none).is_none(), "many are not one");
     assert!(
-        Warrant::<u64>::of(scope, (TypeId::of::<u8>(), none.1)).is_none(),
+        TypeProof::<u64>::of(scope, (TypeId::of::<u8>(), none.1)).is_none(),
         "another type of one name"
     );
     scope[31] ^= 1;

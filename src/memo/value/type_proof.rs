@@ -21,33 +21,33 @@ pub(crate) enum Shape {
 }
 
 /// The proof that a scope belongs to `V` in this process.
-pub(crate) struct Warrant<V>(PhantomData<fn() -> V>);
+pub(crate) struct TypeProof<V>(PhantomData<fn() -> V>);
 
-impl<V> Clone for Warrant<V> {
-    fn clone(&self) -> Warrant<V> {
+impl<V> Clone for TypeProof<V> {
+    fn clone(&self) -> TypeProof<V> {
         *self
     }
 }
-impl<V> Copy for Warrant<V> {}
+impl<V> Copy for TypeProof<V> {}
 
-impl<V: Archive<Archived: 'static>> Warrant<V> {
+impl<V: Archive<Archived: 'static>> TypeProof<V> {
     /// Takes a scope, by its hash, for `V` and for one instance of a function. `None` if this process
     /// uses one with the same first 8 bytes, which are what a record has of it, for another: two types
     /// of one name, or a collision of hashes.
-    pub(crate) fn of(scope: &[u8; 32], instance: (TypeId, TypeId)) -> Option<Warrant<V>> {
+    pub(crate) fn of(scope: &[u8; 32], instance: (TypeId, TypeId)) -> Option<TypeProof<V>> {
         let is_own = take(scope, (TypeId::of::<V::Archived>(), instance));
-        is_own.then_some(Warrant(PhantomData))
+        is_own.then_some(TypeProof(PhantomData))
     }
 }
 
-impl<V: Archive<Archived: 'static>> Warrant<Sequence<V>> {
+impl<V: Archive<Archived: 'static>> TypeProof<Sequence<V>> {
     /// As above, for a sequence of `V`.
     pub(crate) fn of_items(
         scope: &[u8; 32],
         instance: (TypeId, TypeId),
-    ) -> Option<Warrant<Sequence<V>>> {
+    ) -> Option<TypeProof<Sequence<V>>> {
         let is_own = take(scope, (TypeId::of::<Sequence<V::Archived>>(), instance));
-        is_own.then_some(Warrant(PhantomData))
+        is_own.then_some(TypeProof(PhantomData))
     }
 }
 

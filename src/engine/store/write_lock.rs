@@ -1,7 +1,6 @@
 //! The writer's lock: first among the threads of this process, then among processes. Both wait to a
-//! deadline and no longer: a stopped process must not stop this one. While other threads wait, the
-//! file's lock is handed on with the gate, up to a limit, since taking it is most of the cost of an
-//! append.
+//! deadline and no longer: a stopped process must not stop this one. While other threads wait, the file's
+//! lock stays taken from one holder to the next, up to a limit, since taking it is most of the cost of an append.
 
 use super::share::lock;
 use crate::engine::file::deadline::{Deadline, lock_file};
@@ -12,9 +11,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// How often the file's lock may be handed on before other processes get their turn.
 const HANDOVER_MAX: u32 = 64;
+
 /// One writer at a time in this process.
 #[derive(Default)]
-pub(crate) struct Gate {
+pub(crate) struct WriteLock {
     inner: Mutex<Inner>,
     freed: Condvar,
 }
@@ -24,19 +24,19 @@ struct Inner {
     is_held: bool,
     waiting: u32,
     handovers: u32,
-    /// The region whose file lock comes with the gate.
+    /// The region whose file is locked, for the next holder.
     locked: Option<Arc<Region>>,
 }
 
-/// The gate, held.
-pub(crate) struct Pass<'a> {
-    gate: &'a Gate,
+/// The lock, held among threads; and the file's, if it is locked.
+pub(crate) struct WriteGuard<'a> {
+    lock: &'a WriteLock,
     /// The region whose file is locked.
     locked: Option<Arc<Region>>,
 }
 
-impl Gate {
-    pub(crate) fn enter(&self, deadline: &Deadline, path: &Path) -> Result<Pass<'_>> {
+impl WriteLock {
+    pub(crate) fn enter(&self, deadline: &Deadline, path: &Path) -> Result<WriteGuard<'_>> {
         let mut inner = lock(&self.inner);
         inner.waiting += 1;
         while inner.is_held {
@@ -50,7 +50,7 @@ impl Gate {
         }
         inner.waiting -= 1;
         inner.is_held = true;
-        Ok(Pass { gate: self, locked: inner.locked.take() })
+        Ok(WriteGuard { lock: self, locked: inner.locked.take() })
     }
 }
 
@@ -65,7 +65,7 @@ impl Inner {
     }
 }
 
-impl Pass<'_> {
+impl WriteGuard<'_> {
     /// Has the file of `region` locked, and no other.
     pub(crate) fn lock(&mut self, region: &Arc<Region>, deadline: &Deadline) -> Result<()> {
         if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, region)) {
@@ -81,7 +81,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Gives the file's lock back and keeps the gate.
+    /// Gives the file's lock back and keeps this process's.
     pub(crate) fn unlock(&mut self) {
         if let Some(region) = self.locked.take() {
             region.file().unlock();
@@ -89,9 +89,9 @@ impl Pass<'_> {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
-        let mut inner = lock(&self.gate.inner);
+        let mut inner = lock(&self.lock.inner);
         inner.is_held = false;
         let is_handed_on = inner.waiting > 0 && inner.handovers < HANDOVER_MAX;
         inner.handovers = if is_handed_on { inner.handovers + 1 } else { 0 };
@@ -102,7 +102,7 @@ impl Drop for Pass<'_> {
         let is_awaited = inner.waiting > 0;
         drop(inner);
         if is_awaited {
-            self.gate.freed.notify_one(); // A system call, so not for nobody.
+            self.lock.freed.notify_one(); // A system call, so not for nobody.
         }
     }
 }

@@ -1,5 +1,6 @@
-//! One call's way from its miss to the right to compute: see [`flight`](super::flight). What it does
-//! next is decided in one place; how it waits, plain and async code do each in their own way.
+//! The election of who computes: one call's way from its miss to the right to compute. See
+//! [`flight`](super::flight). What the call does next is decided in one place; how it waits, plain and async code do
+//! each in their own way.
 
 use super::flight::{Flight, Flights, Landing, Leading, Rescue};
 use super::{Store, Token};
@@ -50,8 +51,8 @@ impl Drop for Lead<'_> {
     }
 }
 
-/// One call's way from its miss to the right to compute.
-pub(crate) struct Approach<'a> {
+/// One call's part in it.
+pub(crate) struct Election<'a> {
     store: &'a Store,
     /// The hash of the key: its place among the flights, and among the claims.
     key: u64,
@@ -80,7 +81,7 @@ pub(crate) enum Step<'a> {
     Open,
 }
 
-impl<'a> Approach<'a> {
+impl<'a> Election<'a> {
     /// `timeout` of zero: nobody waits for anybody. `longest`: what the function is known to have taken, in
     /// nanoseconds; zero if nothing is.
     pub(crate) fn new(
@@ -88,13 +89,13 @@ impl<'a> Approach<'a> {
         identity: &Identity,
         timeout: Duration,
         longest: &'a AtomicU64,
-    ) -> Approach<'a> {
+    ) -> Election<'a> {
         // Where nothing can be stored there is nothing to wait for.
         let has_use = !timeout.is_zero() && !store.location.is_read_only;
         let deadline = has_use.then(|| Deadline::after(timeout));
         let (key, lead, rescue) = (identity.hash(0), None, None);
         let (has_opened, pause) = (false, PAUSE_MIN);
-        Approach { store, key, deadline, lead, rescue, has_opened, pause, longest }
+        Election { store, key, deadline, lead, rescue, has_opened, pause, longest }
     }
 
     /// What to do after a look that missed, up to the next one or to the computation. `token` is of
@@ -117,7 +118,7 @@ impl<'a> Approach<'a> {
         }
     }
 
-    /// As [`advance`](Approach::advance), without blocking the thread.
+    /// As [`advance`](Election::advance), without blocking the thread.
     pub(crate) async fn advance_async(&mut self, region: &Region, token: Token) -> Step<'a> {
         loop {
             match self.step(region, token, None) {
