@@ -37,15 +37,27 @@ pub(super) const NEARLY_CROWDED: u64 = 64 * 8 * 11 / 16 - 12;
 impl Scene {
     /// Whose first entries, nearly a crowd, have a time to live.
     pub(super) fn new(ttl: Option<Duration>) -> Scene {
+        Scene::of(NEARLY_CROWDED, ttl)
+    }
+
+    /// Of so few entries that the walk over the index is not most of the work.
+    fn small() -> Scene {
+        Scene::of(SMALL, None)
+    }
+
+    fn of(entries: u64, ttl: Option<Duration>) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let at = location(&dir.path().join("x.pcache"));
         let walker = Location { care: Care::Copied, ..at.clone() };
         let other = Location { lock_timeout: Duration::ZERO, ..at };
         let other = Store::open(other).unwrap();
-        insert(&other, 0..NEARLY_CROWDED, ttl).unwrap();
+        insert(&other, 0..entries, ttl).unwrap();
         Scene { walker: Store::open(walker).unwrap(), other, _dir: dir }
     }
 }
+
+/// The entries of a small scene.
+const SMALL: u64 = 20;
 
 pub(super) fn insert(store: &Store, keys: Range<u64>, ttl: Option<Duration>) -> crate::Result<()> {
     let payloads: Vec<_> = keys.map(|key| (key, key.to_le_bytes())).collect();
@@ -164,11 +176,11 @@ fn a_compaction_beside_a_clear_brings_nothing_back() {
     let compact = |scene: &Scene| scene.walker.compact(View::AS_WRITTEN).unwrap();
     let check = |scene: &Scene, _, is_cleared: bool| {
         let is_there = |key| get(&scene.other, key).is_some();
-        assert!((0..NEARLY_CROWDED).all(|key| is_there(key) != is_cleared));
+        assert!((0..SMALL).all(|key| is_there(key) != is_cleared));
         assert!((1000..1003).all(|key| is_there(key) == is_cleared));
         assert_eq!(scene.other.verify().unwrap().findings, []);
     };
-    interrupt(|| Scene::new(None), 83, clear, compact, check);
+    interrupt(Scene::small, 1, clear, compact, check);
 }
 
 #[test]
@@ -188,16 +200,16 @@ fn a_compaction_beside_removals_and_refreshes_loses_none_of_them() {
     let check = |scene: &Scene, _, is_changed: bool| {
         let value = |key| get(&scene.other, key);
         if is_changed {
-            assert!((0..7).chain(9..NEARLY_CROWDED).all(|key| value(key).is_none()));
+            assert!((0..7).chain(9..SMALL).all(|key| value(key).is_none()));
             assert_eq!(value(7).unwrap(), b"stored again");
             assert_eq!(value(8).unwrap(), [8; 100_000]);
             assert_eq!(scene.other.stats().entries, 2);
         } else {
-            assert!((0..NEARLY_CROWDED).all(|key| value(key).unwrap() == key.to_le_bytes()));
+            assert!((0..SMALL).all(|key| value(key).unwrap() == key.to_le_bytes()));
         }
         assert_eq!(scene.other.verify().unwrap().findings, []);
     };
-    interrupt(|| Scene::new(None), 89, change, compact, check);
+    interrupt(Scene::small, 1, change, compact, check);
 }
 
 /// A miss in a table that is left during the search is no flush.
