@@ -3,7 +3,7 @@
 //! walked.
 
 use super::slot::Table;
-use super::{checksum, field};
+use super::{WORD_MASK, checksum, field};
 
 /// A checkpoint, decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +41,19 @@ impl Checkpoint {
         bytes
     }
 
+    /// `None` if a word has more than the header's words can hold, in which all but table and hash end.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Checkpoint> {
         let bytes: &[u8; CHECKPOINT_SIZE] = bytes.try_into().ok()?;
+        let word = |at| Some(field!(bytes, at, u64)).filter(|word| *word <= WORD_MASK);
         Some(Checkpoint {
-            tail: field!(bytes, 0, u64),
+            tail: word(0)?,
             index: Table(field!(bytes, 8, u64)),
             index_hash: field!(bytes, 16, u64),
-            barrier: field!(bytes, 24, u64),
-            cleared: field!(bytes, 32, u64),
-            entries: field!(bytes, 40, u64),
-            live: field!(bytes, 48, u64),
-            used: field!(bytes, 56, u64),
+            barrier: word(24)?,
+            cleared: word(32)?,
+            entries: word(40)?,
+            live: word(48)?,
+            used: word(56)?,
         })
     }
 }
@@ -59,4 +61,23 @@ impl Checkpoint {
 /// The hash of a table that is read piece by piece.
 pub(crate) fn hash_piece(piece: &[u8], so_far: u64) -> u64 {
     checksum(piece, so_far)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_comes_back_and_none_that_no_header_can_hold() {
+        let [tail, barrier, cleared, entries, live, used] = [WORD_MASK; 6];
+        let index = Table::new(8192, 64);
+        let most =
+            Checkpoint { tail, index, index_hash: u64::MAX, barrier, cleared, entries, live, used };
+        assert_eq!(Checkpoint::decode(&most.encode()), Some(most));
+        for field in [0, 24, 32, 40, 48, 56] {
+            let mut bytes = most.encode();
+            bytes[field + 6] = 1;
+            assert_eq!(Checkpoint::decode(&bytes), None, "{field}");
+        }
+    }
 }
