@@ -4,7 +4,7 @@
 //! of, and what its bytes mean, is `memo`'s. It stands on `error` and on the system alone.
 //!
 //! The other way to cut it is by operation: get, put, compact, each from its call to its bytes. Then each of them
-//! would know the rules of the log, which stand in `log` alone.
+//! would have to know the rules of the log, from walks to tables.
 
 // In reading order: each stands on those above it.
 pub(crate) mod format;

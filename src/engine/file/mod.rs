@@ -1,7 +1,7 @@
 //! One file: how it is made, opened, believed, looked up in, mended and rewritten.
 //!
-//! It stands on the log. It knows no other file of the cache, and no threads: which file is the cache, who writes
-//! it and what each thread has of it is `store`'s.
+//! It stands on the log. Which file is the cache, who may write it, and what each thread has of it, is `store`'s; here
+//! a file meets another one only to be copied into it.
 
 pub(crate) mod deadline;
 pub(crate) mod effort;
