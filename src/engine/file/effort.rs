@@ -1,7 +1,7 @@
 //! How much an attempt that waits for nothing does where it is made. A task's thread does what is brief; what may
 //! take long is a job of the pool's (see [`tasks`](crate::engine::store::tasks)).
 
-use crate::engine::log::journal::LARGE;
+use crate::engine::log::op::LARGE;
 
 /// Payloads up to this are checked, and stored, by a task itself: more would keep its thread too long.
 pub(crate) const BRIEF: usize = 64 << 10;

@@ -1,14 +1,16 @@
-//! The index as a log has it: made anew from its records, one after the other. Recovery, a reader that may not
-//! write, and whoever finds an index without room stand on it. In memory is that index and no more: 8 bytes for a
-//! slot, of which some half are in use; and where something is missing, a list of its slots.
+//! The index as a log has it: made anew from its records, one after the other, as a target of the
+//! [law](crate::engine::log::op). Recovery, a reader that may not write, and whoever finds an index without room
+//! stand on it. In memory is that index and no more: 8 bytes for a slot, of which some half are in use; and where
+//! something is missing, a list of its slots.
 
-use crate::engine::format::header::word;
+use crate::engine::format::header::{FIRST_BUCKETS, word};
 use crate::engine::format::record::{Head, Identity, Kind};
-use crate::engine::format::slot::{Slot, Tag};
+use crate::engine::format::slot::{Slot, Table, Tag};
 use crate::engine::index::{self, HeapTable, Seat};
-use crate::engine::log::journal::{Journal, LARGE};
+use crate::engine::log::journal::Journal;
+use crate::engine::log::op::{Op, Target, apply, is_decided_by_payload};
+use crate::engine::log::records::Records;
 use crate::engine::log::walk::{Step, Walk, Window};
-use crate::engine::os::file::Medium;
 use crate::error::{Error, Result};
 
 /// What a walk over a log found.
@@ -18,158 +20,180 @@ pub(crate) struct Rebuilt {
     pub(crate) entries: u64,
     pub(crate) live: u64,
     /// The sequence number of the last clear.
+    pub(crate) cleared: u64,
+    /// That of the last record which a clear or a dead list ended.
     pub(crate) barrier: u64,
     /// The highest sequence number met.
     pub(crate) seq: u64,
-    /// Where the last record is missing that had been synced: not torn, but damaged.
-    damage: Option<u64>,
 }
 
 impl Rebuilt {
-    /// Of a cache whose last clear had the sequence number `barrier`, as far as is known.
-    fn new(barrier: u64) -> Rebuilt {
-        let index = HeapTable::new(crate::engine::format::header::FIRST_BUCKETS);
-        Rebuilt { index, entries: 0, live: 0, barrier, seq: barrier, damage: None }
+    /// Of a cache whose last clear had the sequence number `cleared`, as far as is known.
+    fn new(cleared: u64) -> Rebuilt {
+        let index = HeapTable::new(FIRST_BUCKETS);
+        Rebuilt { index, entries: 0, live: 0, cleared, barrier: cleared, seq: cleared }
     }
 
-    /// The index of the log up to `end`. Payloads that had been synced are checked when they are first read,
-    /// like any, unless all are now.
-    pub(crate) fn of(journal: &Journal<'_>, end: u64, is_all_checked: bool) -> Result<Rebuilt> {
+    /// The index of the log up to `end`. Payloads that had been synced are checked when they are first read, like any,
+    /// but for those that decide what their records do.
+    pub(crate) fn of(journal: &Journal<'_>, end: u64) -> Result<Rebuilt> {
         // Of a header that cannot be believed: nothing was synced, or cleared but by what the log says.
         let word = |place| journal.ledger.get(place).unwrap_or(0);
-        let synced = word(word::SYNCED);
-        let mut rebuilt = Rebuilt::new(word(word::CLEARED));
-        rebuilt.walk(journal, end, synced, if is_all_checked { 0 } else { synced })?;
-        let cut_off = Some(end).filter(|end| *end < synced);
-        if let Some(damage) = cut_off.or(rebuilt.damage) {
-            rebuilt.forget_superseded(journal, damage, synced, end);
+        let mut rebuilding = Rebuilding {
+            rebuilt: Rebuilt::new(word(word::CLEARED)),
+            records: journal.records_below(end),
+            synced: word(word::SYNCED),
+            damage: None,
+        };
+        rebuilding.walk(journal.facts.log_start)?;
+        if end < rebuilding.synced {
+            rebuilding.damage = Some(end);
         }
-        Ok(rebuilt)
+        rebuilding.forget_superseded(journal.ledger.table(word::INDEX));
+        Ok(rebuilding.rebuilt)
     }
+}
 
-    fn walk(&mut self, journal: &Journal<'_>, end: u64, synced: u64, unchecked: u64) -> Result<()> {
-        let (medium, facts) = (journal.ledger.medium, journal.facts);
-        let failed = || Error::io("read", medium.path());
-        let mut walk = Walk::new(medium, facts.seed, facts.log_start, end);
-        while let Some(step) = walk.next().map_err(failed())? {
+/// An index that is being made.
+struct Rebuilding<'a> {
+    rebuilt: Rebuilt,
+    records: Records<'a>,
+    /// What lies below was on the device. So what is missing there is no torn end of the log, but damage.
+    synced: u64,
+    /// Where the last record is missing that may have ended or superseded others.
+    damage: Option<u64>,
+}
+
+impl Rebuilding<'_> {
+    fn walk(&mut self, start: u64) -> Result<()> {
+        let records = self.records;
+        let read = || Error::io("read", records.medium.path());
+        let mut walk = Walk::new(records.medium, records.seed, start, records.end);
+        while let Some(step) = walk.next().map_err(read())? {
             let (offset, head) = match step {
                 Step::Record(offset, head) => (offset, head),
-                Step::Damage(start, _) => {
-                    self.damage = Some(start).filter(|start| *start < synced).or(self.damage);
+                Step::Damage(offset, _) => {
+                    self.lose(offset);
                     continue;
                 }
             };
-            self.seq = self.seq.max(head.seq);
-            // The kind stands outside the head's check. Whatever it says, what has a key supersedes what that
-            // had; but for the space of a large value, which counts once it is filled. What has none is
-            // what it says if its payload says so, too.
-            let has_key = head.identity != Identity::NONE;
-            let is_small = head.len <= LARGE as u64;
-            if has_key && is_small && !head.kind.is_keyed() {
-                self.put(medium, facts.seed, offset, &head);
+            self.rebuilt.seq = self.rebuilt.seq.max(head.seq);
+            let may_be_torn = offset >= self.synced && head.kind.is_keyed();
+            if (may_be_torn || is_decided_by_payload(&head))
+                && !walk.is_whole(offset, &head).map_err(read())?
+            {
+                // With a key it is a value, of which the record that commits it tells, or the end of the log.
+                if head.identity == Identity::NONE {
+                    self.lose(offset);
+                }
                 continue;
             }
-            // A large value's space may have been reserved before a sync and filled after it. So it may be
-            // torn, which is no damage: its FILLED record tells.
-            let is_checked =
-                head.kind != Kind::PAD && (!has_key || !is_small || offset >= unchecked);
-            if is_checked && !walk.is_whole(offset, &head).map_err(failed())? {
-                self.damage = (offset < synced && !has_key).then_some(offset).or(self.damage);
-                continue;
-            }
-            match head.kind {
-                kind if kind.is_keyed() => self.put(medium, facts.seed, offset, &head),
-                Kind::DEAD_LIST => {
-                    for dead in journal.offsets_in(offset, &head)? {
-                        self.bury(medium, facts.seed, dead);
-                    }
-                }
-                Kind::FILLED => {
-                    for filled in journal.offsets_in(offset, &head)? {
-                        let is_damage = !self.fill(journal, filled, end)? && offset < synced;
-                        self.damage = is_damage.then_some(offset).or(self.damage);
-                    }
-                }
-                // The last clear that is known of may be a later one.
-                Kind::CLEAR => {
-                    let (barrier, seq) = (self.barrier.max(head.seq), self.seq);
-                    *self = Rebuilt { seq, ..Rebuilt::new(barrier) };
-                }
-                _ => {}
-            }
+            let op = Op::decode(&records, offset, &head)?;
+            apply(&op, (offset, &head), &records, self)?;
         }
         Ok(())
     }
 
     /// What is missing may have superseded or removed what lies before it. The index as it was knows: what
     /// it does not lead to, nor to anything newer than the last sync, is not found.
-    fn forget_superseded(&mut self, journal: &Journal<'_>, damage: u64, synced: u64, end: u64) {
-        let (ledger, old) = (&journal.ledger, journal.ledger.table(word::INDEX));
+    fn forget_superseded(&mut self, old: Table) {
+        let Some(damage) = self.damage else { return };
+        let (medium, synced) = (self.records.medium, self.synced);
         // The damage may be that of its record's head.
-        let is_index = old.is_plausible() && old.end() <= end;
-        let slots: Vec<Slot> = index::slots(&self.index, self.index.table()).collect();
+        let is_index = old.is_plausible() && old.end() <= self.records.end;
+        let index = &self.rebuilt.index;
+        let slots: Vec<Slot> = index::slots(index, index.table()).collect();
         for slot in slots.into_iter().filter(|slot| slot.offset() < damage) {
             let names = |named: Slot| {
                 (named.offset() == slot.offset() || named.offset() >= synced).then_some(())
             };
-            let is_named = is_index
-                && matches!(index::seat(ledger.medium, old, slot.tag(), names), Seat::Taken(..));
-            if !is_named {
-                self.bury(ledger.medium, journal.facts.seed, slot.offset());
+            let is_named =
+                is_index && matches!(index::seat(medium, old, slot.tag(), names), Seat::Taken(..));
+            if let (false, Some(head)) = (is_named, self.head_at(slot)) {
+                self.forget(slot.offset(), &head);
             }
         }
     }
 
-    fn put(&mut self, medium: &dyn Medium, seed: u64, offset: u64, head: &Head) {
-        if head.seq <= self.barrier {
-            return;
-        }
-        let head_at = |slot: Slot| Head::decode(&medium.head(slot.offset())?, slot.offset(), seed);
-        let slot = Slot::new(Tag::of(head.identity.hash(seed)), offset);
-        let same = |slot| head_at(slot).is_some_and(|found| found.identity == head.identity);
-        let old = self.index.put(slot, same);
-        if let Some(old) = old.and_then(head_at) {
-            self.count(&old, -1);
-        }
-        self.count(head, 1);
+    fn head_at(&self, slot: Slot) -> Option<Head> {
+        self.records.head(slot.offset())
     }
 
-    fn bury(&mut self, medium: &dyn Medium, seed: u64, offset: u64) {
-        let Some(bytes) = medium.head(offset) else { return };
-        let Some(old) = Head::decode(&bytes, offset, seed) else { return };
-        let slot = Slot::dead(Tag::of(old.identity.hash(seed)));
-        if self.index.replace(slot, |slot| slot.offset() == offset) {
-            self.count(&old, -1);
+    fn forget(&mut self, offset: u64, head: &Head) {
+        let slot = Slot::dead(Tag::of(head.identity.hash(self.records.seed)));
+        if self.rebuilt.index.replace(slot, |slot| slot.offset() == offset) {
+            self.count(head, -1);
         }
-    }
-
-    /// A large value counts from where it was filled, unless a newer one of its key does. `false` if it
-    /// should, and is not whole. One that was superseded before may have stayed a pad.
-    fn fill(&mut self, journal: &Journal<'_>, offset: u64, end: u64) -> Result<bool> {
-        let (medium, seed) = (journal.ledger.medium, journal.facts.seed);
-        let Some(value) = journal.reserved_below(end, offset)? else { return Ok(false) };
-        let head_at = |offset| Head::decode(&medium.head(offset)?, offset, seed);
-        let tag = Tag::of(value.identity.hash(seed));
-        let newer = |at| head_at(at).filter(|found| found.identity == value.identity);
-        let newer = index::find(&self.index, self.index.table(), tag, newer);
-        if newer.is_some_and(|newer| newer.seq >= value.seq) {
-            return Ok(true);
-        }
-        let is_revealed = head_at(offset).is_some_and(|head| head.kind == Kind::VALUE);
-        let is_whole = is_revealed
-            && Window::new(medium, end)
-                .is_whole(offset, &value, seed)
-                .map_err(Error::io("read", medium.path()))?;
-        if is_whole {
-            self.put(medium, seed, offset, &value);
-        }
-        Ok(is_whole)
     }
 
     fn count(&mut self, head: &Head, sign: i64) {
         if head.kind == Kind::VALUE {
-            self.entries = self.entries.saturating_add_signed(sign);
-            self.live = self.live.saturating_add_signed(sign * head.next(0) as i64);
+            let Rebuilt { entries, live, .. } = &mut self.rebuilt;
+            *entries = entries.saturating_add_signed(sign);
+            *live = live.saturating_add_signed(sign * head.next(0) as i64);
         }
+    }
+}
+
+impl Target for Rebuilding<'_> {
+    fn cleared(&self) -> Result<u64> {
+        Ok(self.rebuilt.cleared)
+    }
+
+    fn newest(&self, identity: &Identity) -> Result<Option<u64>> {
+        let of_key = |offset| self.records.head(offset).filter(|head| head.identity == *identity);
+        let (index, tag) = (&self.rebuilt.index, Tag::of(identity.hash(self.records.seed)));
+        Ok(index::find(index, index.table(), tag, of_key).map(|head| head.seq))
+    }
+
+    /// In the place of what the key has: in the order of the log nothing newer is there.
+    fn put(&mut self, offset: u64, head: &Head, _: u64) -> Result<()> {
+        let records = self.records;
+        let slot = Slot::new(Tag::of(head.identity.hash(records.seed)), offset);
+        let of_key = |slot: Slot| {
+            records.head(slot.offset()).is_some_and(|found| found.identity == head.identity)
+        };
+        let old = self.rebuilt.index.put(slot, of_key);
+        if let Some(old) = old.and_then(|old| self.head_at(old)) {
+            self.count(&old, -1);
+        }
+        self.count(head, 1);
+        Ok(())
+    }
+
+    fn commit(&mut self, offset: u64, head: &Head) -> Result<bool> {
+        if head.kind != Kind::VALUE {
+            return Ok(false);
+        }
+        let (medium, seed) = (self.records.medium, self.records.seed);
+        // Its place in the log may have been met, and it was whole.
+        let is_there = self.newest(&head.identity)? == Some(head.seq);
+        let mut window = Window::new(medium, self.records.end);
+        let read = Error::io("read", medium.path());
+        Ok(is_there || window.is_whole(offset, head, seed).map_err(read)?)
+    }
+
+    fn lose(&mut self, since: u64) {
+        if since < self.synced {
+            self.damage = Some(since);
+        }
+    }
+
+    fn mark_dead(&mut self, dead: &[(u64, Head)], _: u64) -> Result<()> {
+        dead.iter().for_each(|(offset, head)| self.forget(*offset, head));
+        Ok(())
+    }
+
+    /// The last clear that is known of may be a later one.
+    fn clear(&mut self, _: Table, seq: u64) -> Result<()> {
+        let Rebuilt { cleared, barrier, seq: highest, .. } = self.rebuilt;
+        self.rebuilt = Rebuilt { barrier, seq: highest, ..Rebuilt::new(cleared.max(seq)) };
+        self.damage = None;
+        Ok(())
+    }
+
+    fn raise_barrier(&mut self, seq: u64) -> Result<()> {
+        self.rebuilt.barrier = self.rebuilt.barrier.max(seq);
+        Ok(())
     }
 }

@@ -4,11 +4,12 @@
 //! even the tail cannot be believed, or the file ends before it, the healthy records move to a new file
 //! instead.
 
+use super::copy::{copy, newest};
 use super::create::write_header;
 use super::expiry::View;
+use super::handover::take_place;
 use super::rebuild::Rebuilt;
 use super::region::{Backing, Private, Region};
-use super::rewrite;
 use super::trust::{is_consistent, is_last_whole, is_table};
 use crate::engine::format::header::{FIRST_BUCKETS, HEADER_SIZE, HOME, HOME_SIZE, state, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind, TORN};
@@ -16,6 +17,7 @@ use crate::engine::format::slot::{Slot, Table};
 use crate::engine::format::{ALIGNMENT, FILE_LIMIT};
 use crate::engine::index::{self, HeapTable, Seat};
 use crate::engine::log::journal::Journal;
+use crate::engine::log::op::Op;
 use crate::engine::log::walk::{Step, Walk, Window};
 use crate::engine::os::file::{CacheFile, Medium};
 use crate::engine::os::place::Replacement;
@@ -47,7 +49,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
     };
     let is_reused = reuse_checkpoint(&journal, first_fault)?;
     if !is_reused {
-        let rebuilt = Rebuilt::of(&journal, journal.tail()?, false)?;
+        let rebuilt = Rebuilt::of(&journal, journal.tail()?)?;
         if !keep_index(&journal, &rebuilt)? {
             put_in_place(&journal, &rebuilt)?;
         }
@@ -67,7 +69,7 @@ pub(crate) fn recover(region: &Region) -> Result<bool> {
 pub(crate) fn make_index(region: &Region) -> Result<()> {
     leave_home(region.file())?;
     let journal = region.journal();
-    put_in_place(&journal, &Rebuilt::of(&journal, journal.tail()?, false)?)?;
+    put_in_place(&journal, &Rebuilt::of(&journal, journal.tail()?)?)?;
     come_home(region.file())
 }
 
@@ -198,16 +200,15 @@ fn is_record_whole(
     if head.kind == Kind::PAD || !walk.is_whole(offset, head).map_err(read())? {
         return Ok(head.kind == Kind::PAD);
     }
-    let filled = if head.kind == Kind::FILLED { journal.offsets_in(offset, head)? } else { vec![] };
-    for offset in filled {
-        let Some(value) = journal.reserved_at(offset)? else { return Ok(false) };
+    let records = journal.records()?;
+    let Op::Commit(values) = Op::decode(&records, offset, head)? else { return Ok(true) };
+    for offset in values {
         // The store that makes it a value comes after the record. Without it the value is lost, and stays lost: it
         // is no damage to be found below the next sync.
-        if journal.head_at(offset).is_none_or(|head| head.kind != Kind::VALUE) {
-            return Ok(false);
-        }
-        let mut window = Window::new(journal.ledger.medium, journal.tail()?);
-        if !window.is_whole(offset, &value, journal.facts.seed).map_err(read())? {
+        let value = records.reserved(offset)?.filter(|value| value.kind == Kind::VALUE);
+        let Some(value) = value else { return Ok(false) };
+        let mut window = Window::new(records.medium, records.end);
+        if !window.is_whole(offset, &value, records.seed).map_err(read())? {
             return Ok(false);
         }
     }
@@ -303,7 +304,7 @@ fn note_order(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<()> {
     let ledger = &journal.ledger;
     journal.raise_seq(rebuilt.seq)?;
     ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(rebuilt.barrier))?;
-    ledger.set(word::CLEARED, rebuilt.barrier)
+    ledger.set(word::CLEARED, rebuilt.cleared)
 }
 
 fn note_counts(journal: &Journal<'_>, rebuilt: &Rebuilt, used: u64) -> Result<()> {
@@ -322,16 +323,16 @@ fn salvage(region: &Region) -> Result<()> {
     let tail = region.journal().tail().unwrap_or(size).min(size).min(FILE_LIMIT);
     let ledger = region.journal().ledger;
     let journal = Journal::new(file, facts);
-    let rebuilt = Rebuilt::of(&journal, tail, true)?;
+    let rebuilt = Rebuilt::of(&journal, tail)?;
     let slots = index::slots(&rebuilt.index, rebuilt.index.table()).collect();
-    let slots = rewrite::newest(region, slots);
+    let slots = newest(region, slots);
     let barrier = rebuilt.barrier.max(ledger.get(word::BARRIER).unwrap_or(0));
     let seq = rebuilt.seq.max(region.journal().seq().unwrap_or(0)).max(barrier);
-    let bulk = rewrite::copy(region, &slots, &new.file, View::NEVER, &HashSet::new())?;
+    let bulk = copy(region, &slots, &new.file, View::NEVER, &HashSet::new())?;
     let words = bulk.words(seq, barrier.max(bulk.barrier));
     write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
     new.file.sync().map_err(Error::io("sync", new.file.path()))?;
-    rewrite::take_place(region, &new)
+    take_place(region, &new)
 }
 
 /// For a file that may not be written: an index of this process's own. If its tail cannot be believed,
@@ -345,7 +346,7 @@ pub(crate) fn with_private_index(region: Region) -> Result<Region> {
     let journal = Journal::new(file, &region.facts);
     let index = match read_index(&journal, end)? {
         Some(index) => index,
-        None => Rebuilt::of(&journal, end, false)?.index,
+        None => Rebuilt::of(&journal, end)?.index,
     };
     let private = Private { index: index.freeze(), end };
     let backing = match region.backing {

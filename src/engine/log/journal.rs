@@ -7,6 +7,8 @@
 //! what lies there next; killed later, the next holder redoes the records in `APPLIED..TAIL`, and doing
 //! any of them twice changes nothing. The tail never decreases.
 
+use super::op::table_in;
+use super::records::Records;
 use super::walk::Window;
 use crate::engine::format::checkpoint::{Checkpoint, hash_piece};
 use crate::engine::format::header::{FIRST_BUCKETS, Facts, word};
@@ -18,12 +20,6 @@ use crate::engine::os::clock;
 use crate::engine::os::file::Medium;
 use crate::engine::words::Ledger;
 use crate::error::{Error, Result};
-
-/// Payloads longer than this are copied without the lock, into space reserved under it.
-pub(crate) const LARGE: usize = 64 << 10;
-
-/// Records that one list names at most.
-pub(crate) const LIST_MAX: u64 = 8192;
 
 /// Space is taken in steps of a sixteenth of the file, between these.
 const STEP_MIN: u64 = 64 << 10;
@@ -59,6 +55,16 @@ impl<'a> Journal<'a> {
 
     pub(crate) fn medium(&self) -> &'a dyn Medium {
         self.ledger.medium
+    }
+
+    /// The records that are published now.
+    pub(crate) fn records(&self) -> Result<Records<'a>> {
+        Ok(self.records_below(self.tail()?))
+    }
+
+    /// The records of a log that ends at `end`.
+    pub(crate) fn records_below(&self, end: u64) -> Records<'a> {
+        Records { medium: self.medium(), seed: self.facts.seed, end }
     }
 
     pub(crate) fn tail(&self) -> Result<u64> {
@@ -105,18 +111,6 @@ impl<'a> Journal<'a> {
         let offsets = self.write(drafts)?;
         self.apply_all(drafts, &offsets)?;
         Ok(offsets)
-    }
-
-    /// Brings the index up to records that were just published.
-    pub(crate) fn apply_all(&self, drafts: &[Draft<'_>], offsets: &[u64]) -> Result<()> {
-        if drafts.len() > 1 {
-            self.touch_slots(drafts);
-        }
-        for (draft, offset) in drafts.iter().zip(offsets) {
-            self.apply(*offset, &draft.head)?;
-            self.tend_index();
-        }
-        self.settle()
     }
 
     /// Gives out no number up to `seq` any more.
@@ -305,9 +299,8 @@ impl<'a> Journal<'a> {
         if offset == 0 {
             return Ok(None);
         }
-        let Some(head) = self.head_at(offset).filter(|head| head.kind == Kind::CHECKPOINT) else {
-            return Ok(None);
-        };
+        let head = self.records()?.head(offset).filter(|head| head.kind == Kind::CHECKPOINT);
+        let Some(head) = head else { return Ok(None) };
         let mut payload = vec![0; (head.len as usize).min(4096)];
         self.medium().read(offset + HEAD_SIZE, &mut payload).map_err(self.io("read"))?;
         let is_whole = head.check_of(&payload, self.facts.seed) == head.payload_check;
@@ -350,11 +343,6 @@ impl<'a> Journal<'a> {
         }
         Ok(hash)
     }
-}
-
-/// The table that is the payload of the record at `offset`.
-pub(crate) fn table_in(offset: u64, head: &Head) -> Table {
-    Table::new(offset + HEAD_SIZE, head.len / BUCKET_SIZE)
 }
 
 const _: () = assert!(align(HEAD_SIZE).is_multiple_of(BUCKET_SIZE));

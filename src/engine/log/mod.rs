@@ -4,6 +4,10 @@
 //! It stands on the file's words and its index. It takes no lock, and opens and replaces no file: whoever appends
 //! holds the lock, and whoever walks may be beside him.
 
+// In reading order: each stands on those above it; `journal` and the two behind it are one type's operations.
 pub(crate) mod walk;
+pub(crate) mod records;
+pub(crate) mod op;
 pub(crate) mod journal;
-pub(crate) mod apply;
+pub(crate) mod live;
+pub(crate) mod redo;

@@ -14,8 +14,8 @@ use loom as checker;
 #[cfg(model = "shuttle")]
 use shuttle as checker;
 
+use crate::engine::file::handover::hand_over;
 use crate::engine::file::region::{Moved, search};
-use crate::engine::file::rewrite::hand_over;
 use crate::engine::format::header::{Facts, state, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, Identity, Kind};
 use crate::engine::format::slot::{Table, Tag};

@@ -6,10 +6,12 @@
 
 use super::writer::Writer;
 use super::{Store, TRIES};
+use crate::engine::file::copy::{Bulk, copy, newest};
 use crate::engine::file::create::write_header;
 use crate::engine::file::expiry::View;
+use crate::engine::file::handover::take_place;
 use crate::engine::file::region::Region;
-use crate::engine::file::rewrite::{Bulk, Outcome, Replay, copy, newest, take_place};
+use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::format::header::word;
 use crate::engine::log::journal::Journal;
 use crate::engine::os::file::Medium as _;

@@ -7,7 +7,8 @@ use crate::engine::file::open;
 use crate::engine::file::region::Region;
 use crate::engine::format::record::{Head, Identity, Kind};
 use crate::engine::format::slot::Slot;
-use crate::engine::log::journal::{Draft, LIST_MAX};
+use crate::engine::log::journal::Draft;
+use crate::engine::log::records::LIST_MAX;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -38,8 +39,9 @@ impl Store {
                 return Ok(false);
             }
             let journal = writer.journal();
+            let records = journal.records()?;
             let is_newest = |offset: &u64| {
-                let identity = journal.head_at(*offset).map(|head| head.identity);
+                let identity = records.head(*offset).map(|head| head.identity);
                 let newest = identity.and_then(|identity| journal.locate(&identity));
                 newest.is_some_and(|(place, _)| place == *offset)
             };

@@ -17,6 +17,8 @@ pub(crate) mod flush;
 pub(crate) mod tasks;
 pub(crate) mod compact;
 pub(crate) mod stats;
+pub(crate) mod findings;
+pub(crate) mod suspects;
 pub(crate) mod verify;
 
 #[cfg(test)]

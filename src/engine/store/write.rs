@@ -6,7 +6,7 @@ use super::put::{Entry, ScopeRecord, Terms, announce};
 use super::writer::Writer;
 use crate::engine::file::effort::Effort;
 use crate::engine::file::expiry::View;
-use crate::engine::file::rewrite::complete_move;
+use crate::engine::file::handover::complete_move;
 use crate::engine::format::header::{state, word};
 use crate::engine::format::record::{Identity, Kind};
 use crate::engine::log::journal::Draft;

@@ -39,7 +39,7 @@ fn assert_counted(store: &Store) {
     let heads = slots
         .iter()
         .filter(|slot| !slot.is_dead())
-        .map(|slot| journal.head_at(slot.offset()).unwrap());
+        .map(|slot| journal.records().unwrap().head(slot.offset()).unwrap());
     let values: Vec<_> = heads.filter(|head| head.kind == Kind::VALUE).collect();
     let count = |place| journal.ledger.get(place).unwrap();
     assert_eq!(count(word::USED), slots.len() as u64, "slots in use");

@@ -10,7 +10,7 @@ use crate::engine::log::journal::Draft;
 use crate::engine::log::walk::{Step, Walk};
 use crate::engine::os::file::Medium as _;
 use crate::engine::store::Store;
-use crate::engine::store::verify::Finding;
+use crate::engine::store::findings::Finding;
 use std::time::Duration;
 
 /// The bytes of a file that was synced, to be read without its checkpoint.

@@ -3,14 +3,13 @@
 use super::{SCOPE, assert_sound, draft, entry, get, identity, location, open, put, reboot};
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
-use crate::engine::file::rewrite::{Outcome, Replay};
+use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::file::sight::{RECORD_COPY_MAX, Sight};
-use crate::engine::format::WORD_MASK;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::header::{Facts, HOME, HOME_SIZE, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind, Ttl};
 use crate::engine::format::slot::{Slot, Table, Tag};
-use crate::engine::format::{checksum, seal};
+use crate::engine::format::{WORD_MASK, checksum, seal};
 use crate::engine::index::{self, Seat};
 use crate::engine::log::journal::Draft;
 use crate::engine::log::walk::{Step, Walk};

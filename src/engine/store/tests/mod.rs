@@ -9,6 +9,7 @@ mod damage;
 mod failures;
 mod holds;
 mod hostile;
+mod law;
 mod records;
 mod memory;
 mod space;
@@ -17,7 +18,7 @@ mod tasks;
 
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
-use crate::engine::file::rewrite::{Outcome, Replay};
+use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::file::sight::Sight;
 use crate::engine::file::trust;
 use crate::engine::format::header::{HOME, Home, state, word};
@@ -28,8 +29,8 @@ use crate::engine::log::journal::{Draft, Journal};
 use crate::engine::os::file::Medium as _;
 use crate::engine::os::place::{Care, Replacement};
 use crate::engine::store::compact::copy_to;
+use crate::engine::store::findings::Finding;
 use crate::engine::store::put::{Entry, ScopeRecord, Terms};
-use crate::engine::store::verify::Finding;
 use crate::engine::store::{Store, Token};
 use crate::error::Error;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -150,7 +151,7 @@ fn bytes_behind_the_tail_never_come_back() {
     assert!(!store.verify().unwrap().findings.is_empty());
     put(&store, 2, b"overwrites it");
     assert_eq!(get(&store, 2).unwrap(), b"overwrites it");
-    assert!(store.region().unwrap().journal().head_at(offset).is_some());
+    assert!(store.region().unwrap().journal().records().unwrap().head(offset).is_some());
     assert_eq!(get(&reboot(&dir, &store), 1).unwrap(), b"old", "the log is the truth");
 }
 

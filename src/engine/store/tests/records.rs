@@ -5,20 +5,21 @@ use super::{SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot}
 use crate::engine::file::effort::Effort;
 use crate::engine::file::expiry::View;
 use crate::engine::file::open::Location;
-use crate::engine::file::rewrite::{Outcome, Replay};
+use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::file::trust;
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Identity, Kind};
 use crate::engine::format::slot::{Slot, Tag};
 use crate::engine::index::{self, Seat};
-use crate::engine::log::journal::{Draft, LARGE};
+use crate::engine::log::journal::Draft;
+use crate::engine::log::op::LARGE;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::os::file::Medium as _;
 use crate::engine::os::place::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
+use crate::engine::store::findings::Finding;
 use crate::engine::store::put::{Entry, Progress, Terms};
-use crate::engine::store::verify::Finding;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -307,7 +308,7 @@ fn a_large_value_killed_between_its_two_stores_is_redone_and_no_damage() {
         let place = offset.to_le_bytes();
         let filled = Draft::new(Kind::FILLED, Identity::NONE, &place, journal.facts.seed);
         journal.write(&mut [filled]).unwrap();
-        let value = journal.reserved_at(offset).unwrap().unwrap();
+        let value = journal.records().unwrap().reserved(offset).unwrap().unwrap();
         journal.ledger.store(offset, value.first_word()).unwrap();
     }
     assert_sound(&store);

@@ -8,7 +8,7 @@ use crate::engine::format::header::{HOME, word};
 use crate::engine::format::record::Kind;
 use crate::engine::format::slot::{Table, Tag};
 use crate::engine::index::grow;
-use crate::engine::log::journal::table_in;
+use crate::engine::log::op::table_in;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::store::put::Terms;
 use crate::error::Error;

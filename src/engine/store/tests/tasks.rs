@@ -8,7 +8,7 @@ use crate::engine::file::effort::Effort;
 use crate::engine::file::open::Location;
 use crate::engine::format::header::{HOME, word};
 use crate::engine::format::slot::{Slot, Tag};
-use crate::engine::log::journal::LARGE;
+use crate::engine::log::op::LARGE;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::store::Store;
 use crate::engine::store::put::{Progress, Terms};

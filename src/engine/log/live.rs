@@ -1,0 +1,235 @@
+//! The index of a file in use, as a target of the [law](super::op): changed by whoever holds the lock, beside readers.
+//!
+//! A slot changes by one store, and only after the record that it names is published. A count changes after its slot,
+//! so that one who is killed between the two leaves a count that is off by one, and never a wrong value.
+
+use super::journal::{Draft, Journal};
+use super::op::{Op, Target, apply, supersedes, table_in};
+use super::records::Records;
+use crate::engine::format::header::word;
+use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind};
+use crate::engine::format::slot::{BUCKET_LIMIT, BUCKET_SIZE, Slot, Table, Tag};
+use crate::engine::index::{self, Seat, grow};
+use crate::error::{Error, Result};
+
+/// The index of a file whose lock the caller holds, and the records that it leads to.
+pub(crate) struct Live<'a> {
+    journal: &'a Journal<'a>,
+    pub(super) records: Records<'a>,
+}
+
+impl Target for Live<'_> {
+    #[inline]
+    fn cleared(&self) -> Result<u64> {
+        self.journal.ledger.get(word::CLEARED)
+    }
+
+    fn newest(&self, identity: &Identity) -> Result<Option<u64>> {
+        Ok(self.journal.locate(identity).map(|(_, head)| head.seq))
+    }
+
+    #[inline]
+    fn put(&mut self, offset: u64, head: &Head, _: u64) -> Result<()> {
+        let ledger = self.journal.ledger;
+        let slot = Slot::new(Tag::of(head.identity.hash(self.records.seed)), offset);
+        let same = |slot: Slot| {
+            self.records.head(slot.offset()).filter(|found| found.identity == head.identity)
+        };
+        loop {
+            let table = ledger.table(word::INDEX);
+            match index::seat(ledger.medium, table, slot.tag(), same) {
+                Seat::Taken(_, _, prior) if !supersedes(head.seq, prior.seq) => return Ok(()),
+                Seat::Taken(at, old, prior) => {
+                    grow::follow(ledger, table, at, old, slot)?;
+                    ledger.store(at, slot.0)?;
+                    self.count(&prior, -1)?;
+                    return self.count(head, 1);
+                }
+                Seat::Free(at, prior) => {
+                    grow::follow(ledger, table, at, slot, slot)?;
+                    ledger.store(at, slot.0)?;
+                    ledger.add(word::USED, i64::from(prior.is_empty()))?;
+                    return self.count(head, 1);
+                }
+                Seat::Full => self.journal.make_room_for_a_slot(table)?,
+            }
+        }
+    }
+
+    /// By the store that makes the pad a value.
+    fn commit(&mut self, offset: u64, head: &Head) -> Result<bool> {
+        // Not twice: who has found it reads it as what never changes.
+        if head.kind != Kind::VALUE {
+            let value = Head { kind: Kind::VALUE, ..*head };
+            // Release; pairs with the acquire in `Map::record`: who sees the kind sees the payload.
+            self.journal.ledger.store(offset, value.first_word())?;
+        }
+        Ok(true)
+    }
+
+    fn mark_dead(&mut self, dead: &[(u64, Head)], _: u64) -> Result<()> {
+        let ledger = self.journal.ledger;
+        for (offset, head) in dead {
+            let table = ledger.table(word::INDEX);
+            let tag = Tag::of(head.identity.hash(self.records.seed));
+            let same = |slot: Slot| (slot.offset() == *offset).then_some(());
+            if let Seat::Taken(at, old, ()) = index::seat(ledger.medium, table, tag, same) {
+                let slot = Slot::dead(tag);
+                grow::follow(ledger, table, at, old, slot)?;
+                ledger.store(at, slot.0)?;
+                self.count(head, -1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// By the store that makes `table` the index.
+    fn clear(&mut self, table: Table, seq: u64) -> Result<()> {
+        let ledger = self.journal.ledger;
+        let (index, pending) = (ledger.table(word::INDEX), ledger.table(word::PENDING));
+        ledger.set(word::CLEARED, seq)?;
+        if index != table {
+            grow::retire(ledger, index)?;
+            // Release, in `store`; pairs with the readers' load of the index.
+            ledger.store(word::INDEX, table.0)?;
+        }
+        ledger.store(word::PENDING, Table::NONE.0)?;
+        if pending != Table::NONE && pending != table && pending.end() <= self.journal.tail()? {
+            ledger.medium.punch(pending.offset(), pending.end());
+        }
+        for place in [word::CURSOR, word::GROWN, word::ENTRIES, word::LIVE, word::USED] {
+            ledger.set(place, 0)?;
+        }
+        Ok(())
+    }
+
+    fn raise_barrier(&mut self, seq: u64) -> Result<()> {
+        let ledger = self.journal.ledger;
+        ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(seq))
+    }
+
+    fn checkpoint(&mut self, offset: u64) -> Result<()> {
+        self.journal.ledger.set(word::CHECKPOINT, offset)
+    }
+}
+
+impl Live<'_> {
+    #[inline]
+    fn count(&self, head: &Head, sign: i64) -> Result<()> {
+        if head.kind != Kind::VALUE {
+            return Ok(());
+        }
+        self.journal.ledger.add(word::ENTRIES, sign)?;
+        self.journal.ledger.add(word::LIVE, sign * head.next(0) as i64)
+    }
+}
+
+impl Journal<'_> {
+    /// The index, to be brought up to what is published now.
+    pub(super) fn live(&self) -> Result<Live<'_>> {
+        Ok(Live { journal: self, records: self.records()? })
+    }
+
+    /// Brings the index up to a record that was just published.
+    pub(crate) fn apply(&self, offset: u64, head: &Head) -> Result<()> {
+        let mut live = self.live()?;
+        let records = live.records;
+        apply(&Op::decode(&records, offset, head)?, (offset, head), &records, &mut live)
+    }
+
+    /// Brings the index up to records that were just published.
+    pub(crate) fn apply_all(&self, drafts: &[Draft<'_>], offsets: &[u64]) -> Result<()> {
+        if drafts.len() > 1 {
+            self.touch_slots(drafts);
+        }
+        for (draft, offset) in drafts.iter().zip(offsets) {
+            self.apply(*offset, &draft.head)?;
+            self.tend_index();
+        }
+        self.settle()
+    }
+
+    /// Loads the slots of many keys, so that the machine waits for all of them at once.
+    fn touch_slots(&self, drafts: &[Draft<'_>]) {
+        let table = self.ledger.table(word::INDEX);
+        for draft in drafts.iter().filter(|draft| draft.head.kind.is_keyed()) {
+            let tag = Tag::of(draft.head.identity.hash(self.facts.seed));
+            std::hint::black_box(self.medium().load(index::first_place(table, tag)));
+        }
+    }
+
+    /// Ends a hold: all that is published is in the index.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.ledger.set(word::APPLIED, self.tail()?)
+    }
+
+    /// The newest record of `identity`, whatever its kind. Without the lock, one that was the newest during
+    /// the search.
+    pub(crate) fn locate(&self, identity: &Identity) -> Option<(u64, Head)> {
+        let records = self.records().ok()?;
+        let same = |slot: Slot| {
+            let head = records.head(slot.offset())?;
+            (head.identity == *identity).then_some((slot.offset(), head))
+        };
+        let tag = Tag::of(identity.hash(self.facts.seed));
+        loop {
+            // Acquire, in `load`; pairs with the store that switches tables.
+            let table = self.ledger.table(word::INDEX);
+            if let Seat::Taken(_, _, found) = index::seat(self.medium(), table, tag, same) {
+                return Some(found);
+            }
+            // A table that was left during the search is given back, and reads as zeros.
+            if self.ledger.table(word::INDEX) == table {
+                return None;
+            }
+        }
+    }
+
+    /// With each append a little: begin to grow, move on, give space back. A failure here, on a full
+    /// disk say, harms nothing yet: the next append tries again, until the index has no room.
+    pub(crate) fn tend_index(&self) {
+        let table = self.ledger.table(word::INDEX);
+        let used = self.ledger.get(word::USED).unwrap_or(0);
+        let _ = match self.ledger.table(word::PENDING) {
+            Table::NONE if index::is_crowded(used, table) => self.begin_growth(table),
+            _ => grow::step(self.ledger),
+        };
+    }
+
+    /// Has an index grow at once in which a key finds no slot.
+    #[cold]
+    fn make_room_for_a_slot(&self, table: Table) -> Result<()> {
+        if !index::is_worth_growing(self.ledger.get(word::USED)?, table) {
+            return Err(self.ledger.damaged("the index: no room near a key's home"));
+        }
+        if self.ledger.table(word::PENDING) == Table::NONE {
+            self.begin_growth(table)?;
+        }
+        grow::complete(self.ledger)
+    }
+
+    /// Has an index that is due to grow do so in one go. On a full disk nothing is appended, however often that
+    /// is tried.
+    pub(crate) fn grow_at_once(&self) -> Result<()> {
+        let index = self.ledger.table(word::INDEX);
+        if !index::is_crowded(self.ledger.get(word::USED)?, index) {
+            return Ok(());
+        }
+        let start = self.tail()?;
+        let end = start + 2 * index.size() + 3 * HEAD_SIZE;
+        self.medium().allocate(start, end).map_err(self.io("grow"))?;
+        self.begin_growth(index)?;
+        grow::complete(self.ledger)?;
+        self.settle()
+    }
+
+    fn begin_growth(&self, table: Table) -> Result<()> {
+        let buckets = (table.buckets() * 2).min(BUCKET_LIMIT);
+        if buckets == table.buckets() {
+            let (size, limit) = (2 * table.size(), BUCKET_LIMIT * BUCKET_SIZE);
+            return Err(Error::TooLarge { what: "the index", size, limit });
+        }
+        let (offset, head) = self.append_table(Kind::INDEX, buckets)?;
+        grow::begin(self.ledger, table_in(offset, &head))
+    }
+}

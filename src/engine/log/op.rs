@@ -1,0 +1,200 @@
+//! What a record does: the law of the log, told once.
+//!
+//! A record is decoded into an [`Op`], and [`apply`] brings a [`Target`] up to it. There are four targets: the index
+//! of a file in use ([`live`](super::live)), the index that recovery makes anew
+//! ([`rebuild`](crate::engine::file::rebuild)), the new file of a compaction
+//! ([`replay`](crate::engine::file::replay)), and what a verification expects to find
+//! ([`suspects`](crate::engine::store::suspects)). A target knows how to keep a key's newest record, and no rule.
+//!
+//! The rules:
+//! 1. Of two records of a key the one with the higher sequence number counts: [`supersedes`].
+//! 2. A value, a tombstone and a scope's record count from their own place in the log on. A large value counts from the
+//!    record that commits it on; it is committed once. If its key has a newer record by then, it stays a pad.
+//! 3. A clear ends every record with a lower number, and those that are committed only after it.
+//! 4. A dead list ends the records that it names. A record of the same key that was stored since is another one.
+//! 5. What a clear or a dead list ends may have been a removal, which is on record no more. So both raise the barrier
+//!    to the number of what they end: no result of a computation that began before it is stored. The barrier rises
+//!    first, since whoever applies a record may be killed half-way, and the next one finds the rest done.
+//! 6. The kind of a record may be damaged and its head verify, since the kind stands outside the head's check. A record
+//!    with a key still supersedes what its key had, whatever kind it shows: nothing older comes back.
+//! 7. A payload is looked at only where it decides: see [`is_decided_by_payload`].
+//!
+//! The rejected form is one fold for each target, with the rules it needs: there were four, and the rules that one of
+//! them had forgotten brought back what was cleared.
+
+use super::records::Records;
+use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind};
+use crate::engine::format::slot::{BUCKET_SIZE, Table};
+use crate::error::Result;
+
+/// Payloads longer than this are copied without the lock, into space reserved under it.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// What a record is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// The newest record of its key.
+    Put,
+    /// The large values at these offsets have their payloads.
+    Commit(Vec<u64>),
+    /// The records at these offsets count no more.
+    MarkDead(Vec<u64>),
+    /// Nothing before counts any more, and this table is the index from here on.
+    Clear(Table),
+    /// Space for a table that the index may grow into. Whoever appended it may have died while it was filled, so growth
+    /// begins anew, elsewhere; of a record that is in the log already it is nothing.
+    Grow,
+    /// What was durable when it was written.
+    Checkpoint,
+    /// Space, or a kind that later versions write and this one may skip.
+    Nothing,
+}
+
+impl Op {
+    /// What the record at `offset` is.
+    #[inline]
+    pub(crate) fn decode(records: &Records<'_>, offset: u64, head: &Head) -> Result<Op> {
+        if head.identity != Identity::NONE {
+            return Ok(if is_space(head) { Op::Nothing } else { Op::Put });
+        }
+        Ok(match head.kind {
+            Kind::FILLED => Op::Commit(records.list(offset, head)?),
+            Kind::DEAD_LIST => Op::MarkDead(records.list(offset, head)?),
+            Kind::CLEAR => Op::Clear(table_in(offset, head)),
+            Kind::INDEX => Op::Grow,
+            Kind::CHECKPOINT => Op::Checkpoint,
+            _ => Op::Nothing,
+        })
+    }
+}
+
+/// The table that is the payload of the record at `offset`.
+pub(crate) fn table_in(offset: u64, head: &Head) -> Table {
+    Table::new(offset + HEAD_SIZE, head.len / BUCKET_SIZE)
+}
+
+/// Whether a record is space: nobody's, or a large value's that is not committed.
+#[inline]
+pub(crate) fn is_space(head: &Head) -> bool {
+    head.kind == Kind::PAD && (head.identity == Identity::NONE || is_large(head))
+}
+
+/// Whether a record's payload is copied into reserved space.
+fn is_large(head: &Head) -> bool {
+    head.len > LARGE as u64
+}
+
+/// Whether the record with the number `new` takes the place of the one of its key with the number `old`. None takes its
+/// own, so that applying a record twice changes nothing.
+#[inline]
+pub(crate) fn supersedes(new: u64, old: u64) -> bool {
+    new > old
+}
+
+/// Whether the payload decides what a record does, so that a reader of a log that may be damaged applies it only if it
+/// is whole. A list says in its payload what it ends. A kind without a key is believed if the payload, whose check
+/// covers the kind, says the same. A large value may show that it is committed, and its payload be torn by a power cut
+/// all the same. Every other record with a key does what it does by its head alone.
+pub(crate) fn is_decided_by_payload(head: &Head) -> bool {
+    head.kind != Kind::PAD && (head.identity == Identity::NONE || is_large(head))
+}
+
+/// Who keeps the newest record of each key.
+pub(crate) trait Target {
+    /// The sequence number of the last clear that is known of.
+    fn cleared(&self) -> Result<u64>;
+
+    /// The number of the newest record of a key. `None` if there is none that could keep a large value from being
+    /// committed.
+    fn newest(&self, identity: &Identity) -> Result<Option<u64>>;
+
+    /// Has a record be its key's, unless what the key has is newer. It counts from the record at `since` on, which is
+    /// itself or commits it.
+    fn put(&mut self, offset: u64, head: &Head, since: u64) -> Result<()>;
+
+    /// Has a large value be one. `false` if it has not got its payload.
+    fn commit(&mut self, offset: u64, head: &Head) -> Result<bool>;
+
+    /// Notes that a value is lost which the record at `since` commits.
+    fn lose(&mut self, since: u64) {
+        let _ = since;
+    }
+
+    /// Has these records be found no more, which the list with the number `seq` names.
+    fn mark_dead(&mut self, dead: &[(u64, Head)], seq: u64) -> Result<()>;
+
+    /// Has nothing be found any more, and notes the number of the clear.
+    fn clear(&mut self, table: Table, seq: u64) -> Result<()>;
+
+    /// Has no result be stored of a computation that began before `seq`.
+    fn raise_barrier(&mut self, seq: u64) -> Result<()> {
+        let _ = seq;
+        Ok(())
+    }
+
+    /// Notes where the last checkpoint is.
+    fn checkpoint(&mut self, offset: u64) -> Result<()> {
+        let _ = offset;
+        Ok(())
+    }
+}
+
+/// Does to `target` what the record at `offset` says. Doing it twice changes nothing.
+#[inline]
+pub(crate) fn apply(
+    op: &Op,
+    (offset, head): (u64, &Head),
+    records: &Records<'_>,
+    target: &mut impl Target,
+) -> Result<()> {
+    match op {
+        Op::Put if head.seq > target.cleared()? => target.put(offset, head, offset),
+        Op::Put | Op::Grow | Op::Nothing => Ok(()),
+        Op::Commit(values) => commit(values, offset, records, target),
+        Op::MarkDead(named) => mark_dead(named, head.seq, records, target),
+        Op::Clear(table) => {
+            target.raise_barrier(head.seq)?;
+            target.clear(*table, head.seq)
+        }
+        Op::Checkpoint => target.checkpoint(offset),
+    }
+}
+
+fn commit(
+    values: &[u64],
+    since: u64,
+    records: &Records<'_>,
+    target: &mut impl Target,
+) -> Result<()> {
+    for &offset in values {
+        let Some(head) = records.reserved(offset)? else {
+            target.lose(since);
+            continue;
+        };
+        let is_superseded = |newest| supersedes(newest, head.seq);
+        if head.seq <= target.cleared()?
+            || target.newest(&head.identity)?.is_some_and(is_superseded)
+        {
+            continue;
+        }
+        match target.commit(offset, &head)? {
+            true => target.put(offset, &Head { kind: Kind::VALUE, ..head }, since)?,
+            false => target.lose(since),
+        }
+    }
+    Ok(())
+}
+
+fn mark_dead(
+    named: &[u64],
+    seq: u64,
+    records: &Records<'_>,
+    target: &mut impl Target,
+) -> Result<()> {
+    let heads = named.iter().filter_map(|offset| Some((*offset, records.head(*offset)?)));
+    let dead: Vec<(u64, Head)> = heads.collect();
+    if let Some(last) = dead.iter().map(|(_, head)| head.seq).max() {
+        target.raise_barrier(last)?;
+    }
+    target.mark_dead(&dead, seq)
+}

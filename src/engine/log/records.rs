@@ -1,0 +1,53 @@
+//! The records of a log, by their offsets: whoever follows a slot or a list reads them here. Nothing is believed but
+//! a head that verifies, of a record that ends below the end of the log.
+
+use super::walk::Window;
+use crate::engine::format::ALIGNMENT;
+use crate::engine::format::record::{HEAD_SIZE, Head, Kind};
+use crate::engine::os::file::Medium;
+use crate::error::{Error, Result};
+
+/// Records that one list names at most.
+pub(crate) const LIST_MAX: u64 = 8192;
+
+/// The records below an end.
+#[derive(Clone, Copy)]
+pub(crate) struct Records<'a> {
+    pub(crate) medium: &'a dyn Medium,
+    pub(crate) seed: u64,
+    pub(crate) end: u64,
+}
+
+impl Records<'_> {
+    /// The head of the record at `offset`, of any kind that never changes.
+    pub(crate) fn head(&self, offset: u64) -> Option<Head> {
+        let head = Head::decode(&self.medium.head(offset)?, offset, self.seed)?;
+        (head.next(offset) <= self.end).then_some(head)
+    }
+
+    /// The head of a large value at `offset`: a pad until it is committed, and a value from then on.
+    pub(crate) fn reserved(&self, offset: u64) -> Result<Option<Head>> {
+        let mut bytes = [0; HEAD_SIZE as usize];
+        if offset > self.end.saturating_sub(HEAD_SIZE) || !offset.is_multiple_of(ALIGNMENT) {
+            return Ok(None);
+        }
+        let read = Error::io("read", self.medium.path());
+        self.medium.read(offset, &mut bytes).map_err(read)?;
+        let is_reserved = |head: &Head| {
+            matches!(head.kind, Kind::PAD | Kind::VALUE) && head.next(offset) <= self.end
+        };
+        Ok(Head::decode(&bytes, offset, self.seed).filter(is_reserved))
+    }
+
+    /// The offsets that are the payload of the record at `offset`.
+    pub(crate) fn list(&self, offset: u64, head: &Head) -> Result<Vec<u64>> {
+        if head.len > LIST_MAX * 8 {
+            return Ok(Vec::new()); // Nobody writes such a list.
+        }
+        let mut window = Window::new(self.medium, offset + HEAD_SIZE + head.len);
+        let payload = window.get(offset + HEAD_SIZE, head.len);
+        let payload = payload.map_err(Error::io("read", self.medium.path()))?;
+        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
+        Ok(payload.unwrap_or_default().chunks_exact(8).map(word).collect())
+    }
+}

@@ -1,0 +1,79 @@
+//! What a verification reports.
+
+use std::fmt;
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Verification {
+    /// Records that were read.
+    pub records: u64,
+    /// What is wrong; empty for a healthy file. At most a thousand are listed.
+    pub findings: Vec<Finding>,
+}
+
+/// A thing that is wrong, and the offset in the file where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Finding {
+    /// A word of the header fails its check.
+    Header {
+        /// Where the word is.
+        offset: u64,
+    },
+    /// Bytes that should be records and are none.
+    Torn {
+        /// Where they begin.
+        offset: u64,
+        /// How many they are.
+        bytes: u64,
+    },
+    /// A record whose payload fails its check.
+    Corrupt {
+        /// Where the record begins.
+        offset: u64,
+    },
+    /// A healthy record that the index does not lead to: a miss.
+    Unreachable {
+        /// Where the record begins.
+        offset: u64,
+    },
+    /// An index slot that leads to no record: a miss.
+    Astray {
+        /// Where the slot leads.
+        offset: u64,
+    },
+    /// The file ends before its log.
+    Truncated {
+        /// Where the log should end.
+        offset: u64,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Header { offset } => write!(f, "the header word at {offset} fails its check"),
+            Finding::Torn { offset, bytes } => write!(f, "{bytes} bytes at {offset} are no record"),
+            Finding::Corrupt { offset } => write!(f, "the record at {offset} fails its check"),
+            Finding::Unreachable { offset } => {
+                write!(f, "the record at {offset} is not in the index")
+            }
+            Finding::Astray { offset } => {
+                write!(f, "the index leads to {offset}, where no record is")
+            }
+            Finding::Truncated { offset } => write!(f, "the file ends before {offset}"),
+        }
+    }
+}
+
+/// Findings that are listed at most.
+pub(super) const FINDINGS_MAX: usize = 1000;
+
+impl Verification {
+    pub(super) fn find(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
