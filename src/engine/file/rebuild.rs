@@ -88,8 +88,7 @@ impl Rebuilding<'_> {
                 }
                 continue;
             }
-            let op = Op::decode(&records, offset, &head)?;
-            apply(&op, (offset, &head), &records, self)?;
+            apply(Op::decode(offset, &head), offset, &head, &records, self)?;
         }
         Ok(())
     }

@@ -201,8 +201,10 @@ fn is_record_whole(
         return Ok(head.kind == Kind::PAD);
     }
     let records = journal.records()?;
-    let Op::Commit(values) = Op::decode(&records, offset, head)? else { return Ok(true) };
-    for offset in values {
+    if Op::decode(offset, head) != Op::Commit {
+        return Ok(true);
+    }
+    for offset in records.list(offset, head)? {
         // The store that makes it a value comes after the record. Without it the value is lost, and stays lost: it
         // is no damage to be found below the next sync.
         let value = records.reserved(offset)?.filter(|value| value.kind == Kind::VALUE);

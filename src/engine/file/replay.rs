@@ -48,15 +48,14 @@ impl<'a> Replay<'a> {
         let mut walk = Walk::new(file, records.seed, self.at, end);
         while let Some(step) = walk.next().map_err(Error::io("read", file.path()))? {
             let Step::Record(offset, head) = step else { continue };
-            let op = Op::decode(&records, offset, &head)?;
             self.at = offset;
-            match left.checked_sub(cost(&op, &head, &records)?) {
+            match left.checked_sub(cost(offset, &head, &records)?) {
                 Some(rest) => left = rest,
                 None => return Ok(Outcome::Paused),
             }
             let mut at_record =
                 AtRecord { replay: self, seq: head.seq, window: walk.bytes(), is_cleared: false };
-            apply(&op, (offset, &head), &records, &mut at_record)?;
+            apply(Op::decode(offset, &head), offset, &head, &records, &mut at_record)?;
             if at_record.is_cleared {
                 return Ok(Outcome::Cleared);
             }
@@ -92,11 +91,13 @@ impl<'a> Replay<'a> {
 
 /// The bytes that are copied for a record. Of a large value it is the record that commits it which costs, and not its
 /// space.
-fn cost(op: &Op, head: &Head, records: &Records<'_>) -> Result<u64> {
+fn cost(offset: u64, head: &Head, records: &Records<'_>) -> Result<u64> {
     let own = if head.kind == Kind::PAD { HEAD_SIZE } else { head.next(0) };
-    let Op::Commit(values) = op else { return Ok(own) };
-    values.iter().try_fold(own, |cost, offset| {
-        let value = records.reserved(*offset)?.filter(|value| value.kind == Kind::VALUE);
+    if Op::decode(offset, head) != Op::Commit {
+        return Ok(own);
+    }
+    records.list(offset, head)?.into_iter().try_fold(own, |cost, offset| {
+        let value = records.reserved(offset)?.filter(|value| value.kind == Kind::VALUE);
         Ok(cost.saturating_add(value.map_or(0, |value| value.len)))
     })
 }

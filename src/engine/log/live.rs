@@ -114,6 +114,11 @@ impl Target for Live<'_> {
 }
 
 impl Live<'_> {
+    fn apply(&mut self, offset: u64, head: &Head) -> Result<()> {
+        let records = self.records;
+        apply(Op::decode(offset, head), offset, head, &records, self)
+    }
+
     #[inline]
     fn count(&self, head: &Head, sign: i64) -> Result<()> {
         if head.kind != Kind::VALUE {
@@ -132,9 +137,7 @@ impl Journal<'_> {
 
     /// Brings the index up to a record that was just published.
     pub(crate) fn apply(&self, offset: u64, head: &Head) -> Result<()> {
-        let mut live = self.live()?;
-        let records = live.records;
-        apply(&Op::decode(&records, offset, head)?, (offset, head), &records, &mut live)
+        self.live()?.apply(offset, head)
     }
 
     /// Brings the index up to records that were just published.
@@ -142,8 +145,9 @@ impl Journal<'_> {
         if drafts.len() > 1 {
             self.touch_slots(drafts);
         }
+        let mut live = self.live()?;
         for (draft, offset) in drafts.iter().zip(offsets) {
-            self.apply(*offset, &draft.head)?;
+            live.apply(*offset, &draft.head)?;
             self.tend_index();
         }
         self.settle()

@@ -31,14 +31,14 @@ use crate::error::Result;
 pub(crate) const LARGE: usize = 64 << 10;
 
 /// What a record is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     /// The newest record of its key.
     Put,
-    /// The large values at these offsets have their payloads.
-    Commit(Vec<u64>),
-    /// The records at these offsets count no more.
-    MarkDead(Vec<u64>),
+    /// The large values at the offsets that it lists have their payloads.
+    Commit,
+    /// The records at the offsets that it lists count no more.
+    MarkDead,
     /// Nothing before counts any more, and this table is the index from here on.
     Clear(Table),
     /// Space for a table that the index may grow into. Whoever appended it may have died while it was filled, so growth
@@ -53,18 +53,18 @@ pub(crate) enum Op {
 impl Op {
     /// What the record at `offset` is.
     #[inline]
-    pub(crate) fn decode(records: &Records<'_>, offset: u64, head: &Head) -> Result<Op> {
+    pub(crate) fn decode(offset: u64, head: &Head) -> Op {
         if head.identity != Identity::NONE {
-            return Ok(if is_space(head) { Op::Nothing } else { Op::Put });
+            return if is_space(head) { Op::Nothing } else { Op::Put };
         }
-        Ok(match head.kind {
-            Kind::FILLED => Op::Commit(records.list(offset, head)?),
-            Kind::DEAD_LIST => Op::MarkDead(records.list(offset, head)?),
+        match head.kind {
+            Kind::FILLED => Op::Commit,
+            Kind::DEAD_LIST => Op::MarkDead,
             Kind::CLEAR => Op::Clear(table_in(offset, head)),
             Kind::INDEX => Op::Grow,
             Kind::CHECKPOINT => Op::Checkpoint,
             _ => Op::Nothing,
-        })
+        }
     }
 }
 
@@ -142,31 +142,27 @@ pub(crate) trait Target {
 /// Does to `target` what the record at `offset` says. Doing it twice changes nothing.
 #[inline]
 pub(crate) fn apply(
-    op: &Op,
-    (offset, head): (u64, &Head),
+    op: Op,
+    offset: u64,
+    head: &Head,
     records: &Records<'_>,
     target: &mut impl Target,
 ) -> Result<()> {
     match op {
         Op::Put if head.seq > target.cleared()? => target.put(offset, head, offset),
         Op::Put | Op::Grow | Op::Nothing => Ok(()),
-        Op::Commit(values) => commit(values, offset, records, target),
-        Op::MarkDead(named) => mark_dead(named, head.seq, records, target),
+        Op::Commit => commit(offset, head, records, target),
+        Op::MarkDead => mark_dead(offset, head, records, target),
         Op::Clear(table) => {
             target.raise_barrier(head.seq)?;
-            target.clear(*table, head.seq)
+            target.clear(table, head.seq)
         }
         Op::Checkpoint => target.checkpoint(offset),
     }
 }
 
-fn commit(
-    values: &[u64],
-    since: u64,
-    records: &Records<'_>,
-    target: &mut impl Target,
-) -> Result<()> {
-    for &offset in values {
+fn commit(since: u64, list: &Head, records: &Records<'_>, target: &mut impl Target) -> Result<()> {
+    for offset in records.list(since, list)? {
         let Some(head) = records.reserved(offset)? else {
             target.lose(since);
             continue;
@@ -186,15 +182,16 @@ fn commit(
 }
 
 fn mark_dead(
-    named: &[u64],
-    seq: u64,
+    offset: u64,
+    list: &Head,
     records: &Records<'_>,
     target: &mut impl Target,
 ) -> Result<()> {
-    let heads = named.iter().filter_map(|offset| Some((*offset, records.head(*offset)?)));
-    let dead: Vec<(u64, Head)> = heads.collect();
+    let named = records.list(offset, list)?.into_iter();
+    let dead: Vec<(u64, Head)> =
+        named.filter_map(|offset| Some((offset, records.head(offset)?))).collect();
     if let Some(last) = dead.iter().map(|(_, head)| head.seq).max() {
         target.raise_barrier(last)?;
     }
-    target.mark_dead(&dead, seq)
+    target.mark_dead(&dead, list.seq)
 }

@@ -49,11 +49,11 @@ impl Journal<'_> {
         let mut walk = Walk::new(self.medium(), self.facts.seed, applied, records.end);
         while let Some(step) = walk.next().map_err(self.io("read"))? {
             let Step::Record(offset, head) = step else { continue };
-            let op = Op::decode(&records, offset, &head)?;
-            if let (Op::Clear(table), true) = (&op, after_power_cut) {
+            let op = Op::decode(offset, &head);
+            if let (Op::Clear(table), true) = (op, after_power_cut) {
                 self.medium().zero(table.offset(), table.end()).map_err(self.io("clear"))?;
             }
-            op::apply(&op, (offset, &head), &records, &mut live)?;
+            op::apply(op, offset, &head, &records, &mut live)?;
         }
         self.settle()
     }

@@ -111,8 +111,7 @@ impl<'a> Suspects<'a> {
                 continue;
             }
             if walk.is_whole(offset, &head).map_err(read())? {
-                let op = Op::decode(&records, offset, &head)?;
-                apply(&op, (offset, &head), &records, self)?;
+                apply(Op::decode(offset, &head), offset, &head, &records, self)?;
                 continue;
             }
             if !is_decided {
@@ -210,9 +209,10 @@ fn still_missing(
         && let Some(step) = walk.next().map_err(Error::io("read", file.path()))?
     {
         let Step::Record(offset, head) = step else { continue };
-        match Op::decode(&records, offset, &head)? {
-            Op::MarkDead(named) | Op::Commit(named) => {
-                for head in named.iter().filter_map(|offset| records.head(*offset)) {
+        match Op::decode(offset, &head) {
+            Op::MarkDead | Op::Commit => {
+                let named = records.list(offset, &head)?.into_iter();
+                for head in named.filter_map(|offset| records.head(offset)) {
                     missing.remove(&head.identity);
                 }
             }
