@@ -65,57 +65,11 @@ fn refuse_union(input: &DeriveInput) -> Result<()> {
 pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
     let crate_path = said(&input.attrs, "cache_key", "skip")?.crate_path;
-    let schema_of = |name: String, fields: &Fields| -> Result<TokenStream> {
-        let mut schema = quote!(#crate_path::KeySchema::new(#name));
-        for (number, field) in fields.iter().enumerate() {
-            if said(&field.attrs, "cache_key", "skip")?.word {
-                continue;
-            }
-            let (name, ty) =
-                (field_name(field, number), without_self(&input, &crate_path, &field.ty));
-            let span = ty.span();
-            schema.extend(
-                quote_spanned!(span=> .field(#name, <#ty as #crate_path::CacheKey>::SCHEMA)),
-            );
-        }
-        Ok(schema)
-    };
-    let name = type_name(&input.ident);
-    let (schema, feed) = match &input.data {
-        Data::Struct(data) => {
-            let mut feeds = TokenStream::new();
-            for (number, field) in data.fields.iter().enumerate() {
-                if !said(&field.attrs, "cache_key", "skip")?.word {
-                    let member = match &field.ident {
-                        Some(ident) => ident.to_token_stream(),
-                        None => Index::from(number).to_token_stream(),
-                    };
-                    let span = field.ty.span();
-                    feeds.extend(
-                        quote_spanned!(span=> #crate_path::CacheKey::feed(&self.#member, key);),
-                    );
-                }
-            }
-            (schema_of(name, &data.fields)?, feeds)
-        }
-        Data::Enum(data) => {
-            let mut schema = quote!(#crate_path::KeySchema::new(#name));
-            for variant in &data.variants {
-                let name = type_name(&variant.ident);
-                let fields = schema_of(name.clone(), &variant.fields)?;
-                schema.extend(quote!(.field(#name, #fields)));
-            }
-            (schema, feed_variants(data, &crate_path)?)
-        }
+    let schema = key_schema(&input, &crate_path)?;
+    let feed = match &input.data {
+        Data::Struct(data) => feed_fields(&data.fields, &crate_path)?,
+        Data::Enum(data) => feed_variants(data, &crate_path)?,
         Data::Union(_) => unreachable!("refused above"),
-    };
-    // What no field has to show: two types that differ in it alone are two.
-    let types = input.generics.type_params().map(|parameter| &parameter.ident);
-    let consts = input.generics.const_params().map(|parameter| &parameter.ident);
-    let schema = quote! {
-        #schema
-        #(.of(<#types as #crate_path::CacheKey>::SCHEMA))*
-        #(.constant(#consts as u128))*
     };
     let generics = bounded(&input.generics, &quote!(#crate_path::CacheKey));
     let (implements, arguments, clause) = generics.split_for_impl();
@@ -130,6 +84,66 @@ pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
     })
 }
 
+/// The schema of a key: the names and schemas of its fields, or of its variants and theirs.
+fn key_schema(input: &DeriveInput, crate_path: &Path) -> Result<TokenStream> {
+    let schema_of = |name: String, fields: &Fields| -> Result<TokenStream> {
+        let mut schema = quote!(#crate_path::KeySchema::new(#name));
+        for (number, field) in fields.iter().enumerate() {
+            if said(&field.attrs, "cache_key", "skip")?.word {
+                continue;
+            }
+            let (name, ty) =
+                (field_name(field, number), without_self(input, crate_path, &field.ty));
+            let span = ty.span();
+            schema.extend(
+                quote_spanned!(span=> .field(#name, <#ty as #crate_path::CacheKey>::SCHEMA)),
+            );
+        }
+        Ok(schema)
+    };
+    let name = type_name(&input.ident);
+    let schema = match &input.data {
+        Data::Struct(data) => schema_of(name, &data.fields)?,
+        Data::Enum(data) => {
+            let mut schema = quote!(#crate_path::KeySchema::new(#name));
+            for variant in &data.variants {
+                let name = type_name(&variant.ident);
+                let fields = schema_of(name.clone(), &variant.fields)?;
+                schema.extend(quote!(.field(#name, #fields)));
+            }
+            schema
+        }
+        Data::Union(_) => unreachable!("refused by the caller"),
+    };
+    // What no field has to show: two types that differ in it alone are two.
+    let types = input.generics.type_params().map(|parameter| &parameter.ident);
+    let consts = input.generics.const_params().map(|parameter| &parameter.ident);
+    Ok(quote! {
+        #schema
+        #(.of(<#types as #crate_path::CacheKey>::SCHEMA))*
+        #(.constant(#consts as u128))*
+    })
+}
+
+/// The name by which a field is found, as a field or in a pattern.
+fn member(field: &Field, number: usize) -> TokenStream {
+    match &field.ident {
+        Some(ident) => ident.to_token_stream(),
+        None => Index::from(number).to_token_stream(),
+    }
+}
+
+fn feed_fields(fields: &Fields, crate_path: &Path) -> Result<TokenStream> {
+    let mut feeds = TokenStream::new();
+    for (number, field) in fields.iter().enumerate() {
+        if !said(&field.attrs, "cache_key", "skip")?.word {
+            let (member, span) = (member(field, number), field.ty.span());
+            feeds.extend(quote_spanned!(span=> #crate_path::CacheKey::feed(&self.#member, key);));
+        }
+    }
+    Ok(feeds)
+}
+
 fn feed_variants(data: &DataEnum, crate_path: &Path) -> Result<TokenStream> {
     let mut arms = TokenStream::new();
     for (number, variant) in data.variants.iter().enumerate() {
@@ -137,10 +151,7 @@ fn feed_variants(data: &DataEnum, crate_path: &Path) -> Result<TokenStream> {
         let (mut patterns, mut feeds) = (TokenStream::new(), TokenStream::new());
         for (place, field) in variant.fields.iter().enumerate() {
             let binding = format_ident!("field_{place}");
-            let member = match &field.ident {
-                Some(ident) => ident.to_token_stream(),
-                None => Index::from(place).to_token_stream(),
-            };
+            let member = member(field, place);
             if !said(&field.attrs, "cache_key", "skip")?.word {
                 patterns.extend(quote!(#member: #binding,));
                 let span = field.ty.span();
@@ -179,38 +190,7 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
     let crate_path = said(&input.attrs, "schema", "opaque")?.crate_path;
     let name = type_name(&input.ident);
-    let own = rkyv_says(&input.attrs);
-    let describe = |fields: &Fields| -> Result<TokenStream> {
-        let mut parts = TokenStream::new();
-        for (number, field) in fields.iter().enumerate() {
-            let (name, ty, with) = (field_name(field, number), &field.ty, rkyv_says(&field.attrs));
-            parts.extend(match said(&field.attrs, "schema", "opaque")?.word {
-                true => {
-                    let spelled = ty.to_token_stream().to_string().replace(' ', "");
-                    quote!(schema.name(#name); schema.name(#spelled);)
-                }
-                false => quote!(schema.field::<#ty>(#name);),
-            });
-            parts.extend(with);
-        }
-        Ok(parts)
-    };
-    let parts = match &input.data {
-        Data::Struct(data) => describe(&data.fields)?,
-        Data::Enum(data) => {
-            let mut parts = TokenStream::new();
-            for variant in &data.variants {
-                let (name, fields) = (type_name(&variant.ident), describe(&variant.fields)?);
-                let value = variant.discriminant.as_ref().map(|(_, value)| {
-                    let value = value.to_token_stream().to_string();
-                    quote!(schema.name(#value);)
-                });
-                parts.extend(quote!(schema.variant(#name); #value #fields));
-            }
-            parts
-        }
-        Data::Union(_) => unreachable!("refused above"),
-    };
+    let (own, parts) = (rkyv_says(&input.attrs), describe(&input.data)?);
     let generics = bounded(&input.generics, &quote!(#crate_path::Schema));
     let (implements, arguments, clause) = generics.split_for_impl();
     let ident = &input.ident;
@@ -231,6 +211,41 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+/// Statements that describe the fields of a struct, or the variants of an enum with theirs.
+fn describe(data: &Data) -> Result<TokenStream> {
+    let data = match data {
+        Data::Struct(data) => return describe_fields(&data.fields),
+        Data::Enum(data) => data,
+        Data::Union(_) => unreachable!("refused by the caller"),
+    };
+    let mut parts = TokenStream::new();
+    for variant in &data.variants {
+        let (name, fields) = (type_name(&variant.ident), describe_fields(&variant.fields)?);
+        let value = variant.discriminant.as_ref().map(|(_, value)| {
+            let value = value.to_token_stream().to_string();
+            quote!(schema.name(#value);)
+        });
+        parts.extend(quote!(schema.variant(#name); #value #fields));
+    }
+    Ok(parts)
+}
+
+fn describe_fields(fields: &Fields) -> Result<TokenStream> {
+    let mut parts = TokenStream::new();
+    for (number, field) in fields.iter().enumerate() {
+        let (name, ty, with) = (field_name(field, number), &field.ty, rkyv_says(&field.attrs));
+        parts.extend(match said(&field.attrs, "schema", "opaque")?.word {
+            true => {
+                let spelled = ty.to_token_stream().to_string().replace(' ', "");
+                quote!(schema.name(#name); schema.name(#spelled);)
+            }
+            false => quote!(schema.field::<#ty>(#name);),
+        });
+        parts.extend(with);
+    }
+    Ok(parts)
 }
 
 /// What rkyv was told of a type or field may change how it is archived.

@@ -1,0 +1,110 @@
+//! The static of a function: what it declares to the crate, and the hash of its code.
+
+use super::{Expansion, is_lint};
+use crate::code::Code;
+use crate::options::Options;
+use crate::tracked::constant;
+use proc_macro2::{Ident, TokenStream};
+use quote::{format_ident, quote};
+use syn::ItemFn;
+use syn::ext::IdentExt as _;
+
+impl Expansion<'_> {
+    pub(super) fn site_name(&self) -> Ident {
+        match (&self.function.companion, self.function.is_method) {
+            (Some(prefix), true) => format_ident!("__{}_site", prefix.unraw()),
+            _ => format_ident!("__site"),
+        }
+    }
+
+    /// The function in which the function's static is, inside `parent` or beside the function.
+    pub(super) fn site(&self, parent: Option<&Ident>) -> TokenStream {
+        let (private, name) = (self.private(), self.site_name());
+        let function = self.function.name().unraw().to_string();
+        let parent = parent.map_or_else(String::new, |parent| format!("::{}", parent.unraw()));
+        let tail = format!("{parent}::{name}::__Here");
+        let (version, options) = (self.version(), self.declared_options());
+        quote! {
+            #[doc(hidden)]
+            #[allow(dead_code, clippy::all, clippy::pedantic)]
+            fn #name() -> &'static #private::Site {
+                enum __Here {}
+                static SITE: #private::Site = #private::Site::new(#private::Declaration {
+                    here: ::core::any::TypeId::of::<__Here>,
+                    place: ::core::any::type_name::<__Here>,
+                    tail: #tail,
+                    module: ::core::module_path!(),
+                    at: ::core::concat!(::core::file!(), ":", ::core::line!(), ":", ::core::column!()),
+                    package: ::core::option_env!("CARGO_PKG_NAME"),
+                    folder: #private::folder(
+                        ::core::file!(),
+                        ::core::option_env!("CARGO_MANIFEST_DIR"),
+                    ),
+                    executable: ::core::option_env!("CARGO_BIN_NAME"),
+                    name: #function,
+                    version: || #version,
+                    #options
+                });
+                &SITE
+            }
+        }
+    }
+
+    /// An expression for the version of the function's code.
+    fn version(&self) -> TokenStream {
+        if let Some(version) = &self.options.version {
+            return quote!(::std::format!("version {}", #version));
+        }
+        let code = self.code();
+        quote!({
+            const CODE: u128 = #code;
+            ::std::format!("code {:032x}", CODE)
+        })
+    }
+
+    /// The fields of the declaration that the options of the attribute say. Each is an expression of the user's,
+    /// evaluated when the function is first called.
+    fn declared_options(&self) -> TokenStream {
+        let Options { name, root, path, expiry, claim_timeout, record_limit, by_program, .. } =
+            self.options;
+        let option = |value: Option<TokenStream>| match value {
+            Some(value) => quote!(::core::option::Option::Some(|| #value)),
+            None => quote!(::core::option::Option::None),
+        };
+        let text = |value: &syn::Expr| quote!(::std::string::String::from(#value));
+        let file = |value: &syn::Expr| quote!(::std::path::PathBuf::from(#value));
+        let cache = option(name.as_ref().map(text));
+        let (root, path) = (option(root.as_ref().map(file)), option(path.as_ref().map(file)));
+        let (expiry, claim_timeout, record_limit) =
+            (option(expiry.clone()), option(claim_timeout.clone()), option(record_limit.clone()));
+        quote! {
+            cache: #cache,
+            root: #root,
+            path: #path,
+            expiry: #expiry,
+            claim_timeout: #claim_timeout,
+            record_limit: #record_limit,
+            by_program: #by_program,
+        }
+    }
+
+    pub(super) fn code(&self) -> TokenStream {
+        let ItemFn { attrs, sig, block, .. } = &self.function.item;
+        let mut code = Code::new();
+        match &self.options.version {
+            // It stands in for the code, to those who depend on this function too.
+            Some(version) => code.feed(quote!(version = #version)),
+            None => {
+                // Attributes that say nothing of what is computed do not count.
+                let silent = ["inline", "must_use", "cold", "cfg", "track_caller", "deprecated"];
+                let counts = attrs.iter().filter(|attribute| {
+                    !is_lint(attribute)
+                        && !silent.iter().any(|name| attribute.path().is_ident(name))
+                });
+                code.feed(quote!(#(#counts)* #sig #block));
+            }
+        }
+        self.options.feed(&mut code);
+        constant(self.crate_path(), code, &self.options.deps)
+    }
+}
