@@ -224,6 +224,8 @@ pub use rkyv;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::attribute::call::*;
+    pub use crate::attribute::declaration::*;
+    pub use crate::attribute::instance::*;
     pub use crate::attribute::probe::*;
     pub use crate::attribute::*;
     pub use crate::memo::key::{KeySchema, KeyWriter};

@@ -3,6 +3,8 @@
 //! section of the cache that its results are in. An instance once made is found without a lock.
 #![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
 
+pub(crate) mod declaration;
+pub(crate) mod instance;
 pub(crate) mod probe;
 pub(crate) mod call;
 
@@ -23,47 +25,16 @@ use crate::memo::call::section::Section;
 use crate::memo::handle::{Code, Handle, Over, Patience};
 use crate::memo::key::{KeySchema, KeyWriter, identify_fed};
 use crate::memo::scope::{Marked, Name};
-use crate::memo::value::schema::is_of_std;
 use crate::memo::value::type_proof::{Sequence, Shape};
 use call::{Call, ItemsCall};
+use declaration::Declaration;
+use instance::Instance;
 use once_cell::race::OnceBox;
 use probe::{Describes, Form};
-use std::any::{Any, TypeId, type_name};
-use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::any::{Any, TypeId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
-
-/// What the attribute knows of its function. Expressions are evaluated when it is first called.
-pub struct Declaration {
-    /// An item inside the function or its companion...
-    pub here: fn() -> TypeId,
-    /// ...its full name...
-    pub place: fn() -> &'static str,
-    /// ...the end of that name, which is not the function's...
-    pub tail: &'static str,
-    /// ...and the name that is.
-    pub name: &'static str,
-    /// The module it is in, and the place in the source.
-    pub module: &'static str,
-    pub at: &'static str,
-    /// The package it is in, if cargo or the like says so...
-    pub package: Option<&'static str>,
-    /// ...and of its targets, which may have crates of one name: the directory, by [`folder`]; the name, if
-    /// it is an executable.
-    pub folder: &'static str,
-    pub executable: Option<&'static str>,
-    pub version: fn() -> String,
-    pub cache: Option<fn() -> String>,
-    pub root: Option<fn() -> PathBuf>,
-    pub path: Option<fn() -> PathBuf>,
-    pub expiry: Option<fn() -> Option<Duration>>,
-    pub claim_timeout: Option<fn() -> Duration>,
-    pub record_limit: Option<fn() -> u64>,
-    /// Whether the program as built counts as its code.
-    pub by_program: bool,
-}
 
 /// A function's cache.
 pub struct Site {
@@ -97,121 +68,6 @@ struct Made {
     consts: Box<[u128]>,
     /// An `Arc<Section<_>>`.
     section: Box<dyn Any + Send + Sync>,
-}
-
-/// Which instance of a generic function it is: its types, lifetimes left out, and its constants.
-pub struct Instance<'a> {
-    types: TypeId,
-    /// The names of the function's own types...
-    names: fn() -> &'static str,
-    /// ...and of a method's `Self`.
-    self_name: Option<fn() -> &'static str>,
-    consts: &'a [u128],
-}
-
-impl<'a> Instance<'a> {
-    /// Of a function. `types` is a tuple of a [`PhantomData`] for each.
-    #[inline]
-    pub fn new<T>(_types: &T, consts: &'a [u128]) -> Instance<'a> {
-        let types = typeid::of::<T>();
-        Instance { types, names: type_name::<T>, self_name: None, consts }
-    }
-
-    /// Of a method. All generic parameters that are around it are in the type of `witness`.
-    #[inline]
-    pub fn within<W, T>(
-        _witness: &W,
-        self_name: fn() -> &'static str,
-        _types: &T,
-        consts: &'a [u128],
-    ) -> Instance<'a> {
-        let types = typeid::of::<(PhantomData<W>, PhantomData<T>)>();
-        Instance { types, names: type_name::<T>, self_name: Some(self_name), consts }
-    }
-
-    /// The names and values, to tell instances from each other in the file.
-    fn generics(&self) -> String {
-        let self_name = self.self_name.map_or("", |name| name());
-        let own = (self.names)().replace("core::marker::PhantomData", "");
-        let consts = self.consts.iter().map(|value| format!(" {value}"));
-        consts.fold(format!("{self_name} {own}"), |generics, value| generics + &value)
-    }
-
-    /// Whether the names say all, and to any process: those of the function's own types are names of
-    /// std's; and a method is of a type without parameters, in the module that the type is in.
-    fn is_named(&self, declaration: &Declaration) -> bool {
-        if !is_of_std((self.names)()) {
-            return false;
-        }
-        let Some(self_name) = self.self_name.map(|name| name()) else { return true };
-        let ident = self_name.strip_prefix(declaration.module).and_then(|s| s.strip_prefix("::"));
-        let is_plain =
-            ident.is_some_and(|ident| ident.chars().all(|c| c == '_' || c.is_alphanumeric()));
-        // Of its own, or of a trait: then the parameters of the trait stand in the place, as `_` those
-        // of the implementation.
-        let place = (declaration.place)();
-        let of_trait = place.strip_prefix('<').and_then(|s| s.strip_prefix(self_name));
-        let is_own = place.starts_with(&format!("{self_name}::"));
-        let is_of_trait = of_trait.is_some_and(|rest| rest.starts_with(" as ") && !has_blank(rest));
-        is_plain && (is_own || is_of_trait)
-    }
-}
-
-/// Whether a name has a `_` in place of a parameter.
-fn has_blank(name: &str) -> bool {
-    name.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|part| part == "_")
-}
-
-/// The type of a value, for an [`Instance`].
-pub fn type_of<T: ?Sized>(_value: &T) -> PhantomData<fn(&T)> {
-    PhantomData
-}
-
-/// The directory of a package in which a source file is: `src`, `examples`, ... Cargo gives the paths of a
-/// workspace's files from the workspace's own directory, and those of others in full. `package` is the
-/// package's directory; of what it is called above the package nothing counts.
-#[must_use]
-pub const fn folder(file: &'static str, package: Option<&str>) -> &'static str {
-    let (bytes, package): (&[u8], &[u8]) = match package {
-        Some(package) => (file.as_bytes(), package.as_bytes()),
-        None => (file.as_bytes(), &[]),
-    };
-    let is_absolute = matches!(bytes, [b'/', ..]);
-    // The longest end of the package's path with which the file's begins; the whole of it, if that is full.
-    let (mut start, mut end) = (0, 0);
-    while end < package.len() {
-        let is_at_name = if is_absolute { end == 0 } else { package[end] == b'/' };
-        let from = if is_absolute { end } else { end + 1 };
-        if is_at_name && is_below(bytes, package, from) {
-            start = package.len() - from + 1;
-            break;
-        }
-        end += 1;
-    }
-    if is_absolute && start == 0 {
-        return "";
-    }
-    let mut stop = start;
-    while stop < bytes.len() && bytes[stop] != b'/' {
-        stop += 1;
-    }
-    file.split_at(stop).0.split_at(start).1
-}
-
-/// Whether a path begins with the names of another from a place on, and goes on behind them.
-const fn is_below(path: &[u8], other: &[u8], from: usize) -> bool {
-    let len = other.len() - from;
-    if len == 0 || path.len() <= len || path[len] != b'/' {
-        return false;
-    }
-    let mut at = 0;
-    while at < len {
-        if path[at] != other[from + at] {
-            return false;
-        }
-        at += 1;
-    }
-    true
 }
 
 impl Site {
@@ -470,28 +326,5 @@ impl Site {
     }
     pub fn stats(&self) -> Stats {
         self.cache().stats()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::folder;
-
-    #[test]
-    fn a_target_is_known_by_its_directory_in_the_package() {
-        let of = |file, package| folder(file, Some(package));
-        // From the workspace's directory, which is the package's or not.
-        assert_eq!(of("src/main.rs", "/home/me/tool"), "src");
-        assert_eq!(of("build.rs", "/home/me/tool"), "build.rs");
-        assert_eq!(of("crates/tool/examples/a/main.rs", "/home/me/all/crates/tool"), "examples");
-        assert_eq!(of("tool/src/../../shared.rs", "/home/me/all/tool"), "src");
-        // In full, wherever the package lies; elsewhere.
-        assert_eq!(of("/registry/tool-1.0/src/lib.rs", "/registry/tool-1.0"), "src");
-        assert_eq!(of("/target/out/made.rs", "/home/me/tool"), "");
-        assert_eq!(of("/registry/tool-1.0.1/src/lib.rs", "/registry/tool-1.0"), "");
-        // Without cargo.
-        assert_eq!(folder("src/main.rs", None), "src");
-        assert_eq!(folder("/home/me/tool.rs", None), "");
-        assert_eq!(of("", ""), "");
     }
 }
