@@ -2,11 +2,9 @@
 
 use crate::CacheKey;
 use crate::engine::format::checkpoint::Checkpoint;
-use crate::engine::format::header::{
-    FACTS_SIZE, Facts, HEADER_SIZE, HOME, HOME_SIZE, Home, VERSION, word,
-};
+use crate::engine::format::header::{FACTS_SIZE, Facts, HOME, HOME_SIZE, Home, VERSION, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, Kind, payload_check};
-use crate::engine::format::{WORD_MASK, checksum, seal};
+use crate::engine::format::{HEADER_SIZE, WORD_MASK, checksum, seal};
 use crate::memo::key::identify;
 use std::path::Path;
 

@@ -12,7 +12,7 @@ const UNSAFE: [&str; 6] = [
     "src/engine/os/claims.rs", // Locks a byte of a file.
     "src/engine/os/fork.rs",   // Registers the hook that tells a forked child.
     "src/engine/os/map.rs",    // The mapped file.
-    "src/engine/os/program.rs", // Reads the header of a loaded object, on macOS.
+    "src/engine/os/program/dyld.rs", // Reads the header of a loaded object, on macOS.
     "src/memo/value/cached/mod.rs", // Archived bytes seen as a type.
 ];
 
@@ -54,8 +54,10 @@ fn reading_order() -> Vec<String> {
     }
     fn add(file_of: &dyn Fn(&str) -> Option<String>, name: &str, order: &mut Vec<String>) {
         let children = file_of(name).map(|file| modules(&file)).unwrap_or_default();
-        let behind =
-            ["election", "writer", "put", "write", "flush", "tasks", "compact", "stats", "verify"];
+        let behind = [
+            "election", "find", "writer", "put", "write", "flush", "tasks", "compact", "stats",
+            "suspects", "verify",
+        ];
         let is_behind =
             |child: &&String| name != "engine::store" || behind.contains(&child.as_str());
         let path = |child: &String| format!("{name}::{child}");

@@ -1,6 +1,7 @@
 //! A file that nobody has seen yet: its header, and an empty cache.
 
-use crate::engine::format::header::{FIRST_BUCKETS, Facts, HEADER_SIZE, HOME, state, word};
+use crate::engine::format::HEADER_SIZE;
+use crate::engine::format::header::{FIRST_BUCKETS, Facts, HOME, state, word};
 use crate::engine::format::slot::Table;
 use crate::engine::os::file::{CacheFile, Medium as _};
 use std::hash::{BuildHasher as _, RandomState};

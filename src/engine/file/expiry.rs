@@ -1,7 +1,8 @@
 //! Whether a value has expired, judged when it is read. The handle's own expiry counts where it has
 //! one, on old entries too; else the time to live that the record was written with.
 
-use crate::engine::format::record::{self, HeadBytes, Stamp};
+use crate::engine::format::record::{self, HeadBytes};
+use crate::engine::format::units::Stamp;
 use crate::engine::os::clock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -6,7 +6,7 @@
 use super::region::Region;
 use crate::engine::format::header::{state, word};
 use crate::engine::os::file::Medium as _;
-use crate::engine::os::place::Replacement;
+use crate::engine::os::replacement::Replacement;
 use crate::engine::words::Ledger;
 use crate::error::{Error, Result};
 

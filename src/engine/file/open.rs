@@ -7,10 +7,12 @@ use super::deadline::{Deadline, lock_file, try_until};
 use super::recover;
 use super::region::Region;
 use super::trust::is_trusted;
-use crate::engine::format::header::{Facts, HEADER_SIZE, HeaderError, word};
+use crate::engine::format::HEADER_SIZE;
+use crate::engine::format::header::{Facts, HeaderError, word};
 use crate::engine::log::journal::Journal;
 use crate::engine::os::file::{CacheFile, Medium as _};
-use crate::engine::os::place::{self, Care, Replacement};
+use crate::engine::os::place::{self, Care};
+use crate::engine::os::replacement::{self, Replacement};
 use crate::error::{Error, Result};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -147,7 +149,7 @@ fn open_file(location: &Location) -> Result<Option<CacheFile>> {
 
 fn create(location: &Location, deadline: &Deadline) -> Result<()> {
     let (path, facts) = (&location.path, new_facts());
-    try_until(deadline, path, || place::create(path, |file| fill(file, &facts)))
+    try_until(deadline, path, || replacement::create(path, |file| fill(file, &facts)))
 }
 
 /// A file that a power cut left empty or all zero is nobody's: a new one takes its place.

@@ -4,8 +4,9 @@
 
 use super::expiry::View;
 use crate::engine::format::header::{Facts, state, word};
-use crate::engine::format::record::{Cost, Identity};
+use crate::engine::format::record::Identity;
 use crate::engine::format::slot::{Slot, Table, Tag};
+use crate::engine::format::units::Cost;
 use crate::engine::format::{FILE_LIMIT, WORD_MASK, record};
 use crate::engine::index::{self, FrozenTable};
 use crate::engine::log::journal::Journal;

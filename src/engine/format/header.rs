@@ -3,10 +3,8 @@
 //! words of the writer. Every writer's word but tables is sealed (see [`seal`](super::seal)).
 
 use super::slot::Table;
-use super::{checksum, field};
+use super::{HEADER_SIZE, checksum, field};
 
-/// Bytes of the header page.
-pub(crate) const HEADER_SIZE: u64 = 4096;
 /// Buckets of the first index, which lies behind the header: a small cache has no other.
 pub(crate) const FIRST_BUCKETS: u64 = 64;
 /// The version of the format that this code creates, and the newest it reads.

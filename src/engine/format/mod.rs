@@ -3,12 +3,15 @@
 //! come in, decoding returns a value or `None`, and never panics.
 
 pub(crate) mod slot;
+pub(crate) mod units;
 pub(crate) mod record;
 pub(crate) mod header;
 pub(crate) mod checkpoint;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// Bytes of the header: one page.
+pub(crate) const HEADER_SIZE: u64 = 4096;
 /// Records begin at multiples of this, and so do their payloads: what rkyv needs for 128-bit fields.
 pub(crate) const ALIGNMENT: u64 = 16;
 /// The largest file: a slot holds 36 bits of offset in units of [`ALIGNMENT`].

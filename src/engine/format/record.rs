@@ -4,8 +4,8 @@
 //! none. The kind stands outside the head check, since a pad becomes a value by one store, and inside
 //! the payload check, so that no flipped kind is believed.
 
+use super::units::{Cost, Stamp, Ttl};
 use super::{align, checksum, field};
-use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a head.
@@ -266,63 +266,10 @@ pub(crate) fn cost(bytes: &HeadBytes) -> Cost {
     Cost(field!(bytes, COST, u16))
 }
 
-/// A point in time: units of 10 ms since 1970, in 40 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Stamp(pub(crate) u64);
-
-impl Stamp {
-    /// From the time since 1970.
-    pub(crate) fn new(since_epoch: Duration) -> Stamp {
-        Stamp((since_epoch.as_millis() / 10).min((1 << 40) - 1) as u64)
-    }
-}
-
-/// A time to live: 19 bits of milliseconds, shifted left by 5 bits of exponent, rounded down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ttl(pub(crate) u32);
-
-impl Ttl {
-    /// None was given.
-    pub(crate) const NONE: Ttl = Ttl((1 << 24) - 1);
-
-    pub(crate) fn new(ttl: Duration) -> Ttl {
-        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let (mantissa, exponent) = shrink(millis, 19);
-        if exponent > 31 { Ttl::NONE } else { Ttl(mantissa as u32 | exponent << 19) }
-    }
-
-    pub(crate) fn get(self) -> Option<Duration> {
-        let millis = u64::from(self.0 & ((1 << 19) - 1)) << (self.0 >> 19);
-        (self != Ttl::NONE).then(|| Duration::from_millis(millis))
-    }
-}
-
-/// What a computation took: 11 bits of nanoseconds, shifted left by 5 bits of exponent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Cost(pub(crate) u16);
-
-impl Cost {
-    pub(crate) fn new(cost: Duration) -> Cost {
-        let nanos = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
-        let (mantissa, exponent) = shrink(nanos, 11);
-        if exponent > 31 { Cost(u16::MAX) } else { Cost(mantissa as u16 | (exponent as u16) << 11) }
-    }
-    /// In nanoseconds.
-    #[inline]
-    pub(crate) const fn nanos(self) -> u64 {
-        ((self.0 & 0x7ff) as u64) << (self.0 >> 11)
-    }
-}
-
-/// `value` as a mantissa of `bits` and the exponent that shifts it back, rounded down.
-const fn shrink(value: u64, bits: u32) -> (u64, u32) {
-    let exponent = (64 - value.leading_zeros()).saturating_sub(bits);
-    (value >> exponent, exponent)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn head() -> Head {
         let identity = Identity { bytes: [7; 32], form: 24 };
@@ -401,25 +348,5 @@ mod tests {
         for (a, b) in kinds.iter().flat_map(|a| kinds.iter().map(move |b| (a, b))) {
             assert_eq!(payload_check(*a, b"", 5) == payload_check(*b, b"", 5), a == b);
         }
-    }
-
-    #[test]
-    fn times_to_live_round_down_and_never_overflow() {
-        for ttl in [0, 1, 999, 86_400_000, 31_536_000_000, 1 << 49] {
-            let ttl = Duration::from_millis(ttl);
-            let kept = Ttl::new(ttl).get().unwrap();
-            assert!(kept <= ttl && ttl - kept <= ttl / 100_000, "{ttl:?} became {kept:?}");
-        }
-        assert_eq!(Ttl::new(Duration::MAX).get(), None);
-        assert_eq!(Ttl::new(Duration::from_micros(10)).get(), Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn costs_are_near() {
-        for nanos in [0, 1, 2047, 1_000_000, 4_000_000_000_000] {
-            let kept = Cost::new(Duration::from_nanos(nanos)).nanos();
-            assert!(kept <= nanos && nanos - kept <= nanos / 1000, "{nanos} became {kept}");
-        }
-        assert_eq!(Cost::new(Duration::MAX).nanos(), 0x7ff << 31);
     }
 }

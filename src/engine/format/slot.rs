@@ -3,7 +3,7 @@
 //! alone decides the bucket, in a table of any size: a growing index moves slots without reading a
 //! single record.
 
-use super::{ALIGNMENT, WORD_MASK};
+use super::{ALIGNMENT, HEADER_SIZE, WORD_MASK};
 
 /// Slots of a bucket: one cache line.
 pub(crate) const BUCKET_SLOTS: u64 = 8;
@@ -109,7 +109,7 @@ impl Table {
     pub(crate) const fn is_plausible(self) -> bool {
         self.buckets() > 0
             && self.buckets() <= BUCKET_LIMIT
-            && self.offset() >= super::header::HEADER_SIZE
+            && self.offset() >= HEADER_SIZE
             && self.end() <= WORD_MASK
     }
 }

@@ -4,7 +4,7 @@
 
 pub(crate) mod grow;
 
-use crate::engine::format::header::HEADER_SIZE;
+use crate::engine::format::HEADER_SIZE;
 use crate::engine::format::slot::{BUCKET_LIMIT, BUCKET_SIZE, BUCKET_SLOTS, Slot, Table, Tag};
 use crate::engine::os::Words;
 use std::cell::Cell;

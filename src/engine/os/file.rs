@@ -3,9 +3,9 @@
 
 use super::effect::{Effect, precede};
 use super::{Words, volume};
-use crate::engine::format::header::{HEADER_SIZE, Home, word};
+use crate::engine::format::header::{Home, word};
 use crate::engine::format::record::{HEAD_SIZE, HeadBytes, Kind};
-use crate::engine::format::{ALIGNMENT, FILE_LIMIT, WORD_MASK};
+use crate::engine::format::{ALIGNMENT, FILE_LIMIT, HEADER_SIZE, WORD_MASK};
 use fs4::{FileExt as Lockable, TryLockError};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::{File, Metadata};
@@ -152,7 +152,7 @@ impl CacheFile {
     pub(crate) fn home(&self) -> io::Result<Option<Home>> {
         let data = self.file.metadata()?;
         let (device, inode, born) = (data.dev(), data.ino(), born(&data));
-        Ok(super::place::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
+        Ok(super::boot::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
     }
 
     /// Whether parts of the file have no disk space: what was given back, and what a copy left out.

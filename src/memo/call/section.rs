@@ -6,7 +6,8 @@
 use super::outcome::{Outcome, Wanted};
 use crate::engine::file::expiry::View;
 use crate::engine::file::region::Region;
-use crate::engine::format::record::{Cost, Identity};
+use crate::engine::format::record::Identity;
+use crate::engine::format::units::Cost;
 use crate::engine::store::election::{Election, Lead, Step};
 use crate::engine::store::flight::Leading;
 use crate::engine::store::put::{Entry, ScopeRecord, Terms};

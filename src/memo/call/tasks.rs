@@ -6,7 +6,8 @@
 use super::outcome::{Outcome, Wanted};
 use super::section::{Look, Section};
 use crate::engine::file::effort::{BRIEF, Effort};
-use crate::engine::format::record::{Cost, Identity};
+use crate::engine::format::record::Identity;
+use crate::engine::format::units::Cost;
 use crate::engine::os::task::offload;
 use crate::engine::store::election::Step;
 use crate::engine::store::flight::{Led, led};

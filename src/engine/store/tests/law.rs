@@ -11,7 +11,7 @@ use crate::engine::format::slot::{Slot, Table, Tag};
 use crate::engine::index::{self, Seat};
 use crate::engine::log::journal::{Draft, Journal};
 use crate::engine::log::op::LARGE;
-use crate::engine::os::place::Replacement;
+use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
 use crate::engine::store::findings::Finding;

@@ -15,7 +15,7 @@ use crate::engine::log::journal::Draft;
 use crate::engine::log::op::LARGE;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::os::file::Medium as _;
-use crate::engine::os::place::Replacement;
+use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
 use crate::engine::store::findings::Finding;
