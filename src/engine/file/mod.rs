@@ -15,5 +15,6 @@ pub(crate) mod rebuild;
 pub(crate) mod copy;
 pub(crate) mod replay;
 pub(crate) mod handover;
+pub(crate) mod mend;
 pub(crate) mod recover;
 pub(crate) mod open;

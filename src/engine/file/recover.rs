@@ -8,17 +8,15 @@ use super::copy::{copy, newest};
 use super::create::write_header;
 use super::expiry::View;
 use super::handover::take_place;
+use super::mend::mend_log;
 use super::rebuild::Rebuilt;
 use super::region::{Backing, Private, Region};
-use super::trust::{is_consistent, is_last_whole, is_table};
+use super::trust::{is_consistent, is_table};
 use crate::engine::format::header::{FIRST_BUCKETS, HOME, HOME_SIZE, state, word};
-use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind, TORN};
 use crate::engine::format::slot::{Slot, Table};
 use crate::engine::format::{ALIGNMENT, FILE_LIMIT, HEADER_SIZE};
 use crate::engine::index::{self, HeapTable, Seat};
 use crate::engine::log::journal::Journal;
-use crate::engine::log::op::Op;
-use crate::engine::log::walk::{Step, Walk, Window};
 use crate::engine::os::file::{CacheFile, Medium};
 use crate::engine::os::replacement::Replacement;
 use crate::error::{Error, Result};
@@ -121,100 +119,6 @@ fn leave_checkpoint(journal: &Journal<'_>) -> Result<()> {
     }
     journal.sync()?;
     journal.ledger.set(word::SYNCED, journal.tail()?)
-}
-
-/// Makes whole what was appended since the last sync: what a power cut tore becomes space, for good, so
-/// that no later walk takes it for anything else, and no number that was given out is given out again.
-/// Returns where the first fault was, or the tail; `None` if a fault leaves no room for a head.
-fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
-    let (ledger, facts) = (&journal.ledger, journal.facts);
-    let read = || Error::io("read", ledger.medium.path());
-    let tail = journal.tail()?;
-    let synced = ledger.get(word::SYNCED)?;
-    let start = if synced.is_multiple_of(ALIGNMENT) { synced } else { facts.log_start };
-    let start = start.clamp(facts.log_start, tail);
-    let mut seq = journal.seq()?.max(ledger.get(word::BARRIER)?).max(ledger.get(word::CLEARED)?);
-    let (mut first_fault, mut last, mut gap) = (tail, 0, None);
-    let mut walk = Walk::new(ledger.medium, facts.seed, start, tail);
-    loop {
-        let step = walk.next().map_err(read())?;
-        if let Some((from, to)) = gap.take() {
-            // A number between those around it: that of something which is gone.
-            let number = match &step {
-                Some(Step::Record(_, next)) => next.seq.saturating_sub(1),
-                _ => seq + 1,
-            };
-            seq = seq.max(number);
-            if !fill_gap(journal, from, to, number)? {
-                return Ok(None);
-            }
-        }
-        match step {
-            Some(Step::Damage(from, to)) => {
-                first_fault = first_fault.min(from);
-                gap = Some((from, to));
-            }
-            Some(Step::Record(offset, head)) => {
-                (seq, last) = (seq.max(head.seq), offset);
-                if head.kind == Kind::PAD && head.flags & TORN != 0 {
-                    // Mended by one who may have died before there was an index without it.
-                    first_fault = first_fault.min(offset);
-                } else if !is_record_whole(journal, &mut walk, offset, &head)? {
-                    first_fault = first_fault.min(offset);
-                    // A pad without a key: with one, only its kind could be damaged.
-                    fill_gap(journal, offset, head.next(offset), head.seq)?;
-                }
-            }
-            None => break,
-        }
-    }
-    // Where nothing was appended since, it is what it was, if that can be.
-    if last != 0 || !is_last_whole(journal) {
-        ledger.ensure(word::LAST, last)?;
-    }
-    journal.raise_seq(seq)?;
-    Ok(Some(first_fault))
-}
-
-/// Covers a stretch of damage with the head of a pad. `false` if it is too short for one.
-fn fill_gap(journal: &Journal<'_>, from: u64, to: u64, seq: u64) -> Result<bool> {
-    if to - from < HEAD_SIZE || seq == 0 {
-        return Ok(false);
-    }
-    let pad = Head::new(Kind::PAD, Identity::NONE, to - from - HEAD_SIZE);
-    let pad = Head { seq, flags: TORN, ..pad };
-    let medium = journal.ledger.medium;
-    let bytes = pad.encode(from, journal.facts.seed);
-    medium.overwrite(from, &bytes).map_err(Error::io("write", medium.path()))?;
-    Ok(true)
-}
-
-/// Whether a record came through a power cut whole; of a large value that was filled in, the value.
-fn is_record_whole(
-    journal: &Journal<'_>,
-    walk: &mut Walk<'_>,
-    offset: u64,
-    head: &Head,
-) -> Result<bool> {
-    let read = || Error::io("read", journal.ledger.medium.path());
-    if head.kind == Kind::PAD || !walk.is_whole(offset, head).map_err(read())? {
-        return Ok(head.kind == Kind::PAD);
-    }
-    let records = journal.records()?;
-    if Op::decode(offset, head) != Op::Commit {
-        return Ok(true);
-    }
-    for offset in records.list(offset, head)? {
-        // The store that makes it a value comes after the record. Without it the value is lost, and stays lost: it
-        // is no damage to be found below the next sync.
-        let value = records.reserved(offset)?.filter(|value| value.kind == Kind::VALUE);
-        let Some(value) = value else { return Ok(false) };
-        let mut window = Window::new(records.medium, records.end);
-        if !window.is_whole(offset, &value, records.seed).map_err(read())? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Goes back to the last checkpoint, if the index is still as it was then and leads to nothing that a
