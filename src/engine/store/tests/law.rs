@@ -11,6 +11,7 @@ use crate::engine::format::slot::{Slot, Table, Tag};
 use crate::engine::index::{self, Seat};
 use crate::engine::log::journal::{Draft, Journal};
 use crate::engine::log::op::LARGE;
+use crate::engine::os::file::Medium as _;
 use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
@@ -307,4 +308,30 @@ fn what_began_before_a_flush_is_refused_by_a_salvaged_file_too() {
     let stored = after.put(&entry(1, b"late"), &SCOPE, terms, &after.deadline()).unwrap();
     assert!(stored.is_none());
     assert_eq!(get(&after, 1), None);
+}
+
+/// Whatever kind it shows, it superseded what its key had: nothing older need be found.
+#[test]
+fn a_damaged_record_makes_no_older_one_a_finding() {
+    for (place, flip) in [(HEAD_SIZE, 1), (5, 0x80)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        put(&store, 1, b"older");
+        let region = store.region().unwrap();
+        let older = region.journal().locate(&identity(1)).unwrap().0;
+        put(&store, 1, b"newer");
+        let newer = region.journal().locate(&identity(1)).unwrap().0;
+        let mut byte = [0];
+        region.file().read(newer + place, &mut byte).unwrap();
+        region.file().overwrite(newer + place, &[byte[0] ^ flip]).unwrap();
+        for is_index_lost in [false, true] {
+            if is_index_lost {
+                let table = region.index().1;
+                region.file().zero(table.offset(), table.end()).unwrap();
+            }
+            let findings = store.verify().unwrap().findings;
+            assert!(findings.contains(&Finding::Corrupt { offset: newer }), "{findings:?}");
+            assert!(!findings.contains(&Finding::Unreachable { offset: older }), "{findings:?}");
+        }
+    }
 }
