@@ -1,6 +1,8 @@
-//! The payload of a checkpoint: the state of the writer's words when it was written, and a hash of
-//! the index. After a reboot an index with this hash is trusted, and only the records behind it are
-//! walked.
+//! The payload of a checkpoint: the writer's words as they were when it was written, and a hash of the index.
+//!
+//! After a reboot or in a copy, an index with this hash is the one that the checkpoint describes, and only the records
+//! behind it are walked. Without checkpoints every opening of a copied file would walk over the whole log. Storing the
+//! index itself in the checkpoint is rejected: it would be written twice, and the file would grow by it at each sync.
 
 use super::slot::Table;
 use super::{WORD_MASK, checksum, field};

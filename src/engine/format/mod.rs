@@ -1,6 +1,21 @@
-//! The bytes of a cache file: pure functions, the only place that knows layouts. `docs/format.md`
-//! draws them. Stands on nothing but checksums; reads and writes no file. Invariant: whatever bytes
-//! come in, decoding returns a value or `None`, and never panics.
+//! The bytes of a cache file, as pure functions: the only code that knows a layout.
+//!
+//! ```text
+//! 0        4096          8192                                        tail        end of file
+//! | header | first index | record | record | index record | record ... | allocated |
+//! ```
+//!
+//! - [`header`]: the first page. Its superblock never changes; its words change with every put.
+//! - [`slot`]: a word of the index, and the word that names a table of them.
+//! - [`record`]: the 64 bytes before each payload; [`units`]: the times and costs in it.
+//! - [`checkpoint`]: the payload of a record that says what was durable when it was written.
+//!
+//! `docs/format.md` is the reference for readers in other languages. This module stands on a checksum and nothing
+//! else: it reads no file and takes no clock. Whatever bytes come in, decoding returns a value or `None`; it never
+//! panics, since every byte of a file may be damaged.
+//!
+//! Structs that are cast onto the mapped bytes would be the usual way in C. They are rejected: a cast needs unsafe code
+//! at every use, ties the format to one compiler's layout, and cannot say that a field's bits are not a value.
 
 pub(crate) mod slot;
 pub(crate) mod units;

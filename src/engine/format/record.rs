@@ -1,8 +1,19 @@
 //! The head of a record: 64 bytes that say what follows, for whom, since when and for how long.
-//! Two checks: the head's own, so that a walk trusts no unverified length, and the payload's. Both
-//! are keyed by the file's seed; the head's also by its offset, so that a head copied elsewhere is
-//! none. The kind stands outside the head check, since a pad becomes a value by one store, and inside
-//! the payload check, so that no flipped kind is believed.
+//!
+//! ```text
+//! 0        5    6    7     8                40     46       51   54    56       60    64
+//! | length | kind | form | flags | identity | seq | created | ttl | cost | payload | head  |
+//! |        |      |      |       | 32 bytes |     |         |     |      |  check  | check |
+//! ```
+//!
+//! A head is one cache line, and the first thing of a hit that is read. Its identity is the key itself where that is
+//! short, so that comparing keys needs no second line.
+//!
+//! Two checks: the head's own, so that a walk trusts no unverified length, and the payload's. Both are keyed by the
+//! file's seed; the head's also by its offset, so that a head copied elsewhere is none. The kind stands outside the
+//! head's check, since a pad becomes a value by one store of the first eight bytes, and inside the payload's check, so
+//! that no flipped kind is believed. One check of head and payload together would be shorter; then no walk could step
+//! over a damaged payload, and no hit could verify a head without reading all of the value.
 
 use super::units::{Cost, Stamp, Ttl};
 use super::{align, checksum, field};

@@ -1,7 +1,19 @@
-//! One index slot, and the word that names a table of them. A slot is one aligned 8-byte word, the
-//! largest thing that every machine publishes by one store. Its tag is the top of the key's hash and
-//! alone decides the bucket, in a table of any size: a growing index moves slots without reading a
-//! single record.
+//! One index slot, and the word that names a table of them.
+//!
+//! ```text
+//! slot   63            36 35                      0
+//!        | tag (28 bits) | offset / 16 (36 bits)  |     0: empty;  offset 16: dead
+//! table  63                         30 29         0
+//!        | offset / 64 (34 bits)     | buckets    |     0: no table
+//! ```
+//!
+//! Each is one aligned 8-byte word, the largest thing that every machine publishes by one store: a reader sees the old
+//! slot or the new one, and never half of each. 36 bits of 16-byte units reach a file of 1 TiB.
+//!
+//! The tag is the top of the key's hash and alone decides the bucket, in a table of any size. So a growing index moves
+//! slots without reading a single record. A search reads the record of another key once in some 2^28 slots that it
+//! compares. The tables of SwissTable keep 7 bits of the hash, which is enough in memory; here each false match is a
+//! cache miss in a file.
 
 use super::{ALIGNMENT, HEADER_SIZE, WORD_MASK};
 

@@ -1,8 +1,19 @@
-//! Growth of the index in small steps. The new table is filled from front to back while readers use
-//! the old one alone; every append moves a few buckets, so no append waits for a whole table. A slot
-//! at a place that has been moved is stored in the new table first: killed in between, redoing the
-//! append finds it there. Once all is moved, one store makes the new table the index; then the disk
-//! space of the old one is given back, in small steps too.
+//! Growth of the index in small steps, so that no append waits for a whole table.
+//!
+//! ```text
+//!            CURSOR                                 GROWN
+//!   index    | moved | moved | not yet | not yet |  (readers look here, and here alone)
+//!                 \\       \\
+//!   pending  | filled | filled |  .  |  .  |  .  |  .  |  .  |  .  |
+//! ```
+//!
+//! The new table is filled from front to back; every append moves two buckets. A slot that is stored at a place which
+//! was moved is stored in the new table first: killed in between, redoing the append finds it there. Once all is
+//! moved, one store makes the new table the index; then the disk space of the old one is given back, in small steps
+//! too.
+//!
+//! Readers never look in two tables. Redis does, and can: it has one thread. Here a reader that has looked in the first
+//! could miss a slot that has just moved out of it.
 
 use super::{BUCKET_SIZE, PROBE_LIMIT, Seat, bucket_of, seat, slots};
 use crate::engine::format::header::word;

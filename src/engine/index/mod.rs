@@ -1,6 +1,23 @@
-//! The index: slots in tables, found by tag, over any [`Words`]. Readers take no lock: a slot is one
-//! word, stored after the record it names is published, and never becomes empty again, so a search
-//! may stop at the first empty slot. The index is derived from the log and can be built anew.
+//! The index: slots in tables, found by tag, over any [`Words`].
+//!
+//! ```text
+//! home bucket of a tag: tag * buckets >> 28
+//!
+//!   bucket 4   [ . . A . . . . . ]      a bucket is one cache line of 8 slots
+//!   bucket 5   [ B C D . . E F G ] <--  home; the search begins at slot tag % 8, and goes around
+//!   bucket 6   [ H . . . . . . . ] <--  then the buckets behind, 32 at most, to the first empty slot
+//! ```
+//!
+//! Readers take no lock. A slot is one word, stored after the record that it names is published, and never becomes
+//! empty again, so a search may stop at the first empty slot. A slot whose record was flushed is dead: searches step
+//! over it, and any key may take it. Rising tags have rising home buckets, whatever the size of the table, so that
+//! growth fills a new table from front to back ([`grow`]).
+//!
+//! The index is derived from the log and can be made anew at any time, in the file or in memory ([`HeapTable`]).
+//!
+//! Rejected: a B-tree, which needs several dependent loads for a look-up and writes that are not one store; Robin Hood
+//! and cuckoo hashing, which move slots that readers may be looking for; a chain per bucket, whose links are loads
+//! that wait for each other.
 
 pub(crate) mod grow;
 

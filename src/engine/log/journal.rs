@@ -1,11 +1,23 @@
-//! What the holder of the writer's lock does to a file: append records, then bring the index up to
-//! them. Stands on the ledger, the index and a [`Medium`].
+//! What the holder of the write lock does to a file: append records, then bring the index up to them. Stands on the
+//! header's words, the index and a [`Medium`].
 //!
-//! The order is the whole recovery from killed processes. `SEQ` rises, the bytes are copied behind
-//! the tail, `TAIL` publishes them, `PUBLISHED` follows `SEQ`, the slots follow, `APPLIED` ends the hold.
-//! Killed before the tail moved, the bytes are erased, so that no power cut brings them back from under
-//! what lies there next; killed later, the next holder redoes the records in `APPLIED..TAIL`, and doing
-//! any of them twice changes nothing. The tail never decreases.
+//! The order of the stores is the whole recovery from killed processes:
+//!
+//! ```text
+//!   1  SEQ = n          numbers are taken       killed behind 1..2: SEQ > PUBLISHED; the next holder
+//!   2  bytes            behind the tail           wipes what lies behind the tail
+//!   3  TAIL             the records are published
+//!   4  LAST, PUBLISHED  follow                  killed behind 3..6: APPLIED < TAIL; the next holder
+//!   5  slots, counts    of the index              applies the records in between once more
+//!   6  APPLIED = TAIL   the hold ends
+//! ```
+//!
+//! Killed before the tail moved, the bytes are wiped, so that no power cut brings them back from under what lies there
+//! next. Killed later, the records are applied by the next holder, and applying any of them twice changes nothing. The
+//! tail never decreases.
+//!
+//! A write-ahead log before the data would be the usual way. Here the log is the data: there is nothing to write ahead
+//! of.
 
 use super::op::table_in;
 use super::records::Records;

@@ -1,8 +1,18 @@
 //! The log of a file: records behind each other, in the order of their numbers. It is the truth; the index can be
 //! made from it at any time.
 //!
-//! It stands on the file's words and its index. It takes no lock, and opens and replaces no file: whoever appends
+//! - [`walk`]: record after record, by copy, over damage too.
+//! - [`records`]: one record, by its offset.
+//! - [`op`]: what a record does. The law of the log is told there and nowhere else.
+//! - [`journal`]: what the holder of the write lock appends; [`live`]: how the index follows; [`redo`]: what the next
+//!   holder does for one who was killed.
+//!
+//! It stands on the header's words and the index. It takes no lock, and opens and replaces no file: whoever appends
 //! holds the lock, and whoever walks may be beside him.
+//!
+//! A log beside an index is LMDB's opposite, which has pages and no log. A cache is written once for each computation
+//! and never changed in place: appending makes a put one copy and two stores, and lets readers keep references to what
+//! they have found for as long as they like.
 
 // In reading order: each stands on those above it; `journal` and the two behind it are one type's operations.
 pub(crate) mod walk;

@@ -1,6 +1,12 @@
-//! Walking the log, for recovery, compaction and verification. A walk reads by copy, trusts no length
-//! whose head does not verify, and after damage looks for the next head: records carry their own
-//! proof, and sequence numbers only rise, so debris of an older life is not taken for a record.
+//! Walking the log, for recovery, compaction and verification.
+//!
+//! A walk reads by copy, through a window of 1 MiB, and never through the map: a file that is cut while it is read
+//! gives an error and no signal. It trusts no length whose head does not verify. After damage it looks for the next
+//! head at every multiple of 16: records carry their own proof, which is keyed by file and offset. Sequence numbers
+//! only rise, so bytes of an older life of the same place are not taken for a record.
+//!
+//! Marks at fixed distances, as LevelDB's log has every 32 KiB, would make the search for the next head shorter. They
+//! would cut payloads into pieces, and a payload must lie in one piece to be read in place.
 
 use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, PayloadCheck};
 use crate::engine::format::{ALIGNMENT, align};
