@@ -41,8 +41,8 @@ pub(crate) enum Op {
     MarkDead,
     /// Nothing before counts any more, and this table is the index from here on.
     Clear(Table),
-    /// Space for a table that the index may grow into. Whoever appended it may have died while it was filled, so growth
-    /// begins anew, elsewhere; of a record that is in the log already it is nothing.
+    /// Space for a table that the index may grow into. Of a record that is in the log already it is nothing: whoever
+    /// appended it may have died half-way, so growth begins anew, in another table.
     Grow,
     /// What was durable when it was written.
     Checkpoint,
