@@ -2,7 +2,9 @@
 
 use crate::CacheKey;
 use crate::engine::format::checkpoint::Checkpoint;
-use crate::engine::format::header::{FACTS_SIZE, Facts, HOME, HOME_SIZE, Home, VERSION, word};
+use crate::engine::format::header::{
+    PROVENANCE, PROVENANCE_SIZE, Provenance, SUPERBLOCK_SIZE, Superblock, VERSION, word,
+};
 use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, Kind, payload_check};
 use crate::engine::format::{HEADER_SIZE, WORD_MASK, checksum, seal};
 use crate::memo::key::identify;
@@ -14,8 +16,8 @@ pub fn mend(image: &mut [u8]) {
     if image.len() < HEADER_SIZE as usize {
         return;
     }
-    let check = checksum(&image[..FACTS_SIZE - 8], u64::from(VERSION));
-    image[FACTS_SIZE - 8..FACTS_SIZE].copy_from_slice(&check.to_le_bytes());
+    let check = checksum(&image[..SUPERBLOCK_SIZE - 8], u64::from(VERSION));
+    image[SUPERBLOCK_SIZE - 8..SUPERBLOCK_SIZE].copy_from_slice(&check.to_le_bytes());
     let word_at = |image: &[u8], at: usize| {
         u64::from_le_bytes(image[at..at + 8].try_into().expect("8 bytes"))
     };
@@ -41,12 +43,12 @@ pub fn mend(image: &mut [u8]) {
     }
 }
 
-/// Has an image say that it lives where the file at `path` does: it is trusted there as it is.
-pub fn bring_home(image: &mut [u8], path: &Path) {
-    let place = HOME as usize..HOME as usize + HOME_SIZE;
+/// Gives an image the provenance of the file at `path`: it is trusted there as it is.
+pub fn renew_provenance(image: &mut [u8], path: &Path) {
+    let place = PROVENANCE as usize..PROVENANCE as usize + PROVENANCE_SIZE;
     let page = std::fs::read(path).expect("a file");
-    if let Some(home) = image.get_mut(place.clone()) {
-        home.copy_from_slice(&page[place]);
+    if let Some(provenance) = image.get_mut(place.clone()) {
+        provenance.copy_from_slice(&page[place]);
     }
 }
 
@@ -73,10 +75,11 @@ pub fn decode(bytes: &[u8], offset: u64, seed: u64) {
         if is_mended {
             mend(&mut page);
         }
-        let home = page[HOME as usize..].first_chunk::<HOME_SIZE>().expect("inside");
-        let _ = Home::decode(home);
-        if let Ok(facts) = Facts::decode(&page) {
-            let _ = facts.first_index.is_plausible();
+        let provenance =
+            page[PROVENANCE as usize..].first_chunk::<PROVENANCE_SIZE>().expect("inside");
+        let _ = Provenance::decode(provenance);
+        if let Ok(superblock) = Superblock::decode(&page) {
+            let _ = superblock.first_index.is_plausible();
         }
     }
 }

@@ -349,7 +349,7 @@ fn other_files_are_refused_and_left_alone() {
     let cache = dir.open("x");
     cache.table::<u64, u64>("t").insert(&1, &1).unwrap();
     let original = fs::read(cache.path()).unwrap();
-    let facts = |at: usize, byte: u8| {
+    let superblock = |at: usize, byte: u8| {
         let mut bytes = original.clone();
         bytes[at] = byte;
         let path = dir.join("other.pcache");
@@ -359,11 +359,13 @@ fn other_files_are_refused_and_left_alone() {
         assert_eq!(fs::read(&path).unwrap(), bytes, "left as it is");
         error
     };
-    let Error::Incompatible { what, found: 9, expected: 1, .. } = facts(8, 9) else { panic!() };
+    let Error::Incompatible { what, found: 9, expected: 1, .. } = superblock(8, 9) else {
+        panic!()
+    };
     assert_eq!(what, "format version");
-    assert!(matches!(facts(28, 0xa), Error::Incompatible { what: "byte order", .. }));
-    assert!(matches!(facts(100, 32), Error::Damaged { .. }));
-    assert!(facts(100, 32).to_string().contains("delete the file"));
+    assert!(matches!(superblock(28, 0xa), Error::Incompatible { what: "byte order", .. }));
+    assert!(matches!(superblock(100, 32), Error::Damaged { .. }));
+    assert!(superblock(100, 32).to_string().contains("delete the file"));
 }
 
 #[test]
@@ -484,7 +486,7 @@ fn read_only_reads_and_touches_nothing() {
     assert_eq!(fs::read(&path).unwrap(), before);
     writer.table::<u64, u64>("t").insert(&3, &3).unwrap();
     assert_eq!(*table.get(&3).unwrap().unwrap(), 3, "what others write is seen");
-    // A copy is not at home: without the right to mend it, the reader keeps an index of its own.
+    // The provenance of a copy does not hold: without the right to mend it, the reader keeps an index of its own.
     let copy = dir.join("copy.pcache");
     fs::copy(&path, &copy).unwrap();
     let before = fs::read(&copy).unwrap();

@@ -26,7 +26,7 @@ fn original(dir: &Dir) -> (PathBuf, Vec<u8>) {
     (cache.path().to_path_buf(), fs::read(cache.path()).unwrap())
 }
 
-/// Writes an image to a fresh file: it is not at home, so all of it is verified.
+/// Writes an image to a fresh file: its provenance does not hold, so all of it is verified.
 fn fresh(dir: &Dir, name: &str, image: &[u8]) -> PathBuf {
     let path = dir.join(name);
     let _ = fs::remove_file(&path);
@@ -74,11 +74,15 @@ fn flipped_bits_cost_no_more_than_their_record() {
             Some(count) => assert!(count >= KEYS - 1, "bit {bit}: {count} of {KEYS} are served"),
             None => {
                 refused += 1;
-                assert!(bit / 8 < 256, "only the facts are indispensable, not byte {}", bit / 8);
+                assert!(
+                    bit / 8 < 256,
+                    "only the superblock is indispensable, not byte {}",
+                    bit / 8
+                );
             }
         }
     }
-    assert!(refused > 0, "some bits hit the facts");
+    assert!(refused > 0, "some bits hit the superblock");
 }
 
 #[test]
@@ -106,7 +110,7 @@ fn a_bit_flipped_in_place_is_a_miss_and_has_a_name() {
         file.write_all_at(&image, 0).unwrap();
         let flipped = image[bit as usize / 8] ^ (1 << (bit % 8));
         file.write_all_at(&[flipped], bit / 8).unwrap();
-        // The file is at home: it is trusted at once, and the damage met when it is read.
+        // The provenance of the file holds: it is trusted at once, and the damage met when it is read.
         let Ok(cache) = MmapCache::options().read_only(true).open_at(&path) else { continue };
         let table = cache.table::<u64, Vec<u64>>("t");
         let values = (0..KEYS).filter_map(|key| Some((key, table.get(&key).ok()??)));
@@ -140,7 +144,7 @@ fn a_file_cut_anywhere_serves_what_is_left() {
             None => assert!(size < 8192, "a file of {size} bytes has its header"),
         }
     }
-    // In place: the same inode, hence at home, and shorter than its tail.
+    // In place: the same inode, hence of the same provenance, and shorter than its tail.
     let (path, _) = original(&dir);
     OpenOptions::new().write(true).open(&path).unwrap().set_len(20_000).unwrap();
     assert!(served(&path).is_some());
@@ -313,14 +317,17 @@ fn every_bit() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         let path = fresh(&dir, "flipped.pcache", &flipped);
         let count = look(MmapCache::options(), &path, &format!("bit {bit}"));
-        let is_fact = bit / 8 < 256;
-        assert!(is_fact || count.is_some_and(|count| count >= ALL - 1), "bit {bit}: {count:?}");
+        let is_superblock = bit / 8 < 256;
+        assert!(
+            is_superblock || count.is_some_and(|count| count >= ALL - 1),
+            "bit {bit}: {count:?}"
+        );
         tried += 1;
     }
     println!("{tried} bits flipped");
 }
 
-/// Of a file at home, which is trusted at once, whatever the payloads and slots have become.
+/// Of a file whose provenance holds, which is trusted at once, whatever the payloads and slots have become.
 #[test]
 fn bits_in_place() {
     let dir = Dir::new();
@@ -335,8 +342,11 @@ fn bits_in_place() {
             file.write_all_at(&image, 0).unwrap();
             file.write_all_at(&[image[bit / 8] ^ (1 << (bit % 8))], bit as u64 / 8).unwrap();
             let count = look(open, &path, &format!("bit {bit} in place"));
-            let is_fact = bit / 8 < 256;
-            assert!(is_fact || count.is_some_and(|count| count >= ALL - 1), "bit {bit}: {count:?}");
+            let is_superblock = bit / 8 < 256;
+            assert!(
+                is_superblock || count.is_some_and(|count| count >= ALL - 1),
+                "bit {bit}: {count:?}"
+            );
             tried += 1;
             if fs::metadata(&path).unwrap_or_else(|e| panic!("bit {bit} {count:?} {e}")).ino()
                 != file.metadata().unwrap().ino()

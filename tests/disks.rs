@@ -402,7 +402,7 @@ fn without_proc_a_cache_works_as_well() {
     cache.compact().unwrap();
     check_stored(&cache);
     cache.sync().unwrap();
-    // No opening finds the file at home; and none changes it.
+    // No opening finds a provenance that holds; and none changes it.
     let path = cache.path().to_path_buf();
     drop(cache);
     let image = fs::read(&path).unwrap();

@@ -172,7 +172,7 @@ fn a_file_that_is_all_holes_takes_no_time() {
         let table = MmapCache::open_at(&path).unwrap().table::<u64, u64>("t");
         table.insert_many((0..100).map(|key| (key, key))).unwrap();
         drop(table);
-        // Neither at home nor with a tail that can be believed: all of it is searched for records.
+        // Neither with a provenance that holds nor with a tail that can be believed: all of it is searched for records.
         let copy = dir.join(&format!("{n}.pcache"));
         let mut image = fs::read(&path).unwrap();
         image[640..648].fill(0x55);

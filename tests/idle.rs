@@ -163,7 +163,7 @@ fn a_process_that_idles_leaves_a_file_that_another_supersedes() {
     parked.end();
 }
 
-/// A thread that goes on while its shares are taken has the right values all along.
+/// A thread that goes on while its pins are taken has the right values all along.
 #[test]
 fn busy_threads_go_on_beside_compactions() {
     let dir = Dir::new();

@@ -217,7 +217,7 @@ fn the_first_call_of_a_stream_waits_for_no_lock_and_verifies_nothing() {
     }
 }
 
-/// Where no process is ever at home, each has the file verified when its first stream is polled. What that one
+/// Where no provenance ever holds, each has the file verified when its first stream is polled. What that one
 /// computes meanwhile is stored all the same, unless the cache was cleared since the call, or is another one.
 #[test]
 fn what_a_first_call_computes_while_the_file_is_verified_is_stored() {

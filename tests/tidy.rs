@@ -55,8 +55,17 @@ fn reading_order() -> Vec<String> {
     fn add(file_of: &dyn Fn(&str) -> Option<String>, name: &str, order: &mut Vec<String>) {
         let children = file_of(name).map(|file| modules(&file)).unwrap_or_default();
         let behind = [
-            "election", "find", "writer", "put", "write", "flush", "tasks", "compact", "stats",
-            "suspects", "verify",
+            "election",
+            "find",
+            "writer",
+            "put",
+            "write",
+            "flush",
+            "async_ops",
+            "compact",
+            "stats",
+            "suspects",
+            "verify",
         ];
         let is_behind =
             |child: &&String| name != "engine::store" || behind.contains(&child.as_str());

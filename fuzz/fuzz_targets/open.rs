@@ -1,5 +1,5 @@
 //! Any bytes as a cache file, and any bytes written over a healthy one, as they are or with every check
-//! mended, at home or from elsewhere, mapped, read by copy or not to be written: opening, reading, verifying,
+//! mended, with its provenance or without, mapped, read by copy or not to be written: opening, reading, verifying,
 //! writing and compacting it must neither panic nor, where a check could tell, return a wrong value.
 #![no_main]
 
@@ -86,10 +86,10 @@ fuzz_target!(|data: &[u8]| {
             persist_cache::fuzzing::mend(&mut image);
         }
         let _ = std::fs::remove_file(&path);
-        let is_home = how & 2 != 0;
-        if is_home {
+        let has_provenance = how & 2 != 0;
+        if has_provenance {
             drop(MmapCache::open_at(&path).unwrap());
-            persist_cache::fuzzing::bring_home(&mut image, &path);
+            persist_cache::fuzzing::renew_provenance(&mut image, &path);
         }
         std::fs::write(&path, &image).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -6,9 +6,9 @@
 use super::probe::Form;
 use crate::engine::format::record::Identity;
 use crate::error::Result;
+use crate::memo::call::keyspace::Keyspace;
 use crate::memo::call::outcome::{Outcome, Wanted};
 use crate::memo::call::recording::{CachedIter, Split};
-use crate::memo::call::section::Section;
 use crate::memo::call::stream::CachedStream;
 use crate::memo::value::type_proof::Sequence;
 use crate::{CacheValue, Cached};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// A call of a function that gives a value.
 pub struct Call<S: Split> {
-    pub(crate) section: &'static Arc<Section<S::Value>>,
+    pub(crate) keyspace: &'static Arc<Keyspace<S::Value>>,
     pub(crate) identity: Identity,
 }
 
@@ -42,7 +42,7 @@ impl<S: Split> Call<S> {
         match Cached::try_into_owned(cached) {
             Ok(value) => Some(S::join(Ok(value))),
             Err(error) => {
-                self.section.handle.note(&error);
+                self.keyspace.handle.note(&error);
                 None
             }
         }
@@ -53,7 +53,7 @@ impl<S: Split> Call<S> {
     where
         S::Value: CacheValue,
     {
-        match self.section.hit(&self.identity) {
+        match self.keyspace.hit(&self.identity) {
             Some(cached) => self.bring_back(cached).unwrap_or_else(compute),
             None => self.run_slowly(compute),
         }
@@ -66,7 +66,7 @@ impl<S: Split> Call<S> {
     {
         let mut compute = Some(compute);
         let compute_once = || S::split(take(&mut compute)());
-        let outcome = self.section.obtain(&self.identity, Wanted::Value, compute_once);
+        let outcome = self.keyspace.obtain(&self.identity, Wanted::Value, compute_once);
         self.own(outcome).unwrap_or_else(|| take(&mut compute)())
     }
 
@@ -77,7 +77,7 @@ impl<S: Split> Call<S> {
         F: Future<Output = S::Output>,
     {
         // Not held while others run: an archived value need not be one that threads may share.
-        let hit = self.section.hit(&self.identity).map(|cached| self.bring_back(cached));
+        let hit = self.keyspace.hit(&self.identity).map(|cached| self.bring_back(cached));
         match hit {
             Some(Some(output)) => return output,
             Some(None) => return compute().await,
@@ -86,7 +86,7 @@ impl<S: Split> Call<S> {
         let mut compute = Some(compute);
         let outcome = {
             let compute = || split::<S>(take(&mut compute)());
-            self.section.obtain_async(&self.identity, Wanted::Value, compute).await
+            self.keyspace.obtain_async(&self.identity, Wanted::Value, compute).await
         };
         match self.own(outcome) {
             Some(output) => output,
@@ -111,11 +111,11 @@ impl<S: Split> Call<S> {
         S::Value: CacheValue,
         T: CacheValue,
     {
-        if let Some(cached) = self.section.hit(&self.identity) {
+        if let Some(cached) = self.keyspace.hit(&self.identity) {
             return Ok(same_type(cached));
         }
         let compute = || S::split(compute());
-        let outcome = self.section.obtain(&self.identity, Wanted::Archived, compute)?;
+        let outcome = self.keyspace.obtain(&self.identity, Wanted::Archived, compute)?;
         Ok(same_type(outcome.into_cached()))
     }
 
@@ -128,11 +128,11 @@ impl<S: Split> Call<S> {
         T: CacheValue,
         F: Future<Output = S::Output>,
     {
-        if let Some(cached) = self.section.hit(&self.identity) {
+        if let Some(cached) = self.keyspace.hit(&self.identity) {
             return Ok(same_type(cached));
         }
         let compute = || split::<S>(compute());
-        let outcome = self.section.obtain_async(&self.identity, Wanted::Archived, compute).await?;
+        let outcome = self.keyspace.obtain_async(&self.identity, Wanted::Archived, compute).await?;
         Ok(same_type(outcome.into_cached()))
     }
 
@@ -140,18 +140,18 @@ impl<S: Split> Call<S> {
     where
         S::Value: CacheValue,
     {
-        self.section.get(&self.identity).ok().flatten().map(same_type)
+        self.keyspace.get(&self.identity).ok().flatten().map(same_type)
     }
 
     pub fn forget(self) -> Result<bool> {
-        self.section.remove(&self.identity)
+        self.keyspace.remove(&self.identity)
     }
 
     pub fn refresh(self, compute: impl FnOnce() -> S::Output) -> S::Output
     where
         S::Value: CacheValue,
     {
-        S::join(self.section.refresh(&self.identity, || S::split(compute())))
+        S::join(self.keyspace.refresh(&self.identity, || S::split(compute())))
     }
 
     pub async fn refresh_async<F>(self, compute: impl FnOnce() -> F) -> S::Output
@@ -160,7 +160,7 @@ impl<S: Split> Call<S> {
         F: Future<Output = S::Output>,
     {
         let compute = || split::<S>(compute());
-        S::join(self.section.refresh_async(&self.identity, compute).await)
+        S::join(self.keyspace.refresh_async(&self.identity, compute).await)
     }
 }
 
@@ -188,7 +188,7 @@ fn same_type<T: CacheValue, V: CacheValue>(cached: Cached<V>) -> Cached<T> {
 
 /// A call of a function that gives an iterator or a stream.
 pub struct ItemsCall<S: Split> {
-    pub(crate) section: &'static Arc<Section<Sequence<S::Value>>>,
+    pub(crate) keyspace: &'static Arc<Keyspace<Sequence<S::Value>>>,
     pub(crate) identity: Identity,
 }
 
@@ -198,7 +198,7 @@ impl<S: Split> ItemsCall<S> {
         S::Value: CacheValue,
         I: Iterator<Item = S::Output>,
     {
-        CachedIter::new(self.section, self.identity, compute)
+        CachedIter::new(self.keyspace, self.identity, compute)
     }
 
     pub fn refresh_iter<I>(self, compute: impl FnOnce() -> I) -> CachedIter<I, S>
@@ -206,7 +206,7 @@ impl<S: Split> ItemsCall<S> {
         S::Value: CacheValue,
         I: Iterator<Item = S::Output>,
     {
-        CachedIter::refresh(self.section, self.identity, compute)
+        CachedIter::refresh(self.keyspace, self.identity, compute)
     }
 
     pub fn stream<T>(self, compute: impl FnOnce() -> T) -> CachedStream<T, S>
@@ -214,7 +214,7 @@ impl<S: Split> ItemsCall<S> {
         S::Value: CacheValue,
         T: Stream<Item = S::Output>,
     {
-        CachedStream::new(self.section, self.identity, compute)
+        CachedStream::new(self.keyspace, self.identity, compute)
     }
 
     pub fn refresh_stream<T>(self, compute: impl FnOnce() -> T) -> CachedStream<T, S>
@@ -222,10 +222,10 @@ impl<S: Split> ItemsCall<S> {
         S::Value: CacheValue,
         T: Stream<Item = S::Output>,
     {
-        CachedStream::refresh(self.section, self.identity, compute)
+        CachedStream::refresh(self.keyspace, self.identity, compute)
     }
 
     pub fn forget(self) -> Result<bool> {
-        self.section.remove(&self.identity)
+        self.keyspace.remove(&self.identity)
     }
 }

@@ -1,6 +1,6 @@
 //! Where `#[cache]` functions keep their caches: what the attribute's expansion calls, and nobody else.
-//! A function has one [`Site`], a static; in it, for each instance of its generic parameters, the
-//! section of the cache that its results are in. An instance once made is found without a lock.
+//! A function has one [`CachedFunction`], a static; in it, for each instance of its generic parameters, the
+//! keyspace of the cache that its results are in. An instance once made is found without a lock.
 #![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
 
 pub(crate) mod declaration;
@@ -17,14 +17,14 @@ use crate::engine::os::program::Program;
 use crate::engine::os::task::{offload, sleep};
 use crate::engine::os::trie::{Trie, hash_of};
 use crate::engine::store::compact::Compaction;
-use crate::engine::store::share::lock;
+use crate::engine::store::pin::lock;
 use crate::engine::store::stats::Stats;
 use crate::error::Result;
+use crate::memo::call::keyspace::Keyspace;
 use crate::memo::call::recording::Split;
-use crate::memo::call::section::Section;
-use crate::memo::handle::{Code, Handle, Over, Patience};
+use crate::memo::handle::{Code, Handle, LockWait, Over};
 use crate::memo::key::{KeySchema, KeyWriter, identify_fed};
-use crate::memo::scope::{Marked, Name};
+use crate::memo::scope::{CachedFunctionName, Name};
 use crate::memo::value::type_proof::{Sequence, Shape};
 use call::{Call, ItemsCall};
 use declaration::Declaration;
@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 /// A function's cache.
-pub struct Site {
+pub struct CachedFunction {
     declaration: Declaration,
     /// A child has its parent's, and opens it if another thread of its parent's was just at it.
     cache: PerProcess<Own>,
@@ -66,13 +66,13 @@ const OPEN_PAUSE: Duration = Duration::from_millis(1);
 struct Made {
     types: TypeId,
     consts: Box<[u128]>,
-    /// An `Arc<Section<_>>`.
-    section: Box<dyn Any + Send + Sync>,
+    /// An `Arc<Keyspace<_>>`.
+    keyspace: Box<dyn Any + Send + Sync>,
 }
 
-impl Site {
-    pub const fn new(declaration: Declaration) -> Site {
-        Site {
+impl CachedFunction {
+    pub const fn new(declaration: Declaration) -> CachedFunction {
+        CachedFunction {
             declaration,
             cache: PerProcess::first(Own::new(OnceBox::new())),
             is_opening: PerProcess::first(AtomicBool::new(false)),
@@ -115,7 +115,7 @@ impl Site {
         let own = self.own();
         own.cache.get().unwrap_or_else(|| {
             let _turn = lock(&own.turn);
-            own.cache.get().unwrap_or_else(|| self.make(own, Patience::Full))
+            own.cache.get().unwrap_or_else(|| self.make(own, LockWait::Full))
         })
     }
 
@@ -124,16 +124,16 @@ impl Site {
     fn cache_at_once(&self) -> &MmapCache {
         let own = self.own();
         own.cache.get().unwrap_or_else(|| match own.turn.try_lock() {
-            Err(TryLockError::WouldBlock) => self.make(own, Patience::Later),
-            _turn => own.cache.get().unwrap_or_else(|| self.make(own, Patience::NoLock)),
+            Err(TryLockError::WouldBlock) => self.make(own, LockWait::Later),
+            _turn => own.cache.get().unwrap_or_else(|| self.make(own, LockWait::NoLock)),
         })
     }
 
     /// Of two at once, the handle of the first is kept: instances have it.
     #[cold]
-    fn make<'a>(&self, own: &'a Own, patience: Patience) -> &'a MmapCache {
+    fn make<'a>(&self, own: &'a Own, lock_wait: LockWait) -> &'a MmapCache {
         versions::enroll(&self.identity(), &(self.declaration.version)());
-        let spare = own.cache.set(Box::new(self.open(patience))).err();
+        let spare = own.cache.set(Box::new(self.open(lock_wait))).err();
         let cache = own.cache.get().expect("it is set, by this thread or another");
         if let Some(opened) = spare.and_then(|spare| Arc::into_inner(spare.handle)) {
             cache.handle.adopt(opened);
@@ -169,7 +169,7 @@ impl Site {
     }
 
     /// The cache, as far as it can be had. A function that cannot be cached is still a function.
-    fn open(&self, patience: Patience) -> MmapCache {
+    fn open(&self, lock_wait: LockWait) -> MmapCache {
         let Declaration {
             cache, root, path, expiry, claim_timeout, record_limit, by_program, ..
         } = &self.declaration;
@@ -194,17 +194,17 @@ impl Site {
             (None, Some(name)) => Place::Named(name()),
             (None, None) => Place::Named(self.path()),
         };
-        MmapCache::open_or_later(options, place, patience)
+        MmapCache::open_or_later(options, place, lock_wait)
     }
 
-    fn marked(&self, instance: &Instance<'_>) -> Name {
+    fn scope_name(&self, instance: &Instance<'_>) -> Name {
         let Declaration { here, at, .. } = self.declaration;
         let path = self.path();
         // A function in a block has a name that another may have, in another block.
         let is_in_block = instance.self_name.is_none()
             && path.rsplit_once("::").map(|(parent, _)| parent) != Some(self.declaration.module);
         let is_named = !is_in_block && instance.is_named(&self.declaration);
-        Name::Marked(Marked {
+        Name::CachedFunction(CachedFunctionName {
             path: self.identity(),
             version: (self.declaration.version)(),
             generics: instance.generics(),
@@ -215,22 +215,22 @@ impl Site {
         })
     }
 
-    /// The section of an instance.
+    /// The keyspace of an instance.
     #[inline]
-    fn section<V: 'static>(
+    fn keyspace<V: 'static>(
         &'static self,
         instance: &Instance<'_>,
-        cache: impl Fn(&'static Site) -> &'static MmapCache,
-        make: impl Fn(&Arc<Handle>, Name) -> Section<V>,
-    ) -> &'static Arc<Section<V>> {
+        cache: impl Fn(&'static CachedFunction) -> &'static MmapCache,
+        make: impl Fn(&Arc<Handle>, Name) -> Keyspace<V>,
+    ) -> &'static Arc<Keyspace<V>> {
         let is_it = |made: &Made| made.types == instance.types && *made.consts == *instance.consts;
         let hash = || hash_of((instance.types, instance.consts));
         let made = self.instances.find_or_add(hash, is_it, || Made {
             types: instance.types,
             consts: instance.consts.into(),
-            section: Box::new(Arc::new(make(&cache(self).handle, self.marked(instance)))),
+            keyspace: Box::new(Arc::new(make(&cache(self).handle, self.scope_name(instance)))),
         });
-        made.section.downcast_ref().expect("an instance of a function has one type of result")
+        made.keyspace.downcast_ref().expect("an instance of a function has one type of result")
     }
 
     /// A call of the function that gives a value. `schema` and `feed` are of its arguments.
@@ -246,11 +246,11 @@ impl Site {
     where
         S::Value: CacheValue,
     {
-        let section = self.section(instance, Site::cache, |handle, name| {
+        let keyspace = self.keyspace(instance, CachedFunction::cache, |handle, name| {
             let schema = schema(KeySchema::new("arguments"));
-            Section::<S::Value>::new(handle, name, schema, &D::fingerprint(Shape::One))
+            Keyspace::<S::Value>::new(handle, name, schema, &D::fingerprint(Shape::One))
         });
-        Call { section, identity: identify_fed(&section.scope.hash, feed) }
+        Call { keyspace, identity: identify_fed(&keyspace.scope.hash, feed) }
     }
 
     /// A call of the function that gives an iterator; or a stream, once the cache is open.
@@ -266,7 +266,7 @@ impl Site {
     where
         S::Value: CacheValue,
     {
-        self.items_in(Site::cache, form, describes, instance, schema, feed)
+        self.items_in(CachedFunction::cache, form, describes, instance, schema, feed)
     }
 
     /// A call of the function that gives a stream, and waits for nobody.
@@ -282,13 +282,13 @@ impl Site {
     where
         S::Value: CacheValue,
     {
-        self.items_in(Site::cache_at_once, form, describes, instance, schema, feed)
+        self.items_in(CachedFunction::cache_at_once, form, describes, instance, schema, feed)
     }
 
     #[inline]
     fn items_in<S: Split, D: Describes<S::Value>>(
         &'static self,
-        cache: impl Fn(&'static Site) -> &'static MmapCache,
+        cache: impl Fn(&'static CachedFunction) -> &'static MmapCache,
         _form: Form<S>,
         _describes: D,
         instance: &Instance<'_>,
@@ -298,17 +298,17 @@ impl Site {
     where
         S::Value: CacheValue,
     {
-        let section = self.section(instance, cache, |handle, name| {
+        let keyspace = self.keyspace(instance, cache, |handle, name| {
             let schema = schema(KeySchema::new("arguments"));
             let fingerprint = D::fingerprint(Shape::Sequence);
-            Section::<Sequence<S::Value>>::of_items(handle, name, schema, &fingerprint)
+            Keyspace::<Sequence<S::Value>>::of_items(handle, name, schema, &fingerprint)
         });
-        ItemsCall { section, identity: identify_fed(&section.scope.hash, feed) }
+        ItemsCall { keyspace, identity: identify_fed(&keyspace.scope.hash, feed) }
     }
 }
 
 /// The upkeep that every companion offers.
-impl Site {
+impl CachedFunction {
     pub fn set_expiry(&self, expiry: impl Into<Option<Duration>>) {
         self.cache().set_expiry(expiry);
     }

@@ -2,7 +2,7 @@
 
 use super::MmapCache;
 use crate::error::Result;
-use crate::memo::call::section::Section;
+use crate::memo::call::keyspace::Keyspace;
 use crate::memo::memoized::items::{MemoizedIter, MemoizedStream};
 use crate::memo::memoized::tasks::{AsyncMemoized, AsyncTryMemoized};
 use crate::memo::memoized::{Memoized, TryMemoized, as_pointer, refuse_captures};
@@ -229,8 +229,8 @@ impl MmapCache {
         MemoizedStream::new(self.items::<K, V>(Name::Given(name.to_owned())), function)
     }
 
-    fn items<K: CacheKey + ?Sized, V: CacheValue>(&self, name: Name) -> Section<Sequence<V>> {
+    fn items<K: CacheKey + ?Sized, V: CacheValue>(&self, name: Name) -> Keyspace<Sequence<V>> {
         let fingerprint = Fingerprint::of_type::<V>(Shape::Sequence);
-        Section::of_items(&self.handle, name, K::SCHEMA, &fingerprint)
+        Keyspace::of_items(&self.handle, name, K::SCHEMA, &fingerprint)
     }
 }

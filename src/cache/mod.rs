@@ -4,14 +4,14 @@ pub(crate) mod options;
 mod memoize;
 
 use crate::engine::file::deadline::Deadline;
-use crate::engine::file::expiry::{SharedView, View};
+use crate::engine::file::expiry::{ExpiryRule, SharedExpiry};
 use crate::engine::store::compact::Compaction;
 use crate::engine::store::findings::Verification;
-use crate::engine::store::share::Totals;
+use crate::engine::store::pin::Totals;
 use crate::engine::store::stats::Stats;
 use crate::engine::store::{Store, Token};
 use crate::error::{Error, Result};
-use crate::memo::handle::{Code, Handle, Late, Opened, PAUSES, Patience};
+use crate::memo::handle::{Code, Handle, Late, LockWait, Opened, PAUSES};
 use crate::memo::scope::Name;
 use crate::memo::table::Table;
 use crate::{CacheKey, CacheValue};
@@ -97,13 +97,13 @@ impl MmapCache {
     /// old as this or older are misses, those that are there already too. `Duration::MAX`: nothing
     /// expires. `None`: each entry expires as it was to when it was stored. No system call.
     pub fn set_expiry(&self, expiry: impl Into<Option<Duration>>) {
-        self.handle.view.set(View::new(expiry.into()));
+        self.handle.expiry.set(ExpiryRule::new(expiry.into()));
     }
 
     /// The expiry of this handle.
     #[must_use]
     pub fn expiry(&self) -> Option<Duration> {
-        self.handle.view.get().get()
+        self.handle.expiry.get().get()
     }
 
     /// Removes expired entries, as this handle judges them, and returns how many they were. (It writes
@@ -114,7 +114,7 @@ impl MmapCache {
     /// As [`Table::insert`].
     #[doc(alias = "expire")]
     pub fn flush(&self) -> Result<u64> {
-        self.with(0, |store| store.flush(self.handle.view.get()))
+        self.with(0, |store| store.flush(self.handle.expiry.get()))
     }
 
     /// Removes all entries, of all functions and tables of this cache, at once and for all processes.
@@ -146,7 +146,7 @@ impl MmapCache {
     /// # Errors
     /// [`Error::Busy`] if another process is at it; else as [`Table::insert`].
     pub fn compact(&self) -> Result<Compaction> {
-        self.with(Compaction::default(), |store| store.compact(self.handle.view.get()))
+        self.with(Compaction::default(), |store| store.compact(self.handle.expiry.get()))
     }
 
     /// Brings all that is stored to the device: what is there now survives a power cut. Without it,
@@ -221,10 +221,10 @@ impl MmapCache {
     pub(crate) fn open_or_later(
         options: OpenOptions,
         place: Place,
-        patience: Patience,
+        lock_wait: LockWait,
     ) -> MmapCache {
-        let first = options.open_or_copy(&place, patience);
-        let may_put_off = matches!(patience, Patience::NoLock | Patience::Later);
+        let first = options.open_or_copy(&place, lock_wait);
+        let may_put_off = matches!(lock_wait, LockWait::NoLock | LockWait::Later);
         let is_put_off = may_put_off && matches!(first, Err(Error::Locked { .. }));
         let name = match &place {
             Place::Named(name) => Some(name.clone()),
@@ -236,7 +236,7 @@ impl MmapCache {
             Err(error) => {
                 let (there, at) = (options.clone(), place.clone());
                 let glance = Box::new(move || there.glance(&at));
-                let open = Box::new(move |patience| options.open_or_copy(&place, patience));
+                let open = Box::new(move |lock_wait| options.open_or_copy(&place, lock_wait));
                 let pause = if is_put_off { 0 } else { PAUSES.0 };
                 (None, Some(Late::new(open, glance, error, pause)), None)
             }
@@ -267,7 +267,7 @@ impl OpenOptions {
     }
 
     fn finish(&self, place: &Place, name: Option<String>) -> Result<MmapCache> {
-        let store = Some(self.open_store(place, Patience::Full)?);
+        let store = Some(self.open_store(place, LockWait::Full)?);
         Ok(MmapCache { handle: Arc::new(Handle { store, name, ..self.handle(self.code_set()?) }) })
     }
 
@@ -276,7 +276,7 @@ impl OpenOptions {
         Handle {
             store: None,
             late: None,
-            view: SharedView::new(self.view()),
+            expiry: SharedExpiry::new(self.expiry_rule()),
             storeless: Totals::default(),
             name: None,
             claim_timeout: self.claim_timeout_set(),
@@ -286,14 +286,14 @@ impl OpenOptions {
         }
     }
 
-    fn open_store(&self, place: &Place, patience: Patience) -> Result<Arc<Store>> {
+    fn open_store(&self, place: &Place, lock_wait: LockWait) -> Result<Arc<Store>> {
         self.code_set()?; // What is opened without it would answer for other code.
         let location = self.location(self.locate(place)?);
-        let store = match patience {
-            Patience::Full => Store::open(location)?,
-            Patience::None => Store::open_until(location, &Deadline::after(Duration::ZERO))?,
-            Patience::NoLock => Store::open_until(location, &Deadline::without_locks())?,
-            Patience::Later => return Err(Deadline::without_locks().passed(&location.path)),
+        let store = match lock_wait {
+            LockWait::Full => Store::open(location)?,
+            LockWait::None => Store::open_until(location, &Deadline::after(Duration::ZERO))?,
+            LockWait::NoLock => Store::open_until(location, &Deadline::without_locks())?,
+            LockWait::Later => return Err(Deadline::without_locks().passed(&location.path)),
         };
         if let Place::Named(_) = place {
             store.keep_root();
@@ -308,11 +308,11 @@ impl OpenOptions {
     }
 
     /// The store; else one that reads by copy, where the trouble is whom the place belongs to.
-    fn open_or_copy(&self, place: &Place, patience: Patience) -> Result<Opened> {
-        match self.open_store(place, patience) {
+    fn open_or_copy(&self, place: &Place, lock_wait: LockWait) -> Result<Opened> {
+        match self.open_store(place, lock_wait) {
             Ok(store) => Ok(Opened { store, fault: None }),
             Err(exposed @ Error::Exposed { .. }) => {
-                let store = self.clone().copy_reads().open_store(place, patience)?;
+                let store = self.clone().copy_reads().open_store(place, lock_wait)?;
                 Ok(Opened { store, fault: Some(exposed) })
             }
             Err(error) => Err(error),

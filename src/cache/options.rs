@@ -1,9 +1,9 @@
 //! How a cache is opened: where its file lies, and what is asked of the place.
 
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::open::Location;
 use crate::engine::os::directory::make_root;
-use crate::engine::os::place::Care;
+use crate::engine::os::place::AccessMode;
 use crate::error::{Error, Result};
 use crate::memo::handle::Code;
 use once_cell::race::OnceBox;
@@ -28,7 +28,7 @@ pub struct OpenOptions {
     root: Option<PathBuf>,
     expiry: Option<Duration>,
     is_read_only: bool,
-    care: Care,
+    access: AccessMode,
     lock_timeout: Duration,
     claim_timeout: Duration,
     record_limit: u64,
@@ -62,7 +62,7 @@ impl OpenOptions {
             root: None,
             expiry: None,
             is_read_only: false,
-            care: Care::Checked,
+            access: AccessMode::Checked,
             lock_timeout: LOCK_TIMEOUT,
             claim_timeout: CLAIM_TIMEOUT,
             record_limit: RECORD_LIMIT,
@@ -99,7 +99,7 @@ impl OpenOptions {
     /// costs some ten system calls and a copy; of a value larger than a MiB, reading it twice, since memory is
     /// taken for what is sound alone. A value larger than a GiB is a miss, and is not stored.
     pub fn copy_reads(mut self) -> OpenOptions {
-        self.care = Care::Copied;
+        self.access = AccessMode::Copied;
         self
     }
 
@@ -111,7 +111,7 @@ impl OpenOptions {
     /// network file systems do not between machines.
     #[expect(unsafe_code, reason = "declares what the caller must vouch for")]
     pub unsafe fn trust_writers(mut self) -> OpenOptions {
-        self.care = Care::Trusted;
+        self.access = AccessMode::Trusted;
         self
     }
 
@@ -179,7 +179,7 @@ impl OpenOptions {
             None => default_root()?,
         };
         if !self.is_read_only {
-            make_root(&root, self.care == Care::Checked)?;
+            make_root(&root, self.access == AccessMode::Checked)?;
         }
         Ok(root.join(file_name(name)))
     }
@@ -188,7 +188,7 @@ impl OpenOptions {
     pub(crate) fn location(&self, path: PathBuf) -> Location {
         Location {
             path,
-            care: self.care,
+            access: self.access,
             is_read_only: self.is_read_only,
             lock_timeout: self.lock_timeout,
         }
@@ -202,8 +202,8 @@ impl OpenOptions {
     }
 
     /// How the handle judges expiry.
-    pub(crate) fn view(&self) -> View {
-        View::new(self.expiry)
+    pub(crate) fn expiry_rule(&self) -> ExpiryRule {
+        ExpiryRule::new(self.expiry)
     }
 
     /// The file of a named cache, if it is there.

@@ -1,23 +1,23 @@
 //! The words of the header, as the holder of the writer's lock sees them: each is read with its check
-//! and written sealed. Stands on the format and a [`Medium`]. Only the holder of the lock writes any
+//! and written sealed. Stands on the format and a [`Storage`]. Only the holder of the lock writes any
 //! of them; readers look at [`word::STATE`], [`word::INDEX`] and [`word::TAIL`].
 
 use super::format::header::word;
 use super::format::slot::Table;
 use super::format::{seal, unseal};
-use super::os::file::Medium;
+use super::os::file::Storage;
 use crate::error::{Error, Result};
 
 /// The header words of one file.
 #[derive(Clone, Copy)]
-pub(crate) struct Ledger<'a> {
-    pub(crate) medium: &'a dyn Medium,
+pub(crate) struct HeaderWords<'a> {
+    pub(crate) storage: &'a dyn Storage,
 }
 
-impl Ledger<'_> {
+impl HeaderWords<'_> {
     /// A sealed word; an error if its check fails.
     pub(crate) fn get(&self, place: u64) -> Result<u64> {
-        unseal(self.medium.load(place), place).ok_or_else(|| self.damaged("a word of the header"))
+        unseal(self.storage.load(place), place).ok_or_else(|| self.damaged("a word of the header"))
     }
 
     /// Stores a sealed word.
@@ -30,9 +30,9 @@ impl Ledger<'_> {
         self.ensure_as_is(place, seal(value, place))
     }
 
-    /// As [`ensure`](Ledger::ensure), of a word as it is.
+    /// As [`ensure`](HeaderWords::ensure), of a word as it is.
     pub(crate) fn ensure_as_is(&self, place: u64, value: u64) -> Result<()> {
-        if self.medium.load(place) == value { Ok(()) } else { self.store(place, value) }
+        if self.storage.load(place) == value { Ok(()) } else { self.store(place, value) }
     }
 
     /// Adds to a sealed count, which stays at zero if it would go below.
@@ -43,22 +43,22 @@ impl Ledger<'_> {
 
     /// The table that a word names.
     pub(crate) fn table(&self, place: u64) -> Table {
-        Table(self.medium.load(place))
+        Table(self.storage.load(place))
     }
 
     /// Stores a word as it is: a state or a table.
     pub(crate) fn store(&self, place: u64, value: u64) -> Result<()> {
-        let path = self.medium.path();
-        self.medium.store(place, value).map_err(Error::io("write", path))
+        let path = self.storage.path();
+        self.storage.store(place, value).map_err(Error::io("write", path))
     }
 
     /// Whether every check of the header holds.
     pub(crate) fn is_sound(&self) -> bool {
-        let is_sealed = |place| unseal(self.medium.load(place), place).is_some();
+        let is_sealed = |place| unseal(self.storage.load(place), place).is_some();
         word::sealed(0).iter().all(|(place, _)| is_sealed(*place))
     }
 
     pub(crate) fn damaged(&self, what: &'static str) -> Error {
-        Error::Damaged { path: self.medium.path().to_path_buf(), what }
+        Error::Damaged { path: self.storage.path().to_path_buf(), what }
     }
 }

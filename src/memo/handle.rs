@@ -4,12 +4,12 @@
 //! trouble may pass, such a handle opens its cache later ([`Late`]), and whatever was made from it then uses
 //! that. A handle whose store was there from the start pays nothing for this.
 
-use crate::engine::file::expiry::SharedView;
+use crate::engine::file::expiry::SharedExpiry;
 use crate::engine::os::clock;
 use crate::engine::os::fork::PerProcess;
 use crate::engine::os::program::Program;
 use crate::engine::os::task::offload;
-use crate::engine::store::share::Totals;
+use crate::engine::store::pin::Totals;
 use crate::engine::store::{Store, Token};
 use crate::error::{Error, Result};
 use once_cell::race::OnceBox;
@@ -43,7 +43,7 @@ pub(crate) struct Handle {
     /// `None`: the cache is disabled, or is opened later.
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) late: Option<Late>,
-    pub(crate) view: SharedView,
+    pub(crate) expiry: SharedExpiry,
     /// What was counted while there was no store.
     pub(crate) storeless: Totals,
     pub(crate) name: Option<String>,
@@ -76,7 +76,7 @@ impl Handle {
     /// keeps it from being opened is the operation's error. `None`: the cache is disabled.
     pub(crate) fn demand(&self) -> Result<Option<&Arc<Store>>> {
         if let (None, Some(late)) = (self.store(), &self.late) {
-            late.keep((late.open)(Patience::Full)?);
+            late.keep((late.open)(LockWait::Full)?);
         }
         Ok(self.store())
     }
@@ -149,7 +149,7 @@ impl Handle {
 
 /// How long an opening may wait for the file's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum LockWait {
     /// As long as the cache's options say.
     Full,
     /// Not at all.
@@ -167,7 +167,7 @@ pub(crate) struct Opened {
 }
 
 /// How a late store is opened.
-pub(crate) type Open = Box<dyn Fn(Patience) -> Result<Opened> + Send + Sync>;
+pub(crate) type Open = Box<dyn Fn(LockWait) -> Result<Opened> + Send + Sync>;
 
 /// How it is known when a computation began that begins before a late store is opened.
 pub(crate) type Glance = Box<dyn Fn() -> Option<Token> + Send + Sync>;
@@ -234,7 +234,7 @@ impl Late {
         }
         // Taken back even if the attempt panics.
         let _over = Over(is_trying);
-        let opened = (self.open)(Patience::None);
+        let opened = (self.open)(LockWait::None);
         self.last.store(now(), Ordering::Relaxed);
         match opened {
             Ok(opened) => {
@@ -284,8 +284,8 @@ mod tests {
     /// A late store whose attempts fail with what `errors` has, the last one first.
     fn late(errors: &Arc<Mutex<Vec<Error>>>) -> Late {
         let errors = Arc::clone(errors);
-        let open = move |patience| {
-            assert_eq!(patience, Patience::None, "a later attempt waits for no lock");
+        let open = move |lock_wait| {
+            assert_eq!(lock_wait, LockWait::None, "a later attempt waits for no lock");
             Err(errors.lock().unwrap().pop().expect("an attempt too many"))
         };
         Late::new(Box::new(open), Box::new(|| None), passing(), PAUSES.0)

@@ -23,7 +23,7 @@ pub(crate) enum Name {
     /// A function or closure, of whose code nothing is known.
     Function(Unseen),
     /// A function that is marked with `#[cache]`.
-    Marked(Marked),
+    CachedFunction(CachedFunctionName),
 }
 
 /// A function or closure that was passed: one of the program as built, by its path and type, a closure by
@@ -37,9 +37,9 @@ pub(crate) struct Unseen {
     program: Program,
 }
 
-/// A marked function, by its path, its code, and what its generic parameters are in this instance.
+/// A cached function, by its path, its code, and what its generic parameters are in this instance.
 #[derive(Clone)]
-pub(crate) struct Marked {
+pub(crate) struct CachedFunctionName {
     /// Its path, and the package and target that it is in.
     pub(crate) path: String,
     /// The hash of its code, or what the user put in its place.
@@ -68,13 +68,15 @@ impl Name {
             Name::Given(name) => format!("name {name}"),
             Name::Function(Unseen { path, place: None, .. }) => format!("function {path}"),
             Name::Function(Unseen { path, .. }) => format!("closure {path}"),
-            Name::Marked(Marked { path, generics, .. }) => versions::marked(path) + generics,
+            Name::CachedFunction(CachedFunctionName { path, generics, .. }) => {
+                versions::cached_function(path) + generics
+            }
         }
     }
 
     fn version(&self) -> &str {
         match self {
-            Name::Marked(marked) => &marked.version,
+            Name::CachedFunction(function) => &function.version,
             Name::Given(_) | Name::Function(_) => "",
         }
     }
@@ -83,7 +85,7 @@ impl Name {
         match self {
             Name::Given(_) => None,
             Name::Function(unseen) => Some(unseen.program),
-            Name::Marked(marked) => marked.program,
+            Name::CachedFunction(function) => function.program,
         }
     }
 
@@ -97,10 +99,10 @@ impl Name {
                     bytes.0.update(place.to_string().as_bytes());
                 }
             }
-            Name::Marked(marked) if marked.program.is_none() => {}
-            Name::Marked(marked) => {
-                marked.instance.hash(&mut bytes);
-                bytes.0.update(marked.at.as_bytes());
+            Name::CachedFunction(function) if function.program.is_none() => {}
+            Name::CachedFunction(function) => {
+                function.instance.hash(&mut bytes);
+                bytes.0.update(function.at.as_bytes());
             }
         }
         *bytes.0.finalize().as_bytes()
@@ -109,7 +111,7 @@ impl Name {
     /// Whose the name is in this process, beside what its text says.
     fn instance(&self) -> (TypeId, TypeId) {
         match self {
-            Name::Marked(marked) => marked.instance,
+            Name::CachedFunction(function) => function.instance,
             Name::Given(_) | Name::Function(_) => (TypeId::of::<()>(), TypeId::of::<()>()),
         }
     }

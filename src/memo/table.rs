@@ -1,13 +1,13 @@
 //! Tables: typed, named parts of a cache, for entries by hand.
 
+use super::call::keyspace::Keyspace;
 use super::call::outcome::Wanted;
-use super::call::section::Section;
 use super::handle::Handle;
 use super::scope::{Fingerprint, Name};
 use super::value::archive::{encode_behind, validate};
 use super::value::schema::Schema;
 use super::value::type_proof::Shape;
-use crate::engine::file::region::PREFETCH_MAX;
+use crate::engine::file::open_file::PREFETCH_MAX;
 use crate::engine::format::record::Identity;
 use crate::error::Result;
 use crate::{CacheKey, CacheValue, Cached};
@@ -33,7 +33,7 @@ use std::time::Duration;
 /// # Ok::<(), persist_cache::Error>(())
 /// ```
 pub struct Table<K: ?Sized, V> {
-    pub(crate) section: Arc<Section<V>>,
+    pub(crate) keyspace: Arc<Keyspace<V>>,
     key: PhantomData<fn(&K)>,
 }
 
@@ -46,7 +46,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     pub(crate) fn new(handle: &Arc<Handle>, name: Name) -> Table<K, V> {
         let fingerprint = Fingerprint::of_type::<V>(Shape::One);
         Table {
-            section: Arc::new(Section::new(handle, name, K::SCHEMA, &fingerprint)),
+            keyspace: Arc::new(Keyspace::new(handle, name, K::SCHEMA, &fingerprint)),
             key: PhantomData,
         }
     }
@@ -57,7 +57,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     where
         V: Schema,
     {
-        Table { section: Arc::new(self.section.with_schema(K::SCHEMA)), key: PhantomData }
+        Table { keyspace: Arc::new(self.keyspace.with_schema(K::SCHEMA)), key: PhantomData }
     }
 
     /// The same table by keys of another type that encode alike: `(u64, &str)` for `(u64, String)`.
@@ -81,7 +81,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
                 "these keys do not encode alike"
             );
         }
-        Table { section: Arc::clone(&self.section), key: PhantomData }
+        Table { keyspace: Arc::clone(&self.keyspace), key: PhantomData }
     }
 
     /// The value of a key. On a hit no lock, no system call, no allocation, no copy, but for the first
@@ -91,7 +91,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// If the file had to be opened anew, and that failed.
     #[inline]
     pub fn get(&self, key: &K) -> Result<Option<Cached<V>>> {
-        self.section.get(&self.section.identify(key))
+        self.keyspace.get(&self.keyspace.identify(key))
     }
 
     /// The values of several keys, in their order, each as it is at some time during the call. The machine
@@ -116,8 +116,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         let mut identities = Vec::with_capacity(keys.len().min(PREFETCH_MAX));
         for keys in keys.chunks(PREFETCH_MAX) {
             identities.clear();
-            identities.extend(keys.iter().map(|key| self.section.identify(key.borrow())));
-            self.section.get_many(&identities, &mut values)?;
+            identities.extend(keys.iter().map(|key| self.keyspace.identify(key.borrow())));
+            self.keyspace.get_many(&identities, &mut values)?;
         }
         Ok(values)
     }
@@ -141,7 +141,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// ([`Error::Invalid`](crate::Error::Invalid)); if the cache of a `#[cache]` function could not be opened, and
     /// still cannot. Nothing that was stored before is lost by it.
     pub fn insert(&self, key: &K, value: &V) -> Result<Cached<V>> {
-        self.section.insert(self.section.identify(key), value)
+        self.keyspace.insert(self.keyspace.identify(key), value)
     }
 
     /// Stores many values, and returns how many. Takes the lock once for each batch, which is full with
@@ -162,7 +162,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         &self,
         entries: impl IntoIterator<Item = (Q, V)>,
     ) -> Result<u64> {
-        self.section.handle.demand()?;
+        self.keyspace.handle.demand()?;
         let mut entries = entries.into_iter();
         let (mut places, mut archives) = (Vec::new(), AlignedVec::new());
         let mut count = 0;
@@ -173,8 +173,8 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             while places.len() < BATCH_ENTRIES && archives.len() < BATCH_BYTES {
                 let Some((key, value)) = entries.next() else { break };
                 let place = encode_behind(&value, &mut archives)?;
-                self.section.handle.check_size(place.len() as u64)?;
-                places.push((self.section.identify(key.borrow()), place));
+                self.keyspace.handle.check_size(place.len() as u64)?;
+                places.push((self.keyspace.identify(key.borrow()), place));
             }
             if places.is_empty() {
                 return Ok(count);
@@ -183,13 +183,13 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
             for (_, place) in &places {
                 validate::<V>(&archives[place.clone()])?;
             }
-            let Some((store, _)) = self.section.parts() else { continue };
+            let Some((store, _)) = self.keyspace.parts() else { continue };
             let entry = |(identity, place): &(Identity, Range<usize>)| {
                 let archive = &archives[place.clone()];
-                self.section.entry(*identity, archive, Duration::ZERO, true)
+                self.keyspace.entry(*identity, archive, Duration::ZERO, true)
             };
             let batch: Vec<_> = places.iter().map(entry).collect();
-            store.put_many(&batch, &self.section.scope_record())?;
+            store.put_many(&batch, &self.keyspace.scope_record())?;
             count += batch.len() as u64;
         }
     }
@@ -200,7 +200,7 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// # Errors
     /// As [`insert`](Table::insert).
     pub fn remove(&self, key: &K) -> Result<bool> {
-        self.section.remove(&self.section.identify(key))
+        self.keyspace.remove(&self.keyspace.identify(key))
     }
 
     /// The value of a key, computed and stored if it has none. The cache never makes it fail: what
@@ -229,17 +229,17 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         key: &K,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<Cached<V>, E> {
-        let identity = self.section.identify(key);
-        match self.section.hit(&identity) {
+        let identity = self.keyspace.identify(key);
+        match self.keyspace.hit(&identity) {
             Some(cached) => Ok(cached),
-            None => Ok(self.section.obtain(&identity, Wanted::Archived, compute)?.into_cached()),
+            None => Ok(self.keyspace.obtain(&identity, Wanted::Archived, compute)?.into_cached()),
         }
     }
 }
 
 impl<K: ?Sized, V> Clone for Table<K, V> {
     fn clone(&self) -> Table<K, V> {
-        Table { section: Arc::clone(&self.section), key: PhantomData }
+        Table { keyspace: Arc::clone(&self.keyspace), key: PhantomData }
     }
 }
 

@@ -158,7 +158,7 @@ impl History {
 
     /// Says of what was cut short by when it had its effect, if ever: the next writer to take the lock
     /// finishes it first.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn bound_unfinished(&mut self) {
         let done = self.operations.iter().filter(|operation| operation.is_done);
         let mut writes: Vec<(u64, u64)> = done.map(|done| (done.began, done.ended)).collect();
         writes.sort_unstable();
@@ -212,7 +212,7 @@ mod tests {
         };
         let operations = operations.iter().map(operation).collect();
         let mut history = History { operations, ..History::default() };
-        history.settle();
+        history.bound_unfinished();
         history
     }
 
@@ -231,8 +231,8 @@ mod tests {
         assert!(is_right(&at_once, None) && is_right(&at_once, Some(1)));
         let killed = history(&[(Stored(1), 10, Some(20)), (Removed, 30, None)]);
         assert!(is_right(&killed, None) && is_right(&killed, Some(1)));
-        let settled = history(&[(Removed, 30, None), (Stored(2), 50, Some(60))]);
-        assert!(is_right(&settled, Some(2)));
+        let bounded = history(&[(Removed, 30, None), (Stored(2), 50, Some(60))]);
+        assert!(is_right(&bounded, Some(2)));
         let later = [(Removed, 30, None), (Stored(2), 50, Some(60)), (Stored(3), 70, Some(80))];
         assert!(!is_right(&history(&later), None), "it was finished before 60");
         let unsure = history(&[(Stored(1), 10, None)]);

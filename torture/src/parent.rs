@@ -126,7 +126,7 @@ fn run_batch(directory: &Path, clears: bool, seed: u64, totals: &mut Totals) -> 
         let diary = directory.join(format!("{number}.diary"));
         history.read(&diary).map_err(|error| format!("{}: {error}", diary.display()))?;
     }
-    history.settle();
+    history.bound_unfinished();
     totals.operations += history.operations.len() as u64;
     totals.reads += history.reads;
     totals.compactions += history.compactions;

@@ -17,9 +17,10 @@ impl Expansion<'_> {
         let span = hygienic(span_of(stored));
         let at_type = |name| Ident::new(name, span);
         let (form, describes) = (at_type("form"), at_type("describes"));
-        let (site, call) = (at_type("site"), at_type("call"));
+        let (cached_function, call) = (at_type("cached_function"), at_type("call"));
         let at = self.site_path();
-        let open = (function.is_async() && way.is_async()).then(|| quote!(#site.ready().await;));
+        let open = (function.is_async() && way.is_async())
+            .then(|| quote!(#cached_function.ready().await;));
         let witness = self.witness();
         let instance = function.instance(self.options, witness.as_ref());
         let chosen = self.options.key.as_ref().map(|key| {
@@ -30,7 +31,7 @@ impl Expansion<'_> {
         let enter = self.enter(way, span);
         let finish = self.finish(way, &call, &form, span);
         quote_spanned! {span=>
-            let #site: &'static #private::Site = #at;
+            let #cached_function: &'static #private::CachedFunction = #at;
             #open
             let #form = {
                 #[allow(unused_imports)]
@@ -44,7 +45,7 @@ impl Expansion<'_> {
             };
             let #call = {
                 #chosen
-                #site.#enter(#form, #describes, &#instance, #schema, #feed)
+                #cached_function.#enter(#form, #describes, &#instance, #schema, #feed)
             };
             #finish
         }
@@ -52,7 +53,7 @@ impl Expansion<'_> {
 
     /// Where the function's static is.
     fn site_path(&self) -> TokenStream {
-        let name = self.site_name();
+        let name = self.cached_function_name();
         match (&self.function.companion, self.function.is_method) {
             (None, _) => quote!(#name()),
             (Some(_), true) => quote!(Self::#name()),

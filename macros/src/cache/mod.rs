@@ -9,7 +9,7 @@
 //! Local names of the expansion have spans of their own, which the user's names cannot meet.
 
 mod call;
-mod site;
+mod cached_function;
 mod way;
 
 use crate::function::{Function, Gives};
@@ -91,7 +91,7 @@ impl Expansion<'_> {
         });
         let (visibility, signature) =
             (self.function.visibility(), self.function.signature(has_body));
-        let local = companion.is_none().then(|| self.site(Some(self.function.name())));
+        let local = companion.is_none().then(|| self.cached_function(Some(self.function.name())));
         let body = self.call(Way::Run);
         quote! {
             #(#attributes)*
@@ -142,8 +142,9 @@ impl Expansion<'_> {
 
     fn members(&self, prefix: Option<&Ident>) -> TokenStream {
         let (crate_path, visibility) = (self.crate_path(), self.function.visibility());
-        let site_name = self.site_name();
-        let site = self.site(self.function.companion.as_ref().filter(|_| prefix.is_none()));
+        let cached_function_name = self.cached_function_name();
+        let cached_function =
+            self.cached_function(self.function.companion.as_ref().filter(|_| prefix.is_none()));
         let code = prefix.is_none().then(|| {
             let code = self.code();
             quote! {
@@ -174,12 +175,12 @@ impl Expansion<'_> {
         let cache = self.member(prefix, "cache");
         quote! {
             #code
-            #site
+            #cached_function
             #witness
             /// The function's own handle on its cache.
             #allow
             #visibility fn #cache() -> #crate_path::MmapCache {
-                ::core::clone::Clone::clone(Self::#site_name().cache())
+                ::core::clone::Clone::clone(Self::#cached_function_name().cache())
             }
             #upkeep
             #(#ways)*
@@ -189,8 +190,8 @@ impl Expansion<'_> {
 
     /// What the cache offers, by the names it has there.
     fn upkeep(&self, prefix: Option<&Ident>) -> TokenStream {
-        let (crate_path, visibility, site) =
-            (self.crate_path(), self.function.visibility(), self.site_name());
+        let (crate_path, visibility, cached_function) =
+            (self.crate_path(), self.function.visibility(), self.cached_function_name());
         let allow = quote!(#[allow(dead_code)]);
         let offers: [(&str, TokenStream, &str); 5] = [
             (
@@ -216,7 +217,7 @@ impl Expansion<'_> {
             quote! {
                 #[doc = #doc]
                 #allow
-                #visibility fn #member() -> #output { Self::#site().#method() }
+                #visibility fn #member() -> #output { Self::#cached_function().#method() }
             }
         });
         let set_expiry = self.member(prefix, "set_expiry");
@@ -226,7 +227,7 @@ impl Expansion<'_> {
             #visibility fn #set_expiry(
                 expiry: impl ::core::convert::Into<::core::option::Option<::core::time::Duration>>,
             ) {
-                Self::#site().set_expiry(expiry)
+                Self::#cached_function().set_expiry(expiry)
             }
             #(#offers)*
         }

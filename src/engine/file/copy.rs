@@ -1,10 +1,10 @@
 //! The live records of one file in another that nobody has seen yet. Compaction and recovery from damage stand on it.
 
 use super::create::random;
-use super::expiry::View;
-use super::region::Region;
+use super::expiry::ExpiryRule;
+use super::open_file::OpenFile;
 use super::versions::{Census, Prefix};
-use crate::engine::format::header::{Facts, word};
+use crate::engine::format::header::{Superblock, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, Kind};
 use crate::engine::format::slot::{Slot, Table, Tag};
 use crate::engine::format::{FILE_LIMIT, HEADER_SIZE};
@@ -12,7 +12,7 @@ use crate::engine::index::{self, HeapTable};
 use crate::engine::log::op::supersedes;
 use crate::engine::log::records::Records;
 use crate::engine::log::walk::{WINDOW_SIZE, Window};
-use crate::engine::os::file::{CacheFile, Medium};
+use crate::engine::os::file::{CacheFile, Storage};
 use crate::error::{Error, Result};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -23,7 +23,7 @@ const BATCH_SIZE: usize = 1 << 20;
 
 /// The live records of one file in another that nobody has seen yet.
 pub(crate) struct Bulk {
-    pub(crate) facts: Facts,
+    pub(crate) superblock: Superblock,
     tail: u64,
     last: u64,
     entries: u64,
@@ -40,10 +40,10 @@ pub(crate) struct Bulk {
 }
 
 impl Bulk {
-    fn new(facts: Facts) -> Bulk {
+    fn new(superblock: Superblock) -> Bulk {
         Bulk {
-            tail: facts.log_start,
-            facts,
+            tail: superblock.log_start,
+            superblock,
             last: 0,
             entries: 0,
             live: 0,
@@ -100,22 +100,22 @@ impl Bulk {
     }
 }
 
-/// Copies the values and scopes among `slots`, the [`newest`] of each key, that `view` judges alive, that are not
+/// Copies the values and scopes among `slots`, the [`newest`] of each key, that `expiry` judges alive, that are not
 /// of `retired` scopes, and that verify, and the index of them. The header is left for the caller to write.
 ///
 /// In memory are for each key its slots in both files, and its place in the index that is made: 30 bytes. Without
 /// the slots, the order of the log would be had by a walk over all of it, dead records too, with a search for each.
 pub(crate) fn copy(
-    region: &Region,
+    open_file: &OpenFile,
     slots: &[Slot],
     out: &CacheFile,
-    view: View,
+    expiry: ExpiryRule,
     retired: &HashSet<Prefix>,
 ) -> Result<Bulk> {
     let mut buckets = index::buckets_for(slots.len() as u64);
     loop {
         // The index lies before the log, so where tags crowd as they hardly ever do, the copy is made again.
-        match copy_behind(region, slots, out, view, retired, buckets)? {
+        match copy_behind(open_file, slots, out, expiry, retired, buckets)? {
             (bulk, needed) if needed == buckets => return Ok(bulk),
             (_, needed) => buckets = needed,
         }
@@ -124,27 +124,28 @@ pub(crate) fn copy(
 
 /// As [`copy`], behind an index of so many buckets. Returns how many it should have had, too.
 fn copy_behind(
-    region: &Region,
+    open_file: &OpenFile,
     slots: &[Slot],
     out: &CacheFile,
-    view: View,
+    expiry: ExpiryRule,
     retired: &HashSet<Prefix>,
     buckets: u64,
 ) -> Result<(Bulk, u64)> {
     let first_index = Table::new(HEADER_SIZE, buckets);
-    let (file_id, generation) = (random(), region.facts.generation + 1);
+    let (file_id, generation) = (random(), open_file.superblock.generation + 1);
     let log_start = first_index.end();
-    let facts = Facts { file_id, generation, first_index, log_start, ..region.facts };
-    let file = region.file();
+    let superblock =
+        Superblock { file_id, generation, first_index, log_start, ..open_file.superblock };
+    let file = open_file.file();
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let mut copying = Copying {
         file,
         from: Window::new(file, size),
         to: Batch { out, start: log_start, bytes: Vec::with_capacity(BATCH_SIZE) },
-        view,
+        expiry,
         retired,
         slots: Vec::with_capacity(slots.len()),
-        bulk: Bulk::new(facts),
+        bulk: Bulk::new(superblock),
     };
     slots.iter().try_for_each(|slot| copying.copy(*slot))?;
     copying.finish(buckets)
@@ -155,7 +156,7 @@ struct Copying<'a> {
     file: &'a CacheFile,
     from: Window<'a>,
     to: Batch<'a>,
-    view: View,
+    expiry: ExpiryRule,
     retired: &'a HashSet<Prefix>,
     /// The slots of what has been copied.
     slots: Vec<Slot>,
@@ -165,7 +166,7 @@ struct Copying<'a> {
 impl Copying<'_> {
     /// Copies the record that a slot leads to, if it is to be copied.
     fn copy(&mut self, slot: Slot) -> Result<()> {
-        let (file, seed, at) = (self.file, self.bulk.facts.seed, slot.offset());
+        let (file, seed, at) = (self.file, self.bulk.superblock.seed, slot.offset());
         let read = || Error::io("read", file.path());
         let Some(bytes) = self.from.get(at, HEAD_SIZE).map_err(read())? else { return Ok(()) };
         let bytes = bytes.try_into().expect("sized");
@@ -174,7 +175,8 @@ impl Copying<'_> {
             return Ok(()); // No search for its key comes here.
         }
         let (prefix, _) = head.identity.bytes.split_first_chunk().expect("32 bytes");
-        let (is_expired, is_retired) = (self.view.is_expired(bytes), self.retired.contains(prefix));
+        let (is_expired, is_retired) =
+            (self.expiry.is_expired(bytes), self.retired.contains(prefix));
         if self.bulk.leaves_out(at, &head, is_expired, is_retired) {
             return Ok(());
         }
@@ -207,7 +209,7 @@ impl Copying<'_> {
             index.put(slot, |_| false);
         }
         bulk.used = index.used();
-        let first_index = bulk.facts.first_index;
+        let first_index = bulk.superblock.first_index;
         if index.table() != first_index {
             return Ok((bulk, index.table().buckets()));
         }
@@ -224,9 +226,10 @@ impl Copying<'_> {
 
 /// The slots of the newest record of every key, in the order of the log. In a sound index that is all of
 /// them; one that damage left with two slots for a key must not bring the older one back.
-pub(crate) fn newest(region: &Region, mut slots: Vec<Slot>) -> Vec<Slot> {
+pub(crate) fn newest(open_file: &OpenFile, mut slots: Vec<Slot>) -> Vec<Slot> {
     // By copy: in a damaged file the tail may say nothing.
-    let records = Records { medium: region.file(), seed: region.facts.seed, end: FILE_LIMIT };
+    let records =
+        Records { storage: open_file.file(), seed: open_file.superblock.seed, end: FILE_LIMIT };
     slots.sort_unstable_by_key(|slot| slot.0);
     slots.dedup();
     let mut left_out = HashSet::new();

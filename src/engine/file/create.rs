@@ -1,18 +1,18 @@
 //! A file that nobody has seen yet: its header, and an empty cache.
 
 use crate::engine::format::HEADER_SIZE;
-use crate::engine::format::header::{FIRST_BUCKETS, Facts, HOME, state, word};
+use crate::engine::format::header::{FIRST_BUCKETS, PROVENANCE, Superblock, state, word};
 use crate::engine::format::slot::Table;
-use crate::engine::os::file::{CacheFile, Medium as _};
+use crate::engine::os::file::{CacheFile, Storage as _};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 
 /// The disk space a new file gets: its log can take the first records without growing.
 const FIRST_SIZE: u64 = 16 << 10;
 
-/// The facts of a new cache.
-pub(crate) fn new_facts() -> Facts {
-    Facts {
+/// The superblock of a new cache.
+pub(crate) fn new_superblock() -> Superblock {
+    Superblock {
         file_id: random(),
         cache_id: random(),
         seed: u64::from_le_bytes(random()[..8].try_into().expect("sized")),
@@ -40,30 +40,30 @@ pub(crate) fn pointer_width() -> u32 {
 }
 
 /// Writes a whole, empty cache.
-pub(crate) fn fill(file: &CacheFile, facts: &Facts) -> io::Result<()> {
+pub(crate) fn fill(file: &CacheFile, superblock: &Superblock) -> io::Result<()> {
     file.allocate(0, FIRST_SIZE)?;
-    write_header(file, facts, &[(word::ALLOCATED, FIRST_SIZE)])
+    write_header(file, superblock, &[(word::ALLOCATED, FIRST_SIZE)])
 }
 
-/// Writes the header page: the facts, the home, and the words, where `words` differ from a new
+/// Writes the header page: the superblock, the provenance, and the words, where `words` differ from a new
 /// file's.
 pub(crate) fn write_header(
     file: &CacheFile,
-    facts: &Facts,
+    superblock: &Superblock,
     words: &[(u64, u64)],
 ) -> io::Result<()> {
     let mut page = [0; HEADER_SIZE as usize];
     let mut put = |at: u64, bytes: &[u8]| {
         page[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
     };
-    put(0, &facts.encode());
+    put(0, &superblock.encode());
     put(word::STATE, &state::LIVE.to_le_bytes());
-    put(word::INDEX, &facts.first_index.0.to_le_bytes());
-    for (place, value) in word::sealed(facts.log_start).iter().chain(words) {
+    put(word::INDEX, &superblock.first_index.0.to_le_bytes());
+    for (place, value) in word::sealed(superblock.log_start).iter().chain(words) {
         put(*place, &crate::engine::format::seal(*value, *place).to_le_bytes());
     }
-    if let Some(home) = file.home()? {
-        put(HOME, &home.encode());
+    if let Some(provenance) = file.provenance()? {
+        put(PROVENANCE, &provenance.encode());
     }
     file.write(0, &page)
 }

@@ -1,7 +1,7 @@
 //! How long a lock is waited for, and for whatever else another process may be at: to a deadline and no longer, since
 //! a stopped process must not stop this one.
 
-use crate::engine::os::file::{CacheFile, Medium as _};
+use crate::engine::os::file::{CacheFile, Storage as _};
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::OnceLock;

@@ -1,5 +1,5 @@
 //! How much an attempt that waits for nothing does where it is made. A task's thread does what is brief; what may
-//! take long is a job of the pool's (see [`tasks`](crate::engine::store::tasks)).
+//! take long is a job of the pool's (see [`async_ops`](crate::engine::store::async_ops)).
 
 use crate::engine::log::op::LARGE;
 

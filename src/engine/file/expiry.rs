@@ -14,28 +14,28 @@ const FUTURE_MAX: u64 = 10_000_000_000;
 /// How a handle judges age: nanoseconds after which whatever is as old or older has expired, or one of
 /// the two constants. One word, which handles share and every hit loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct View(u64);
+pub(crate) struct ExpiryRule(u64);
 
-impl View {
+impl ExpiryRule {
     /// By what each record was written with.
-    pub(crate) const AS_WRITTEN: View = View(u64::MAX);
+    pub(crate) const AS_WRITTEN: ExpiryRule = ExpiryRule(u64::MAX);
     /// Nothing is too old.
-    pub(crate) const NEVER: View = View(u64::MAX - 1);
+    pub(crate) const NEVER: ExpiryRule = ExpiryRule(u64::MAX - 1);
 
     /// `None` is as written; past 584 years is never.
-    pub(crate) fn new(expiry: Option<Duration>) -> View {
+    pub(crate) fn new(expiry: Option<Duration>) -> ExpiryRule {
         match expiry.map(|expiry| u64::try_from(expiry.as_nanos())) {
-            None => View::AS_WRITTEN,
-            Some(Ok(nanos)) => View(nanos.min(View::NEVER.0)),
-            Some(Err(_)) => View::NEVER,
+            None => ExpiryRule::AS_WRITTEN,
+            Some(Ok(nanos)) => ExpiryRule(nanos.min(ExpiryRule::NEVER.0)),
+            Some(Err(_)) => ExpiryRule::NEVER,
         }
     }
 
     pub(crate) fn get(self) -> Option<Duration> {
         match self {
-            View::AS_WRITTEN => None,
-            View::NEVER => Some(Duration::MAX),
-            View(nanos) => Some(Duration::from_nanos(nanos)),
+            ExpiryRule::AS_WRITTEN => None,
+            ExpiryRule::NEVER => Some(Duration::MAX),
+            ExpiryRule(nanos) => Some(Duration::from_nanos(nanos)),
         }
     }
 
@@ -54,32 +54,32 @@ impl View {
     #[inline(always)]
     fn ttl_of(self, head: &HeadBytes) -> Option<u64> {
         match self {
-            View::AS_WRITTEN => {
+            ExpiryRule::AS_WRITTEN => {
                 let ttl = record::ttl(head).get()?;
                 Some(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX))
             }
-            View::NEVER => None,
-            View(ttl) => Some(ttl),
+            ExpiryRule::NEVER => None,
+            ExpiryRule(ttl) => Some(ttl),
         }
     }
 
-    /// What this view judges now, for good.
+    /// What this rule judges now, for good.
     pub(crate) fn now(self) -> Moment {
-        Moment { view: self, now: clock::now() }
+        Moment { expiry: self, now: clock::now() }
     }
 }
 
-/// A [`View`] at one point in time: however long a walk takes, it judges all records alike.
+/// An [`ExpiryRule`] at one point in time: however long a walk takes, it judges all records alike.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    view: View,
+    expiry: ExpiryRule,
     now: Duration,
 }
 
 impl Moment {
     /// Whether a record with this head counted no more at that time.
     pub(crate) fn is_expired(self, head: &HeadBytes) -> bool {
-        let ttl = self.view.ttl_of(head);
+        let ttl = self.expiry.ttl_of(head);
         ttl.is_some_and(|ttl| is_past(record::created(head), ttl, self.now))
     }
 }
@@ -95,22 +95,22 @@ fn is_past(created: Stamp, ttl: u64, now: Duration) -> bool {
     }
 }
 
-/// A [`View`] that a handle shares with its clones.
+/// An [`ExpiryRule`] that a handle shares with its clones.
 #[derive(Debug)]
-pub(crate) struct SharedView(AtomicU64);
+pub(crate) struct SharedExpiry(AtomicU64);
 
-impl SharedView {
-    pub(crate) fn new(view: View) -> SharedView {
-        SharedView(AtomicU64::new(view.0))
+impl SharedExpiry {
+    pub(crate) fn new(expiry: ExpiryRule) -> SharedExpiry {
+        SharedExpiry(AtomicU64::new(expiry.0))
     }
 
     // Relaxed, in both: the word is all there is to see.
-    pub(crate) fn set(&self, view: View) {
-        self.0.store(view.0, Ordering::Relaxed);
+    pub(crate) fn set(&self, expiry: ExpiryRule) {
+        self.0.store(expiry.0, Ordering::Relaxed);
     }
     #[inline]
-    pub(crate) fn get(&self) -> View {
-        View(self.0.load(Ordering::Relaxed))
+    pub(crate) fn get(&self) -> ExpiryRule {
+        ExpiryRule(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn views_come_back() {
+    fn expiry_rules_come_back() {
         for expiry in [None, Some(Duration::ZERO), Some(DAY), Some(Duration::MAX)] {
-            let shared = SharedView::new(View::new(expiry));
+            let shared = SharedExpiry::new(ExpiryRule::new(expiry));
             assert_eq!(shared.get().get(), expiry);
         }
-        let long = View::new(Some(Duration::from_secs(u64::MAX / 2)));
-        assert_eq!(SharedView::new(long).get(), View::NEVER);
+        let long = ExpiryRule::new(Some(Duration::from_secs(u64::MAX / 2)));
+        assert_eq!(SharedExpiry::new(long).get(), ExpiryRule::NEVER);
     }
 }

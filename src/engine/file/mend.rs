@@ -18,15 +18,15 @@ use crate::error::{Error, Result};
 /// that no later walk takes it for anything else, and no number that was given out is given out again.
 /// Returns where the first fault was, or the tail; `None` if a fault leaves no room for a head.
 pub(super) fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
-    let (ledger, facts) = (&journal.ledger, journal.facts);
-    let read = || Error::io("read", ledger.medium.path());
+    let (header, superblock) = (&journal.header, journal.superblock);
+    let read = || Error::io("read", header.storage.path());
     let tail = journal.tail()?;
-    let synced = ledger.get(word::SYNCED)?;
-    let start = if synced.is_multiple_of(ALIGNMENT) { synced } else { facts.log_start };
-    let start = start.clamp(facts.log_start, tail);
-    let mut seq = journal.seq()?.max(ledger.get(word::BARRIER)?).max(ledger.get(word::CLEARED)?);
+    let synced = header.get(word::SYNCED)?;
+    let start = if synced.is_multiple_of(ALIGNMENT) { synced } else { superblock.log_start };
+    let start = start.clamp(superblock.log_start, tail);
+    let mut seq = journal.seq()?.max(header.get(word::BARRIER)?).max(header.get(word::CLEARED)?);
     let (mut first_fault, mut last, mut gap) = (tail, 0, None);
-    let mut walk = Walk::new(ledger.medium, facts.seed, start, tail);
+    let mut walk = Walk::new(header.storage, superblock.seed, start, tail);
     loop {
         let step = walk.next().map_err(read())?;
         if let Some((from, to)) = gap.take() {
@@ -61,7 +61,7 @@ pub(super) fn mend_log(journal: &Journal<'_>) -> Result<Option<u64>> {
     }
     // Where nothing was appended since, it is what it was, if that can be.
     if last != 0 || !is_last_whole(journal) {
-        ledger.ensure(word::LAST, last)?;
+        header.ensure(word::LAST, last)?;
     }
     journal.raise_seq(seq)?;
     Ok(Some(first_fault))
@@ -74,20 +74,20 @@ fn fill_gap(journal: &Journal<'_>, from: u64, to: u64, seq: u64) -> Result<bool>
     }
     let pad = Head::new(Kind::PAD, Identity::NONE, to - from - HEAD_SIZE);
     let pad = Head { seq, flags: TORN, ..pad };
-    let medium = journal.ledger.medium;
-    let bytes = pad.encode(from, journal.facts.seed);
-    medium.overwrite(from, &bytes).map_err(Error::io("write", medium.path()))?;
+    let storage = journal.header.storage;
+    let bytes = pad.encode(from, journal.superblock.seed);
+    storage.overwrite(from, &bytes).map_err(Error::io("write", storage.path()))?;
     Ok(true)
 }
 
-/// Whether a record came through a power cut whole; of a large value that was filled in, the value.
+/// Whether a record came through a power cut whole; of a large value that was committed, the value.
 fn is_record_whole(
     journal: &Journal<'_>,
     walk: &mut Walk<'_>,
     offset: u64,
     head: &Head,
 ) -> Result<bool> {
-    let read = || Error::io("read", journal.ledger.medium.path());
+    let read = || Error::io("read", journal.header.storage.path());
     if head.kind == Kind::PAD || !walk.is_whole(offset, head).map_err(read())? {
         return Ok(head.kind == Kind::PAD);
     }
@@ -100,7 +100,7 @@ fn is_record_whole(
         // is no damage to be found below the next sync.
         let value = records.reserved(offset)?.filter(|value| value.kind == Kind::VALUE);
         let Some(value) = value else { return Ok(false) };
-        let mut window = Window::new(records.medium, records.end);
+        let mut window = Window::new(records.storage, records.end);
         if !window.is_whole(offset, &value, records.seed).map_err(read())? {
             return Ok(false);
         }

@@ -6,8 +6,8 @@
 pub(crate) mod deadline;
 pub(crate) mod effort;
 pub(crate) mod expiry;
-pub(crate) mod region;
-pub(crate) mod sight;
+pub(crate) mod open_file;
+pub(crate) mod lookup;
 pub(crate) mod create;
 pub(crate) mod trust;
 pub(crate) mod versions;

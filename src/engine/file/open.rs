@@ -1,17 +1,17 @@
-//! From a path to a [`Region`]: create, trust, or recover. A file at home, whose header verifies and
+//! From a path to an [`OpenFile`]: create, trust, or recover. A file whose provenance and header hold and
 //! whose last record does, is trusted at once and without a lock: the page cache that wrote it is the
 //! one that is read. Any other is verified under the lock first.
 
-use super::create::{fill, new_facts, pointer_width};
+use super::create::{fill, new_superblock, pointer_width};
 use super::deadline::{Deadline, lock_file, try_until};
+use super::open_file::OpenFile;
 use super::recover;
-use super::region::Region;
 use super::trust::is_trusted;
 use crate::engine::format::HEADER_SIZE;
-use crate::engine::format::header::{Facts, HeaderError, word};
+use crate::engine::format::header::{HeaderError, Superblock, word};
 use crate::engine::log::journal::Journal;
-use crate::engine::os::file::{CacheFile, Medium as _};
-use crate::engine::os::place::{self, Care};
+use crate::engine::os::file::{CacheFile, Storage as _};
+use crate::engine::os::place::{self, AccessMode};
 use crate::engine::os::replacement::{self, Replacement};
 use crate::error::{Error, Result};
 use std::io;
@@ -23,54 +23,54 @@ use std::time::Duration;
 pub(crate) const TRIES: u32 = 16;
 
 /// Which file, and how it is reached: what handles on one store have in common.
-pub(crate) type Place = (PathBuf, Care, bool);
+pub(crate) type Place = (PathBuf, AccessMode, bool);
 
 /// Where a cache is and how it is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
     pub(crate) path: PathBuf,
-    pub(crate) care: Care,
+    pub(crate) access: AccessMode,
     pub(crate) is_read_only: bool,
     pub(crate) lock_timeout: Duration,
 }
 
 impl Location {
     pub(crate) fn place(&self) -> Place {
-        (self.path.clone(), self.care, self.is_read_only)
+        (self.path.clone(), self.access, self.is_read_only)
     }
 }
 
 /// Opens the cache at `location`, and creates it where there is none and it may be written. Waits for a
 /// lock, under which it recovers, until the deadline.
-pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Region>> {
+pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<OpenFile>> {
     for _ in 0..TRIES {
-        let Some(file) = open_file(location)? else {
+        let Some(file) = open_cache_file(location)? else {
             create(location, deadline)?;
             continue;
         };
-        let Some(facts) = read_facts(&file)? else {
+        let Some(superblock) = read_superblock(&file)? else {
             replace_blank(location, &file, deadline)?;
             continue;
         };
-        let file = if facts.is_for_reading { file.read_only() } else { file };
-        let care = match location.care {
-            Care::Copied => Care::Copied,
-            care => beware_of_holes(&file, &facts, care)?,
+        let file = if superblock.is_for_reading { file.read_only() } else { file };
+        let access = match location.access {
+            AccessMode::Copied => AccessMode::Copied,
+            access => beware_of_holes(&file, &superblock, access)?,
         };
-        let region = Region::attach(file, facts, care)?;
-        if is_trusted(&region)? {
-            return Ok(Arc::new(region));
+        let open_file = OpenFile::attach(file, superblock, access)?;
+        if is_trusted(&open_file)? {
+            return Ok(Arc::new(open_file));
         }
         // Also where there is no lock to be taken: all of the log may have to be walked over.
         deadline.permit(&location.path)?;
-        if !region.file().is_writable() {
-            return Ok(Arc::new(recover::with_private_index(region)?));
+        if !open_file.file().is_writable() {
+            return Ok(Arc::new(recover::with_private_index(open_file)?));
         }
-        lock_file(region.file(), deadline)?;
-        let is_sound = mend(&region);
-        region.file().unlock();
+        lock_file(open_file.file(), deadline)?;
+        let is_sound = mend(&open_file);
+        open_file.file().unlock();
         if is_sound? {
-            return Ok(Arc::new(region));
+            return Ok(Arc::new(open_file));
         }
     }
     Err(Error::Unstable { path: location.path.clone() })
@@ -78,38 +78,42 @@ pub(crate) fn open(location: &Location, deadline: &Deadline) -> Result<Arc<Regio
 
 /// The file at `location` by its header, of which every word verifies, and nothing else was looked at. To be read
 /// from: the lock need not be free, nor the file be believed. `None` if there is no such file.
-pub(crate) fn glance(location: &Location) -> Result<Option<Region>> {
-    let reading = Location { care: Care::Copied, is_read_only: true, ..location.clone() };
-    let Some(file) = open_file(&reading)? else { return Ok(None) };
-    let Some(facts) = read_facts(&file)? else { return Ok(None) };
-    let region = Region::attach(file, facts, reading.care)?;
-    let is_sound = region.journal().ledger.is_sound();
-    Ok(is_sound.then_some(region))
+pub(crate) fn glance(location: &Location) -> Result<Option<OpenFile>> {
+    let reading = Location { access: AccessMode::Copied, is_read_only: true, ..location.clone() };
+    let Some(file) = open_cache_file(&reading)? else { return Ok(None) };
+    let Some(superblock) = read_superblock(&file)? else { return Ok(None) };
+    let open_file = OpenFile::attach(file, superblock, reading.access)?;
+    let is_sound = open_file.journal().header.is_sound();
+    Ok(is_sound.then_some(open_file))
 }
 
 /// How a file is to be reached, with the holes filled that others made, copying it for instance: a page of
 /// one may take space when it is stored to, and on some file systems when it is read. Where there is none,
 /// words and bytes go by system calls, which fail instead.
-fn beware_of_holes(file: &CacheFile, facts: &Facts, care: Care) -> Result<Care> {
-    let journal = Journal::new(file, facts);
-    let [tail, allocated] = [word::TAIL, word::ALLOCATED].map(|place| journal.ledger.get(place));
+fn beware_of_holes(
+    file: &CacheFile,
+    superblock: &Superblock,
+    access: AccessMode,
+) -> Result<AccessMode> {
+    let journal = Journal::new(file, superblock);
+    let [tail, allocated] = [word::TAIL, word::ALLOCATED].map(|place| journal.header.get(place));
     let look = || Error::io("look at", file.path());
     // Of a file whose tail cannot be believed, the header alone is reached in place.
-    let (Ok(tail), Ok(allocated)) = (tail, allocated) else { return Ok(care) };
+    let (Ok(tail), Ok(allocated)) = (tail, allocated) else { return Ok(access) };
     let size = file.size().map_err(look())?;
     let end = tail.max(allocated).min(size);
     if !file.are_holes_free() {
         // There a file's blocks are those of its pages and of nothing else.
         let is_reached =
             !file.has_holes().map_err(look())? || file.fill(&[(0, end)]).map_err(look())?;
-        return Ok(if is_reached { care } else { Care::Copied });
+        return Ok(if is_reached { access } else { AccessMode::Copied });
     }
     // Where blocks that describe the file count as its own, their number does not tell: what has its space is
     // left as it is.
     // Tables that the index has left are holes, rightly. What is stored to: the words, the tables in use, and
     // the space behind the tail.
     let table = |place| {
-        let table = journal.ledger.table(place);
+        let table = journal.header.table(place);
         if table.is_plausible() && table.end() <= end {
             (table.offset(), table.end())
         } else {
@@ -120,19 +124,19 @@ fn beware_of_holes(file: &CacheFile, facts: &Facts, care: Care) -> Result<Care> 
     if file.is_binding() && file.is_writable() && !file.fill(&stored).map_err(look())? {
         file.unbind();
     }
-    Ok(care)
+    Ok(access)
 }
 
 /// Makes a locked file trustworthy, if nobody has yet. `false` if another file is at the path now.
-fn mend(region: &Region) -> Result<bool> {
-    Ok(is_trusted(region)? || region.is_at_path() && recover::recover(region)?)
+fn mend(open_file: &OpenFile) -> Result<bool> {
+    Ok(is_trusted(open_file)? || open_file.is_at_path() && recover::recover(open_file)?)
 }
 
 /// The file at the location, for reading alone if the system allows no more.
-fn open_file(location: &Location) -> Result<Option<CacheFile>> {
-    let Location { path, care, is_read_only, .. } = location;
+fn open_cache_file(location: &Location) -> Result<Option<CacheFile>> {
+    let Location { path, access, is_read_only, .. } = location;
     if !is_read_only {
-        match place::open(path, true, *care) {
+        match place::open(path, true, *access) {
             Err(Error::Io { source, .. })
                 if matches!(
                     source.kind(),
@@ -141,15 +145,15 @@ fn open_file(location: &Location) -> Result<Option<CacheFile>> {
             other => return other,
         }
     }
-    match place::open(path, false, *care)? {
+    match place::open(path, false, *access)? {
         None => Err(Error::io("open", path)(io::ErrorKind::NotFound.into())),
         file => Ok(file),
     }
 }
 
 fn create(location: &Location, deadline: &Deadline) -> Result<()> {
-    let (path, facts) = (&location.path, new_facts());
-    try_until(deadline, path, || replacement::create(path, |file| fill(file, &facts)))
+    let (path, superblock) = (&location.path, new_superblock());
+    try_until(deadline, path, || replacement::create(path, |file| fill(file, &superblock)))
 }
 
 /// A file that a power cut left empty or all zero is nobody's: a new one takes its place.
@@ -173,22 +177,22 @@ fn replace_locked_blank(path: &Path, blank: &CacheFile, deadline: &Deadline) -> 
             return Ok(true);
         }
         let Some(new) = new else { return Ok(false) };
-        fill(&new.file, &new_facts())
+        fill(&new.file, &new_superblock())
             .and_then(|()| new.file.sync())
             .map_err(Error::io("create", path))?;
         new.publish(path, blank).map(|()| true)
     })
 }
 
-/// The facts of a file; `None` if it is blank.
-pub(crate) fn read_facts(file: &CacheFile) -> Result<Option<Facts>> {
+/// The superblock of a file; `None` if it is blank.
+pub(crate) fn read_superblock(file: &CacheFile) -> Result<Option<Superblock>> {
     let path = || file.path().to_path_buf();
     let size = file.size().map_err(Error::io("look at", file.path()))?;
     let mut page = [0; HEADER_SIZE as usize];
     let start = size.min(HEADER_SIZE) as usize;
     file.read(0, &mut page[..start]).map_err(Error::io("read", file.path()))?;
-    let facts = match Facts::decode(&page) {
-        Ok(facts) => facts,
+    let superblock = match Superblock::decode(&page) {
+        Ok(superblock) => superblock,
         Err(HeaderError::Blank) => return Ok(None),
         Err(HeaderError::Alien(magic)) => {
             let found = magic.map(|byte| format!("{byte:02x}")).join(" ");
@@ -198,27 +202,27 @@ pub(crate) fn read_facts(file: &CacheFile) -> Result<Option<Facts>> {
             return Err(Error::Incompatible { path: path(), what, found, expected });
         }
         Err(HeaderError::Damaged) => {
-            return Err(Error::Damaged { path: path(), what: "the facts in its header" });
+            return Err(Error::Damaged { path: path(), what: "the superblock in its header" });
         }
     };
-    if facts.pointer_width != pointer_width() {
+    if superblock.pointer_width != pointer_width() {
         return Err(Error::Incompatible {
             path: path(),
             what: "rkyv pointers of bits:",
-            found: facts.pointer_width.into(),
+            found: superblock.pointer_width.into(),
             expected: pointer_width().into(),
         });
     }
-    let is_possible = facts.first_index.is_plausible()
-        && facts.first_index.offset() == HEADER_SIZE
-        && facts.first_index.end() == facts.log_start;
+    let is_possible = superblock.first_index.is_plausible()
+        && superblock.first_index.offset() == HEADER_SIZE
+        && superblock.first_index.end() == superblock.log_start;
     if !is_possible {
-        return Err(Error::Damaged { path: path(), what: "the facts in its header" });
+        return Err(Error::Damaged { path: path(), what: "the superblock in its header" });
     }
-    if size < facts.log_start {
+    if size < superblock.log_start {
         return Err(Error::Damaged { path: path(), what: "it ends before its log begins" });
     }
-    Ok(Some(facts))
+    Ok(Some(superblock))
 }
 
 /// The path in another spelling: stores that are opened by it have nothing in common with those that are

@@ -6,7 +6,7 @@
 use crate::engine::format::header::{FIRST_BUCKETS, word};
 use crate::engine::format::record::{Head, Identity, Kind};
 use crate::engine::format::slot::{Slot, Table, Tag};
-use crate::engine::index::{self, HeapTable, Seat};
+use crate::engine::index::{self, HeapTable, SlotEntry};
 use crate::engine::log::journal::Journal;
 use crate::engine::log::op::{Op, Target, apply, is_decided_by_payload};
 use crate::engine::log::records::Records;
@@ -38,18 +38,18 @@ impl Rebuilt {
     /// but for those that decide what their records do.
     pub(crate) fn of(journal: &Journal<'_>, end: u64) -> Result<Rebuilt> {
         // Of a header that cannot be believed: nothing was synced, or cleared but by what the log says.
-        let word = |place| journal.ledger.get(place).unwrap_or(0);
+        let word = |place| journal.header.get(place).unwrap_or(0);
         let mut rebuilding = Rebuilding {
             rebuilt: Rebuilt::new(word(word::CLEARED)),
             records: journal.records_below(end),
             synced: word(word::SYNCED),
             damage: None,
         };
-        rebuilding.walk(journal.facts.log_start)?;
+        rebuilding.walk(journal.superblock.log_start)?;
         if end < rebuilding.synced {
             rebuilding.damage = Some(end);
         }
-        rebuilding.forget_superseded(journal.ledger.table(word::INDEX));
+        rebuilding.forget_superseded(journal.header.table(word::INDEX));
         Ok(rebuilding.rebuilt)
     }
 }
@@ -67,8 +67,8 @@ struct Rebuilding<'a> {
 impl Rebuilding<'_> {
     fn walk(&mut self, start: u64) -> Result<()> {
         let records = self.records;
-        let read = || Error::io("read", records.medium.path());
-        let mut walk = Walk::new(records.medium, records.seed, start, records.end);
+        let read = || Error::io("read", records.storage.path());
+        let mut walk = Walk::new(records.storage, records.seed, start, records.end);
         while let Some(step) = walk.next().map_err(read())? {
             let (offset, head) = match step {
                 Step::Record(offset, head) => (offset, head),
@@ -97,7 +97,7 @@ impl Rebuilding<'_> {
     /// it does not lead to, nor to anything newer than the last sync, is not found.
     fn forget_superseded(&mut self, old: Table) {
         let Some(damage) = self.damage else { return };
-        let (medium, synced) = (self.records.medium, self.synced);
+        let (storage, synced) = (self.records.storage, self.synced);
         // The damage may be that of its record's head.
         let is_index = old.is_plausible() && old.end() <= self.records.end;
         let index = &self.rebuilt.index;
@@ -106,8 +106,11 @@ impl Rebuilding<'_> {
             let names = |named: Slot| {
                 (named.offset() == slot.offset() || named.offset() >= synced).then_some(())
             };
-            let is_named =
-                is_index && matches!(index::seat(medium, old, slot.tag(), names), Seat::Taken(..));
+            let is_named = is_index
+                && matches!(
+                    index::slot_entry(storage, old, slot.tag(), names),
+                    SlotEntry::Occupied(..)
+                );
             if let (false, Some(head)) = (is_named, self.head_at(slot)) {
                 self.forget(slot.offset(), &head);
             }
@@ -164,11 +167,11 @@ impl Target for Rebuilding<'_> {
         if head.kind != Kind::VALUE {
             return Ok(false);
         }
-        let (medium, seed) = (self.records.medium, self.records.seed);
+        let (storage, seed) = (self.records.storage, self.records.seed);
         // Its place in the log may have been met, and it was whole.
         let is_there = self.newest(&head.identity)? == Some(head.seq);
-        let mut window = Window::new(medium, self.records.end);
-        let read = Error::io("read", medium.path());
+        let mut window = Window::new(storage, self.records.end);
+        let read = Error::io("read", storage.path());
         Ok(is_there || window.is_whole(offset, head, seed).map_err(read)?)
     }
 

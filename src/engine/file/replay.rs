@@ -44,7 +44,7 @@ impl<'a> Replay<'a> {
     /// Replays the records up to `end`, of which no more than so many bytes are copied.
     pub(crate) fn run(&mut self, end: u64, bytes_max: u64) -> Result<Outcome> {
         let mut left = bytes_max;
-        let (file, records) = (self.old.medium(), self.old.records()?);
+        let (file, records) = (self.old.storage(), self.old.records()?);
         let mut walk = Walk::new(file, records.seed, self.at, end);
         while let Some(step) = walk.next().map_err(Error::io("read", file.path()))? {
             let Step::Record(offset, head) = step else { continue };
@@ -81,7 +81,7 @@ impl<'a> Replay<'a> {
             let Some(head) = records.head(*offset) else { continue };
             // Unless the log has had another one since.
             if self.new.locate(&head.identity).is_none() {
-                let mut window = Window::new(records.medium, head.next(*offset));
+                let mut window = Window::new(records.storage, head.next(*offset));
                 self.new.append_copy(&mut { head }, &mut window, offset + HEAD_SIZE)?;
             }
         }
@@ -114,7 +114,7 @@ struct AtRecord<'r, 'a> {
 
 impl Target for AtRecord<'_, '_> {
     fn cleared(&self) -> Result<u64> {
-        self.replay.old.ledger.get(word::CLEARED)
+        self.replay.old.header.get(word::CLEARED)
     }
 
     /// The old file has judged that: a value that was superseded before it could be committed is a pad.
@@ -127,7 +127,7 @@ impl Target for AtRecord<'_, '_> {
             return self.replay.append(offset, self.seq, head, self.window);
         }
         // A large value far from here, where the walk goes on.
-        let mut window = Window::new(self.replay.old.medium(), head.next(offset));
+        let mut window = Window::new(self.replay.old.storage(), head.next(offset));
         self.replay.append(offset, self.seq, head, &mut window)
     }
 
@@ -145,7 +145,7 @@ impl Target for AtRecord<'_, '_> {
         };
         let offsets = dead.iter().filter_map(|(_, head)| newest(head));
         let payload: Vec<u8> = offsets.flat_map(|(offset, _)| offset.to_le_bytes()).collect();
-        let draft = Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, new.facts.seed);
+        let draft = Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, new.superblock.seed);
         new.raise_seq(seq - 1)?;
         new.append(&mut [draft]).map(drop)
     }

@@ -1,30 +1,30 @@
-//! Which files are believed as they are: those at home, whose header verifies and agrees with itself,
+//! Which files are believed as they are: those whose provenance holds, whose header verifies and agrees with itself,
 //! and whose last record is whole.
 
-use super::region::Region;
+use super::open_file::OpenFile;
 use crate::engine::format::ALIGNMENT;
-use crate::engine::format::header::{HOME, HOME_SIZE, Home, state, word};
+use crate::engine::format::header::{PROVENANCE, PROVENANCE_SIZE, Provenance, state, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, Kind};
 use crate::engine::format::slot::Table;
 use crate::engine::log::journal::Journal;
 use crate::engine::log::walk::Window;
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::error::{Error, Result};
 
 /// The last record's payload is checked on opening if it is no longer than this.
 const LAST_CHECK_MAX: u64 = 1 << 20;
 
 /// Whether index and words can be believed as they are.
-pub(crate) fn is_trusted(region: &Region) -> Result<bool> {
-    let file = region.file();
-    let mut bytes = [0; HOME_SIZE];
-    file.read(HOME, &mut bytes).map_err(Error::io("read", file.path()))?;
-    let home = file.home().map_err(Error::io("look at", file.path()))?;
-    let is_home = home.is_some() && Home::decode(&bytes) == home;
-    let journal = region.journal();
-    let state = journal.ledger.medium.load(word::STATE);
-    let is_whole = || Ok::<_, Error>(journal.ledger.get(word::FAILED)? == 0);
-    if !is_home || state == state::MOVED || !is_consistent(&journal)? || !is_whole()? {
+pub(crate) fn is_trusted(open_file: &OpenFile) -> Result<bool> {
+    let file = open_file.file();
+    let mut bytes = [0; PROVENANCE_SIZE];
+    file.read(PROVENANCE, &mut bytes).map_err(Error::io("read", file.path()))?;
+    let provenance = file.provenance().map_err(Error::io("look at", file.path()))?;
+    let has_provenance = provenance.is_some() && Provenance::decode(&bytes) == provenance;
+    let journal = open_file.journal();
+    let state = journal.header.storage.load(word::STATE);
+    let is_whole = || Ok::<_, Error>(journal.header.get(word::FAILED)? == 0);
+    if !has_provenance || state == state::MOVED || !is_consistent(&journal)? || !is_whole()? {
         return Ok(false);
     }
     Ok(matches!(state, state::LIVE | state::MOVING) && is_last_whole(&journal))
@@ -32,20 +32,20 @@ pub(crate) fn is_trusted(region: &Region) -> Result<bool> {
 
 /// Whether the words of the header agree with each other and with the file.
 pub(crate) fn is_consistent(journal: &Journal<'_>) -> Result<bool> {
-    let (ledger, file) = (&journal.ledger, journal.ledger.medium);
-    if !ledger.is_sound() {
+    let (header, file) = (&journal.header, journal.header.storage);
+    if !header.is_sound() {
         return Ok(false);
     }
     // In the order in which a writer in another process raises them, backwards.
-    let tables = [word::INDEX, word::PENDING, word::RETIRED].map(|place| ledger.table(place));
-    let (tail, allocated) = (ledger.get(word::TAIL)?, ledger.get(word::ALLOCATED)?);
+    let tables = [word::INDEX, word::PENDING, word::RETIRED].map(|place| header.table(place));
+    let (tail, allocated) = (header.get(word::TAIL)?, header.get(word::ALLOCATED)?);
     let size = file.size().map_err(Error::io("look at", file.path()))?;
-    let is_ordered = journal.facts.log_start <= tail && tail <= allocated && allocated <= size;
+    let is_ordered = journal.superblock.log_start <= tail && tail <= allocated && allocated <= size;
     let is_table_or_none = |table| table == Table::NONE || is_table(journal, table, tail);
     let [index, pending, retired] = tables;
     let is_growing_inside = pending == Table::NONE
-        || ledger.get(word::CURSOR)? <= index.buckets().max(pending.buckets())
-            && ledger.get(word::GROWN)? <= pending.size();
+        || header.get(word::CURSOR)? <= index.buckets().max(pending.buckets())
+            && header.get(word::GROWN)? <= pending.size();
     Ok(is_ordered
         && tail.is_multiple_of(ALIGNMENT)
         && is_table(journal, index, tail)
@@ -61,28 +61,28 @@ pub(crate) fn is_table(journal: &Journal<'_>, table: Table, tail: u64) -> bool {
 
 /// Whether a table is the one that the file began with, or lies behind the head of a table's record.
 fn is_head_of_table(journal: &Journal<'_>, table: Table) -> bool {
-    if table == journal.facts.first_index {
+    if table == journal.superblock.first_index {
         return true;
     }
     let record = table.offset().saturating_sub(HEAD_SIZE);
     let mut bytes = [0; HEAD_SIZE as usize];
-    let read = journal.ledger.medium.read(record, &mut bytes);
-    let head = Head::decode(&bytes, record, journal.facts.seed);
+    let read = journal.header.storage.read(record, &mut bytes);
+    let head = Head::decode(&bytes, record, journal.superblock.seed);
     read.is_ok() && head.is_some_and(|head| head.kind.holds_table() && head.len == table.size())
 }
 
 /// Whether the last record is what its head says: a lost write shows here.
 pub(crate) fn is_last_whole(journal: &Journal<'_>) -> bool {
-    let (Ok(last), Ok(tail)) = (journal.ledger.get(word::LAST), journal.tail()) else {
+    let (Ok(last), Ok(tail)) = (journal.header.get(word::LAST), journal.tail()) else {
         return false;
     };
     if last == 0 {
         return true;
     }
-    let mut window = Window::new(journal.ledger.medium, tail);
+    let mut window = Window::new(journal.header.storage, tail);
     let Ok(Some(bytes)) = window.get(last, HEAD_SIZE) else { return false };
     let bytes = bytes.try_into().expect("sized");
-    let seed = journal.facts.seed;
+    let seed = journal.superblock.seed;
     let Some(head) = Head::decode(bytes, last, seed) else { return false };
     if head.kind == Kind::PAD || head.kind.holds_table() || head.len > LAST_CHECK_MAX {
         return true;

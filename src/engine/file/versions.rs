@@ -1,4 +1,4 @@
-//! Versions of a function's code. Each edit of a marked function gives it a new scope, so that going
+//! Versions of a function's code. Each edit of a cached function gives it a new scope, so that going
 //! back finds what was stored before; but what nobody will go back to would be carried along for ever.
 //! So compaction takes a census of the scopes in a file, and retires the versions of a function beyond
 //! the newest two, by when something was last stored in them. What this process uses it keeps. Where
@@ -18,7 +18,7 @@ static IN_USE: List<(String, String)> = List::new();
 
 /// Notes that this process uses a version of the function at `path`.
 pub(crate) fn enroll(path: &str, version: &str) {
-    let own = (marked(path), version.to_owned());
+    let own = (cached_function(path), version.to_owned());
     IN_USE.find_or_add(|other| *other == own, || own.clone());
 }
 
@@ -46,8 +46,8 @@ fn is_in_use(name: &[u8], version: &[u8]) -> bool {
     programs.any(|suffix| version.ends_with(suffix.as_bytes())) || IN_USE.iter().any(is_own)
 }
 
-/// How the name of a marked function's scope begins; its generic parameters follow.
-pub(crate) fn marked(path: &str) -> String {
+/// How the name of a cached function's scope begins; its generic parameters follow.
+pub(crate) fn cached_function(path: &str) -> String {
     format!("cached {path} ")
 }
 
@@ -87,14 +87,14 @@ impl Census {
     #[inline]
     pub(crate) fn count(&mut self, prefix: Prefix, seq: u64, is_value: bool) {
         if self.current.0 != prefix {
-            self.settle();
+            self.add_current();
             self.current = (prefix, 0, false);
         }
         self.current.1 = self.current.1.max(seq);
         self.current.2 |= is_value;
     }
 
-    fn settle(&mut self) {
+    fn add_current(&mut self) {
         let (prefix, seq, has_values) = self.current;
         let usage = self.scopes.entry(prefix).or_default();
         usage.newest = usage.newest.max(seq);
@@ -108,7 +108,7 @@ impl Census {
 
     /// The scopes that are not kept: those of old versions, and those without values.
     pub(crate) fn retired(mut self) -> HashSet<Prefix> {
-        self.settle();
+        self.add_current();
         let mut functions: HashMap<&[u8], Versions<'_>> = HashMap::new();
         let mut retired = HashSet::new();
         for (prefix, usage) in &self.scopes {

@@ -1,4 +1,4 @@
-//! Page 0: the facts of the file, which never change and are checksummed; its home; the words that
+//! Page 0: the superblock of the file, which never changes and is checksummed; its provenance; the words that
 //! readers look at on every hit; and, on a line of their own so that a writer disturbs no reader, the
 //! words of the writer. Every writer's word but tables is sealed (see [`seal`](super::seal)).
 
@@ -95,7 +95,7 @@ pub(crate) mod state {
 
 /// What never changes in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct Superblock {
     /// Of this file; compaction makes a new one.
     pub(crate) file_id: [u8; 16],
     /// Of this cache; compaction keeps it, deletion ends it.
@@ -131,14 +131,14 @@ pub(crate) enum HeaderError {
 const BYTE_ORDER: u32 = 0x0a0b_0c0d;
 /// The id of the checksum function: xxh3-64.
 const CHECKSUM_ID: u32 = 1;
-/// Bytes of the facts, their check included.
-pub(crate) const FACTS_SIZE: usize = 256;
+/// Bytes of the superblock, its check included.
+pub(crate) const SUPERBLOCK_SIZE: usize = 256;
 /// Incompatible features that this code knows: none so far.
 const KNOWN_INCOMPATIBLE: u32 = 0;
 
-impl Facts {
-    pub(crate) fn encode(&self) -> [u8; FACTS_SIZE] {
-        let mut bytes = [0; FACTS_SIZE];
+impl Superblock {
+    pub(crate) fn encode(&self) -> [u8; SUPERBLOCK_SIZE] {
+        let mut bytes = [0; SUPERBLOCK_SIZE];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         put(0, &MAGIC);
         put(8, &VERSION.to_le_bytes());
@@ -154,12 +154,12 @@ impl Facts {
         put(96, &CHECKSUM_ID.to_le_bytes());
         put(100, &self.pointer_width.to_le_bytes());
         put(104, concat!("persist-cache ", env!("CARGO_PKG_VERSION")).as_bytes());
-        let check = checksum(&bytes[..FACTS_SIZE - 8], u64::from(VERSION));
-        bytes[FACTS_SIZE - 8..].copy_from_slice(&check.to_le_bytes());
+        let check = checksum(&bytes[..SUPERBLOCK_SIZE - 8], u64::from(VERSION));
+        bytes[SUPERBLOCK_SIZE - 8..].copy_from_slice(&check.to_le_bytes());
         bytes
     }
 
-    pub(crate) fn decode(page: &[u8; HEADER_SIZE as usize]) -> Result<Facts, HeaderError> {
+    pub(crate) fn decode(page: &[u8; HEADER_SIZE as usize]) -> Result<Superblock, HeaderError> {
         if page.iter().all(|byte| *byte == 0) {
             return Err(HeaderError::Blank);
         }
@@ -172,13 +172,13 @@ impl Facts {
         };
         expect("byte order", field!(page, 28, u32), BYTE_ORDER)?;
         expect("format version", field!(page, 8, u32), VERSION)?;
-        if checksum(&page[..FACTS_SIZE - 8], u64::from(VERSION)) != field!(page, 248, u64) {
+        if checksum(&page[..SUPERBLOCK_SIZE - 8], u64::from(VERSION)) != field!(page, 248, u64) {
             return Err(HeaderError::Damaged);
         }
         expect("header size", field!(page, 12, u32), HEADER_SIZE as u32)?;
         expect("incompatible features", field!(page, 24, u32), KNOWN_INCOMPATIBLE)?;
         expect("checksum function", field!(page, 96, u32), CHECKSUM_ID)?;
-        Ok(Facts {
+        Ok(Superblock {
             file_id: page[32..48].try_into().expect("sized"),
             cache_id: page[48..64].try_into().expect("sized"),
             seed: field!(page, 64, u64),
@@ -191,10 +191,11 @@ impl Facts {
     }
 }
 
-/// Where a file lives. Index and words are trusted at once only at home: the page cache that wrote
-/// them is the one that is read. A copy, or the same file after a reboot, is verified first.
+/// A file's provenance: the boot and the place it was written in. Index and words are trusted at once only where it is
+/// still that: the page cache that wrote them is the one that is read. A copy, or the same file after a reboot, is
+/// verified first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Home {
+pub(crate) struct Provenance {
     /// Of the running kernel.
     pub(crate) boot_id: [u8; 16],
     pub(crate) device: u64,
@@ -203,26 +204,26 @@ pub(crate) struct Home {
     pub(crate) born: u64,
 }
 
-/// The place of the home in the file.
-pub(crate) const HOME: u64 = 256;
-/// Bytes of the home, its check included.
-pub(crate) const HOME_SIZE: usize = 64;
+/// The place of the provenance in the file.
+pub(crate) const PROVENANCE: u64 = 256;
+/// Bytes of the provenance, its check included.
+pub(crate) const PROVENANCE_SIZE: usize = 64;
 
-impl Home {
-    pub(crate) fn encode(&self) -> [u8; HOME_SIZE] {
-        let mut bytes = [0; HOME_SIZE];
+impl Provenance {
+    pub(crate) fn encode(&self) -> [u8; PROVENANCE_SIZE] {
+        let mut bytes = [0; PROVENANCE_SIZE];
         bytes[..16].copy_from_slice(&self.boot_id);
         bytes[16..24].copy_from_slice(&self.device.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.inode.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.born.to_le_bytes());
-        let check = checksum(&bytes[..56], HOME);
+        let check = checksum(&bytes[..56], PROVENANCE);
         bytes[56..].copy_from_slice(&check.to_le_bytes());
         bytes
     }
 
     /// `None` if it was never written, is being written, or is damaged: all the same, verify.
-    pub(crate) fn decode(bytes: &[u8; HOME_SIZE]) -> Option<Home> {
-        (checksum(&bytes[..56], HOME) == field!(bytes, 56, u64)).then(|| Home {
+    pub(crate) fn decode(bytes: &[u8; PROVENANCE_SIZE]) -> Option<Provenance> {
+        (checksum(&bytes[..56], PROVENANCE) == field!(bytes, 56, u64)).then(|| Provenance {
             boot_id: bytes[..16].try_into().expect("sized"),
             device: field!(bytes, 16, u64),
             inode: field!(bytes, 24, u64),
@@ -235,8 +236,8 @@ impl Home {
 mod tests {
     use super::*;
 
-    fn page() -> ([u8; HEADER_SIZE as usize], Facts) {
-        let facts = Facts {
+    fn page() -> ([u8; HEADER_SIZE as usize], Superblock) {
+        let superblock = Superblock {
             file_id: [1; 16],
             cache_id: [2; 16],
             seed: 3,
@@ -247,35 +248,38 @@ mod tests {
             is_for_reading: false,
         };
         let mut page = [0; HEADER_SIZE as usize];
-        page[..FACTS_SIZE].copy_from_slice(&facts.encode());
-        (page, facts)
+        page[..SUPERBLOCK_SIZE].copy_from_slice(&superblock.encode());
+        (page, superblock)
     }
 
     #[test]
-    fn facts_come_back_and_misfits_are_named() {
-        let (page, facts) = page();
-        assert_eq!(Facts::decode(&page), Ok(facts));
-        assert_eq!(Facts::decode(&[0; HEADER_SIZE as usize]), Err(HeaderError::Blank));
+    fn superblocks_come_back_and_header_errors_are_named() {
+        let (page, superblock) = page();
+        assert_eq!(Superblock::decode(&page), Ok(superblock));
+        assert_eq!(Superblock::decode(&[0; HEADER_SIZE as usize]), Err(HeaderError::Blank));
         let mut newer = page;
         newer[8] = 2;
-        assert_eq!(Facts::decode(&newer), Err(HeaderError::Incompatible("format version", 2, 1)));
+        assert_eq!(
+            Superblock::decode(&newer),
+            Err(HeaderError::Incompatible("format version", 2, 1))
+        );
         let mut swapped = page;
         swapped[28..32].reverse();
         assert!(matches!(
-            Facts::decode(&swapped),
+            Superblock::decode(&swapped),
             Err(HeaderError::Incompatible("byte order", ..))
         ));
-        for bit in 0..FACTS_SIZE * 8 {
+        for bit in 0..SUPERBLOCK_SIZE * 8 {
             let mut flipped = page;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Facts::decode(&flipped).is_err(), "bit {bit}");
+            assert!(Superblock::decode(&flipped).is_err(), "bit {bit}");
         }
     }
 
     #[test]
-    fn a_home_comes_back() {
-        assert_eq!(Home::decode(&[0; HOME_SIZE]), None);
-        let home = Home { boot_id: [9; 16], device: 1, inode: 2, born: 3 };
-        assert_eq!(Home::decode(&home.encode()), Some(home));
+    fn a_provenance_comes_back() {
+        assert_eq!(Provenance::decode(&[0; PROVENANCE_SIZE]), None);
+        let provenance = Provenance { boot_id: [9; 16], device: 1, inode: 2, born: 3 };
+        assert_eq!(Provenance::decode(&provenance.encode()), Some(provenance));
     }
 }

@@ -39,9 +39,9 @@ impl Kind {
     pub(crate) const CLEAR: Kind = Kind(4);
     /// A table that the index grows into, or that recovery made.
     pub(crate) const INDEX: Kind = Kind(5);
-    /// The offset of a large value that has been filled in since its space was reserved.
-    pub(crate) const FILLED: Kind = Kind(6);
-    /// Space that holds nothing, or a large value still being filled in.
+    /// The offset of a large value whose space was reserved and which is whole by now.
+    pub(crate) const COMMIT: Kind = Kind(6);
+    /// Space that holds nothing, or a large value still being written.
     pub(crate) const PAD: Kind = Kind(0x81);
     /// What was durable when it was written, and the index as it was then.
     pub(crate) const CHECKPOINT: Kind = Kind(0x82);

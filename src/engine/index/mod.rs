@@ -29,12 +29,12 @@ use std::io;
 use std::ops::ControlFlow;
 
 /// Buckets that a search looks at. At a load of 3/4 not one in 10^20 keys lies this far from home; a
-/// writer that finds no seat makes the table grow.
+/// writer that finds no slot makes the table grow.
 pub(crate) const PROBE_LIMIT: u64 = 32;
 
 /// The index grows when more than 11 in 16 of its slots are in use. Moving two buckets with each
 /// append, it has grown before 3/4 are.
-pub(crate) const fn is_crowded(used: u64, table: Table) -> bool {
+pub(crate) const fn is_over_load_factor(used: u64, table: Table) -> bool {
     used.saturating_mul(16) > table.slots() * 11
 }
 
@@ -97,42 +97,42 @@ pub(crate) fn find<T>(
 
 /// Where a key's slot is, or would be.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Seat<T> {
+pub(crate) enum SlotEntry<T> {
     /// In this place, with what `matches` made of it.
-    Taken(u64, Slot, T),
+    Occupied(u64, Slot, T),
     /// It has none; this place holds an empty slot or a dead one, to be taken.
-    Free(u64, Slot),
+    Vacant(u64, Slot),
     /// It has none, and there is no room near its home.
     Full,
 }
 
-/// The seat of a key, for the one who writes.
-pub(crate) fn seat<T>(
+/// The slot entry of a key, for the one who writes.
+pub(crate) fn slot_entry<T>(
     words: &(impl Words + ?Sized),
     table: Table,
     tag: Tag,
     mut matches: impl FnMut(Slot) -> Option<T>,
-) -> Seat<T> {
+) -> SlotEntry<T> {
     let mut dead = None;
     let searched = probe(table, tag, |place| {
         let slot = Slot(words.load(place));
         if slot.is_empty() {
             let (place, slot) = dead.unwrap_or((place, slot));
-            return ControlFlow::Break(Seat::Free(place, slot));
+            return ControlFlow::Break(SlotEntry::Vacant(place, slot));
         }
         if slot.is_dead() {
             dead = dead.or(Some((place, slot)));
         } else if slot.tag() == tag
             && let Some(found) = matches(slot)
         {
-            return ControlFlow::Break(Seat::Taken(place, slot, found));
+            return ControlFlow::Break(SlotEntry::Occupied(place, slot, found));
         }
         ControlFlow::Continue(())
     });
     match (searched, dead) {
-        (ControlFlow::Break(seat), _) => seat,
-        (ControlFlow::Continue(()), Some((place, slot))) => Seat::Free(place, slot),
-        (ControlFlow::Continue(()), None) => Seat::Full,
+        (ControlFlow::Break(entry), _) => entry,
+        (ControlFlow::Continue(()), Some((place, slot))) => SlotEntry::Vacant(place, slot),
+        (ControlFlow::Continue(()), None) => SlotEntry::Full,
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn slots(words: &(impl Words + ?Sized), table: Table) -> impl Iterato
         .filter(|slot| !slot.is_empty() && !slot.is_dead())
 }
 
-/// Whether a table in which a key finds no seat should grow. If it is this empty, the trouble is more
+/// Whether a table in which a key finds no slot should grow. If it is this empty, the trouble is more
 /// keys of one tag than there is room for near their home: not by accident, and no larger table would
 /// help.
 pub(crate) const fn is_worth_growing(used: u64, table: Table) -> bool {
@@ -188,30 +188,32 @@ impl HeapTable {
     /// for which there can be no room is left out: its record is found no more.
     pub(crate) fn put(&mut self, slot: Slot, matches: impl Fn(Slot) -> bool) -> Option<Slot> {
         loop {
-            match seat(self, self.table(), slot.tag(), |slot| matches(slot).then_some(())) {
-                Seat::Taken(place, old, ()) => {
+            match slot_entry(self, self.table(), slot.tag(), |slot| matches(slot).then_some(())) {
+                SlotEntry::Occupied(place, old, ()) => {
                     self.set(place, slot);
                     return Some(old);
                 }
-                Seat::Free(place, prior) if !is_crowded(self.used, self.table()) => {
+                SlotEntry::Vacant(place, prior)
+                    if !is_over_load_factor(self.used, self.table()) =>
+                {
                     self.set(place, slot);
                     self.used += u64::from(prior.is_empty());
                     return None;
                 }
-                Seat::Full if !is_worth_growing(self.expected(), self.table()) => return None,
-                Seat::Free(..) | Seat::Full => self.grow(),
+                SlotEntry::Full if !is_worth_growing(self.expected(), self.table()) => return None,
+                SlotEntry::Vacant(..) | SlotEntry::Full => self.grow(),
             }
         }
     }
 
     /// Puts `slot` in the place of one that `matches`; `false` if there is none.
     pub(crate) fn replace(&self, slot: Slot, matches: impl Fn(Slot) -> bool) -> bool {
-        match seat(self, self.table(), slot.tag(), |slot| matches(slot).then_some(())) {
-            Seat::Taken(place, ..) => {
+        match slot_entry(self, self.table(), slot.tag(), |slot| matches(slot).then_some(())) {
+            SlotEntry::Occupied(place, ..) => {
                 self.set(place, slot);
                 true
             }
-            Seat::Free(..) | Seat::Full => false,
+            SlotEntry::Vacant(..) | SlotEntry::Full => false,
         }
     }
 
@@ -347,14 +349,14 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_crowded_when_more_than_eleven_in_sixteen_slots_are_in_use() {
+    fn a_table_is_over_its_load_factor_above_eleven_in_sixteen_slots() {
         let table = Table::new(HEADER_SIZE, 64);
-        let crowded: Vec<_> = (0..=512).filter(|used| is_crowded(*used, table)).collect();
-        assert_eq!(crowded, (353..=512).collect::<Vec<_>>());
+        let over: Vec<_> = (0..=512).filter(|used| is_over_load_factor(*used, table)).collect();
+        assert_eq!(over, (353..=512).collect::<Vec<_>>());
         let worth: Vec<_> = (0..=512).filter(|used| is_worth_growing(*used, table)).collect();
         assert_eq!(worth, (128..=512).collect::<Vec<_>>());
         assert!(!is_worth_growing(u64::MAX, Table::new(HEADER_SIZE, BUCKET_LIMIT)));
-        assert!(is_crowded(u64::MAX, table) && is_worth_growing(u64::MAX, table));
+        assert!(is_over_load_factor(u64::MAX, table) && is_worth_growing(u64::MAX, table));
     }
 
     #[test]
@@ -376,6 +378,6 @@ mod tests {
         for place in 0..8 {
             heap.store(HEADER_SIZE + place * 8, Slot::new(tag(1), 4096).0).unwrap();
         }
-        assert_eq!(seat(&heap, heap.table(), tag(1), |_| None::<()>), Seat::Full);
+        assert_eq!(slot_entry(&heap, heap.table(), tag(1), |_| None::<()>), SlotEntry::Full);
     }
 }

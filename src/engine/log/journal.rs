@@ -1,5 +1,5 @@
 //! What the holder of the write lock does to a file: append records, then bring the index up to them. Stands on the
-//! header's words, the index and a [`Medium`].
+//! header's words, the index and a [`Storage`].
 //!
 //! The order of the stores is the whole recovery from killed processes:
 //!
@@ -23,15 +23,15 @@ use super::op::table_in;
 use super::records::Records;
 use super::walk::Window;
 use crate::engine::format::checkpoint::{Checkpoint, hash_piece};
-use crate::engine::format::header::{FIRST_BUCKETS, Facts, word};
+use crate::engine::format::header::{FIRST_BUCKETS, Superblock, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::engine::format::slot::{BUCKET_SIZE, Table};
 use crate::engine::format::units::Stamp;
 use crate::engine::format::{FILE_LIMIT, WORD_MASK, align, record};
 use crate::engine::index::{HeapTable, grow};
 use crate::engine::os::clock;
-use crate::engine::os::file::Medium;
-use crate::engine::words::Ledger;
+use crate::engine::os::file::Storage;
+use crate::engine::words::HeaderWords;
 use crate::error::{Error, Result};
 
 /// Space is taken in steps of a sixteenth of the file, between these.
@@ -57,17 +57,17 @@ impl<'a> Draft<'a> {
 
 /// A file whose lock the caller holds.
 pub(crate) struct Journal<'a> {
-    pub(crate) ledger: Ledger<'a>,
-    pub(crate) facts: &'a Facts,
+    pub(crate) header: HeaderWords<'a>,
+    pub(crate) superblock: &'a Superblock,
 }
 
 impl<'a> Journal<'a> {
-    pub(crate) fn new(medium: &'a dyn Medium, facts: &'a Facts) -> Journal<'a> {
-        Journal { ledger: Ledger { medium }, facts }
+    pub(crate) fn new(storage: &'a dyn Storage, superblock: &'a Superblock) -> Journal<'a> {
+        Journal { header: HeaderWords { storage }, superblock }
     }
 
-    pub(crate) fn medium(&self) -> &'a dyn Medium {
-        self.ledger.medium
+    pub(crate) fn storage(&self) -> &'a dyn Storage {
+        self.header.storage
     }
 
     /// The records that are published now.
@@ -77,15 +77,15 @@ impl<'a> Journal<'a> {
 
     /// The records of a log that ends at `end`.
     pub(crate) fn records_below(&self, end: u64) -> Records<'a> {
-        Records { medium: self.medium(), seed: self.facts.seed, end }
+        Records { storage: self.storage(), seed: self.superblock.seed, end }
     }
 
     pub(crate) fn tail(&self) -> Result<u64> {
-        self.ledger.get(word::TAIL)
+        self.header.get(word::TAIL)
     }
 
     pub(crate) fn seq(&self) -> Result<u64> {
-        self.ledger.get(word::SEQ)
+        self.header.get(word::SEQ)
     }
 
     /// Takes sequence numbers, and returns the first. Whatever is written behind the tail begins here, and with
@@ -93,29 +93,29 @@ impl<'a> Journal<'a> {
     /// nobody sees that there was any.
     fn take_seq(&self, count: u64) -> Result<u64> {
         let seq = self.seq()?;
-        if self.may_have_debris(seq)? {
-            self.erase_debris()?;
+        if self.has_unpublished(seq)? {
+            self.wipe_unpublished()?;
         }
         if seq + count > WORD_MASK {
-            return Err(self.ledger.damaged("its sequence numbers are used up"));
+            return Err(self.header.damaged("its sequence numbers are used up"));
         }
-        self.ledger.set(word::SEQ, seq + count)?;
+        self.header.set(word::SEQ, seq + count)?;
         Ok(seq + 1)
     }
 
     /// Brings the file to the device. Where that has failed once, for whomever, it fails for good: the system
     /// forgets what it could not write.
     pub(crate) fn sync(&self) -> Result<()> {
-        if self.ledger.get(word::FAILED)? != 0 {
-            return Err(Error::Unsynced { path: self.medium().path().to_path_buf() });
+        if self.header.get(word::FAILED)? != 0 {
+            return Err(Error::Unsynced { path: self.storage().path().to_path_buf() });
         }
-        let Err(source) = self.medium().sync() else { return Ok(()) };
-        self.ledger.set(word::FAILED, 1)?;
+        let Err(source) = self.storage().sync() else { return Ok(()) };
+        self.header.set(word::FAILED, 1)?;
         Err(self.io("sync")(source))
     }
 
     pub(crate) fn io(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-        Error::io(action, self.medium().path())
+        Error::io(action, self.storage().path())
     }
 
     /// Appends records, all published at once, and brings the index up to them. Returns their
@@ -129,8 +129,8 @@ impl<'a> Journal<'a> {
     /// Gives out no number up to `seq` any more.
     pub(crate) fn raise_seq(&self, seq: u64) -> Result<()> {
         let seq = self.seq()?.max(seq);
-        self.ledger.ensure(word::SEQ, seq)?;
-        self.ledger.ensure(word::PUBLISHED, seq)
+        self.header.ensure(word::SEQ, seq)?;
+        self.header.ensure(word::PUBLISHED, seq)
     }
 
     /// Copies records behind the tail, in their order, and publishes them.
@@ -145,9 +145,9 @@ impl<'a> Journal<'a> {
         let mut offsets = Vec::with_capacity(drafts.len());
         let mut at = tail;
         for draft in drafts {
-            let head = draft.head.encode(at, self.facts.seed);
-            self.medium().write(at, &head).map_err(self.io("write"))?;
-            self.medium().write(at + HEAD_SIZE, draft.payload).map_err(self.io("write"))?;
+            let head = draft.head.encode(at, self.superblock.seed);
+            self.storage().write(at, &head).map_err(self.io("write"))?;
+            self.storage().write(at + HEAD_SIZE, draft.payload).map_err(self.io("write"))?;
             offsets.push(at);
             at = draft.head.next(at);
         }
@@ -167,25 +167,25 @@ impl<'a> Journal<'a> {
         let end = head.next(at);
         self.make_room(end)?;
         head.seq = self.take_seq(1)?;
-        let medium = self.medium();
-        medium.write(at, &head.encode(at, self.facts.seed)).map_err(self.io("write"))?;
+        let storage = self.storage();
+        storage.write(at, &head.encode(at, self.superblock.seed)).map_err(self.io("write"))?;
         from.pieces(payload, payload + head.len, |place, piece| {
             let to = at + HEAD_SIZE + (place - payload);
-            medium.write(to, piece).map_err(self.io("write"))
+            storage.write(to, piece).map_err(self.io("write"))
         })?;
         self.publish(end, at)?;
         self.apply(at, head)?;
-        self.tend_index();
-        self.settle()?;
+        self.step_growth();
+        self.mark_applied()?;
         Ok(at)
     }
 
     /// Moves the tail: from here on the records below it are part of the cache, whatever happens.
     fn publish(&self, tail: u64, last: u64) -> Result<()> {
         // Release, in `store`; pairs with the acquire of whoever loads the tail or a slot.
-        self.ledger.set(word::TAIL, tail)?;
-        self.ledger.set(word::LAST, last)?;
-        self.ledger.set(word::PUBLISHED, self.seq()?)
+        self.header.set(word::TAIL, tail)?;
+        self.header.set(word::LAST, last)?;
+        self.header.set(word::PUBLISHED, self.seq()?)
     }
 
     /// Reserves a record of `head` without its payload, as a pad that a walk steps over.
@@ -195,9 +195,11 @@ impl<'a> Journal<'a> {
         self.make_room(end)?;
         head.seq = self.take_seq(1)?;
         let pad = Head { kind: Kind::PAD, ..*head };
-        self.medium().write(at, &pad.encode(at, self.facts.seed)).map_err(self.io("write"))?;
+        self.storage()
+            .write(at, &pad.encode(at, self.superblock.seed))
+            .map_err(self.io("write"))?;
         self.publish(end, at)?;
-        self.settle()?;
+        self.mark_applied()?;
         Ok(at)
     }
 
@@ -206,14 +208,14 @@ impl<'a> Journal<'a> {
         if end > FILE_LIMIT {
             return Err(Error::TooLarge { what: "the file", size: end, limit: FILE_LIMIT });
         }
-        let allocated = self.ledger.get(word::ALLOCATED)?;
+        let allocated = self.header.get(word::ALLOCATED)?;
         if end <= allocated {
             return Ok(());
         }
         let step = (end / 16).clamp(STEP_MIN, STEP_MAX);
         let exact = end.next_multiple_of(PAGE);
         let ample = exact.max(allocated + step).next_multiple_of(PAGE).min(FILE_LIMIT);
-        let file = self.medium();
+        let file = self.storage();
         let target = match file.allocate(allocated, ample) {
             Ok(()) => ample,
             Err(_) if exact < ample => {
@@ -222,14 +224,14 @@ impl<'a> Journal<'a> {
             }
             Err(error) => return Err(self.io("grow")(error)),
         };
-        self.ledger.set(word::ALLOCATED, target)
+        self.header.set(word::ALLOCATED, target)
     }
 
     /// Appends a record that makes all before it dead and holds the index from here on.
     pub(crate) fn clear(&self) -> Result<()> {
         let (offset, head) = self.append_table(Kind::CLEAR, FIRST_BUCKETS)?;
         self.apply(offset, &head)?;
-        self.settle()
+        self.mark_applied()
     }
 
     /// Appends a record with an empty table. Of a table to grow into only both ends get their disk
@@ -238,7 +240,7 @@ impl<'a> Journal<'a> {
         let tail = self.tail()?;
         let gap = tail.next_multiple_of(BUCKET_SIZE) - tail;
         let at = if gap == 0 { tail } else { tail + HEAD_SIZE + gap };
-        let mut head = Draft::new(kind, Identity::NONE, &[], self.facts.seed).head;
+        let mut head = Draft::new(kind, Identity::NONE, &[], self.superblock.seed).head;
         head.len = buckets * BUCKET_SIZE;
         let table = table_in(at, &head);
         if table.end() > FILE_LIMIT {
@@ -249,21 +251,23 @@ impl<'a> Journal<'a> {
             });
         }
         self.make_room(table.offset())?;
-        let (file, allocated) = (self.medium(), self.ledger.get(word::ALLOCATED)?);
+        let (file, allocated) = (self.storage(), self.header.get(word::ALLOCATED)?);
         let size = file.size().map_err(self.io("look at"))?;
-        grow::reserve(self.ledger, table)?;
+        grow::reserve(self.header, table)?;
         file.zero(table.offset(), table.end().min(size)).map_err(self.io("clear"))?;
 
         let seq = self.take_seq(2)?;
         if gap > 0 {
-            let mut pad = Draft::new(Kind::PAD, Identity::NONE, &[], self.facts.seed).head;
+            let mut pad = Draft::new(Kind::PAD, Identity::NONE, &[], self.superblock.seed).head;
             (pad.len, pad.seq) = (gap, seq);
-            let bytes = pad.encode(tail, self.facts.seed);
-            self.medium().write(tail, &bytes).map_err(self.io("write"))?;
+            let bytes = pad.encode(tail, self.superblock.seed);
+            self.storage().write(tail, &bytes).map_err(self.io("write"))?;
         }
         head.seq = seq + 1;
-        self.medium().write(at, &head.encode(at, self.facts.seed)).map_err(self.io("write"))?;
-        self.ledger.set(word::ALLOCATED, allocated.max(table.end()))?;
+        self.storage()
+            .write(at, &head.encode(at, self.superblock.seed))
+            .map_err(self.io("write"))?;
+        self.header.set(word::ALLOCATED, allocated.max(table.end()))?;
         self.publish(head.next(at), at)?;
         Ok((at, head))
     }
@@ -272,51 +276,51 @@ impl<'a> Journal<'a> {
     pub(crate) fn adopt_table(&self, made: &HeapTable) -> Result<()> {
         // All of its space first: on a full disk nothing is appended, however often that is tried.
         let (start, size) = (self.tail()?, made.table().size() + 3 * HEAD_SIZE);
-        self.medium().allocate(start, start + size).map_err(self.io("grow"))?;
+        self.storage().allocate(start, start + size).map_err(self.io("grow"))?;
         let (offset, head) = self.append_table(Kind::INDEX, made.table().buckets())?;
-        let (table, file) = (table_in(offset, &head), self.medium());
+        let (table, file) = (table_in(offset, &head), self.storage());
         let write = |(at, piece): (u64, Vec<u8>)| file.overwrite(table.offset() + at, &piece);
         made.pieces().try_for_each(write).map_err(self.io("write"))?;
-        self.ledger.store(word::PENDING, Table::NONE.0)?;
-        self.ledger.store(word::RETIRED, Table::NONE.0)?;
-        self.ledger.set(word::CURSOR, 0)?;
-        self.ledger.set(word::GROWN, 0)?;
-        self.ledger.store(word::INDEX, table.0)?;
-        self.settle()
+        self.header.store(word::PENDING, Table::NONE.0)?;
+        self.header.store(word::RETIRED, Table::NONE.0)?;
+        self.header.set(word::CURSOR, 0)?;
+        self.header.set(word::GROWN, 0)?;
+        self.header.store(word::INDEX, table.0)?;
+        self.mark_applied()
     }
 
     /// Appends a checkpoint of all that is published.
     pub(crate) fn checkpoint(&self) -> Result<()> {
-        let index = self.ledger.table(word::INDEX);
+        let index = self.header.table(word::INDEX);
         let checkpoint = Checkpoint {
             tail: self.tail()?,
             index,
             index_hash: self.hash_table(index)?,
-            barrier: self.ledger.get(word::BARRIER)?,
-            cleared: self.ledger.get(word::CLEARED)?,
-            entries: self.ledger.get(word::ENTRIES)?,
-            live: self.ledger.get(word::LIVE)?,
-            used: self.ledger.get(word::USED)?,
+            barrier: self.header.get(word::BARRIER)?,
+            cleared: self.header.get(word::CLEARED)?,
+            entries: self.header.get(word::ENTRIES)?,
+            live: self.header.get(word::LIVE)?,
+            used: self.header.get(word::USED)?,
         };
         let bytes = checkpoint.encode();
-        let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, self.facts.seed);
-        // Not through `append`, which tends the index and would make its hash wrong at once.
+        let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, self.superblock.seed);
+        // Not through `append`, which steps the growth of the index and would make its hash wrong at once.
         let offset = self.write(&mut [draft])?[0];
-        self.ledger.set(word::CHECKPOINT, offset)?;
-        self.settle()
+        self.header.set(word::CHECKPOINT, offset)?;
+        self.mark_applied()
     }
 
     /// The last checkpoint, and where its record ends.
     pub(crate) fn last_checkpoint(&self) -> Result<Option<(Checkpoint, u64)>> {
-        let offset = self.ledger.get(word::CHECKPOINT)?;
+        let offset = self.header.get(word::CHECKPOINT)?;
         if offset == 0 {
             return Ok(None);
         }
         let head = self.records()?.head(offset).filter(|head| head.kind == Kind::CHECKPOINT);
         let Some(head) = head else { return Ok(None) };
         let mut payload = vec![0; (head.len as usize).min(4096)];
-        self.medium().read(offset + HEAD_SIZE, &mut payload).map_err(self.io("read"))?;
-        let is_whole = head.check_of(&payload, self.facts.seed) == head.payload_check;
+        self.storage().read(offset + HEAD_SIZE, &mut payload).map_err(self.io("read"))?;
+        let is_whole = head.check_of(&payload, self.superblock.seed) == head.payload_check;
         let checkpoint = Checkpoint::decode(&payload).filter(|_| is_whole);
         Ok(checkpoint.map(|checkpoint| (checkpoint, head.next(offset))))
     }
@@ -324,7 +328,7 @@ impl<'a> Journal<'a> {
     /// Whether the log ends with a checkpoint, and all before that is on the device: whoever opens the file next
     /// has nothing to walk over.
     pub(crate) fn is_all_covered(&self) -> Result<bool> {
-        let (synced, tail) = (self.ledger.get(word::SYNCED)?, self.tail()?);
+        let (synced, tail) = (self.header.get(word::SYNCED)?, self.tail()?);
         let last = self.last_checkpoint()?.filter(|(_, end)| *end == tail);
         Ok(last.is_some_and(|(checkpoint, _)| checkpoint.tail <= synced))
     }
@@ -333,8 +337,8 @@ impl<'a> Journal<'a> {
     pub(crate) fn trim(&self) -> Result<()> {
         let end = self.tail()?.next_multiple_of(PAGE);
         self.make_room(end)?;
-        self.ledger.set(word::ALLOCATED, end)?;
-        self.medium().resize(end).map_err(self.io("trim"))
+        self.header.set(word::ALLOCATED, end)?;
+        self.storage().resize(end).map_err(self.io("trim"))
     }
 
     /// The hash of a table as it is in the file.
@@ -344,8 +348,8 @@ impl<'a> Journal<'a> {
 
     /// As [`hash_table`](Journal::hash_table), for one who sees what is hashed, piece by piece.
     pub(crate) fn read_table(&self, table: Table, mut see: impl FnMut(&[u8])) -> Result<u64> {
-        let mut window = Window::new(self.medium(), table.end());
-        let mut hash = self.facts.seed;
+        let mut window = Window::new(self.storage(), table.end());
+        let mut hash = self.superblock.seed;
         let mut at = table.offset();
         while at < table.end() {
             let size = (table.end() - at).min(1 << 20);

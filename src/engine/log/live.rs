@@ -9,7 +9,7 @@ use super::records::Records;
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::engine::format::slot::{BUCKET_LIMIT, BUCKET_SIZE, Slot, Table, Tag};
-use crate::engine::index::{self, Seat, grow};
+use crate::engine::index::{self, SlotEntry, grow};
 use crate::error::{Error, Result};
 
 /// The index of a file whose lock the caller holds, and the records that it leads to.
@@ -21,7 +21,7 @@ pub(crate) struct Live<'a> {
 impl Target for Live<'_> {
     #[inline]
     fn cleared(&self) -> Result<u64> {
-        self.journal.ledger.get(word::CLEARED)
+        self.journal.header.get(word::CLEARED)
     }
 
     fn newest(&self, identity: &Identity) -> Result<Option<u64>> {
@@ -30,28 +30,30 @@ impl Target for Live<'_> {
 
     #[inline]
     fn put(&mut self, offset: u64, head: &Head, _: u64) -> Result<()> {
-        let ledger = self.journal.ledger;
+        let header = self.journal.header;
         let slot = Slot::new(Tag::of(head.identity.hash(self.records.seed)), offset);
         let same = |slot: Slot| {
             self.records.head(slot.offset()).filter(|found| found.identity == head.identity)
         };
         loop {
-            let table = ledger.table(word::INDEX);
-            match index::seat(ledger.medium, table, slot.tag(), same) {
-                Seat::Taken(_, _, prior) if !supersedes(head.seq, prior.seq) => return Ok(()),
-                Seat::Taken(at, old, prior) => {
-                    grow::follow(ledger, table, at, old, slot)?;
-                    ledger.store(at, slot.0)?;
+            let table = header.table(word::INDEX);
+            match index::slot_entry(header.storage, table, slot.tag(), same) {
+                SlotEntry::Occupied(_, _, prior) if !supersedes(head.seq, prior.seq) => {
+                    return Ok(());
+                }
+                SlotEntry::Occupied(at, old, prior) => {
+                    grow::follow(header, table, at, old, slot)?;
+                    header.store(at, slot.0)?;
                     self.count(&prior, -1)?;
                     return self.count(head, 1);
                 }
-                Seat::Free(at, prior) => {
-                    grow::follow(ledger, table, at, slot, slot)?;
-                    ledger.store(at, slot.0)?;
-                    ledger.add(word::USED, i64::from(prior.is_empty()))?;
+                SlotEntry::Vacant(at, prior) => {
+                    grow::follow(header, table, at, slot, slot)?;
+                    header.store(at, slot.0)?;
+                    header.add(word::USED, i64::from(prior.is_empty()))?;
                     return self.count(head, 1);
                 }
-                Seat::Full => self.journal.make_room_for_a_slot(table)?,
+                SlotEntry::Full => self.journal.make_room_for_a_slot(table)?,
             }
         }
     }
@@ -62,21 +64,23 @@ impl Target for Live<'_> {
         if head.kind != Kind::VALUE {
             let value = Head { kind: Kind::VALUE, ..*head };
             // Release; pairs with the acquire in `Map::record`: who sees the kind sees the payload.
-            self.journal.ledger.store(offset, value.first_word())?;
+            self.journal.header.store(offset, value.first_word())?;
         }
         Ok(true)
     }
 
     fn mark_dead(&mut self, dead: &[(u64, Head)], _: u64) -> Result<()> {
-        let ledger = self.journal.ledger;
+        let header = self.journal.header;
         for (offset, head) in dead {
-            let table = ledger.table(word::INDEX);
+            let table = header.table(word::INDEX);
             let tag = Tag::of(head.identity.hash(self.records.seed));
             let same = |slot: Slot| (slot.offset() == *offset).then_some(());
-            if let Seat::Taken(at, old, ()) = index::seat(ledger.medium, table, tag, same) {
+            if let SlotEntry::Occupied(at, old, ()) =
+                index::slot_entry(header.storage, table, tag, same)
+            {
                 let slot = Slot::dead(tag);
-                grow::follow(ledger, table, at, old, slot)?;
-                ledger.store(at, slot.0)?;
+                grow::follow(header, table, at, old, slot)?;
+                header.store(at, slot.0)?;
                 self.count(head, -1)?;
             }
         }
@@ -85,31 +89,31 @@ impl Target for Live<'_> {
 
     /// By the store that makes `table` the index.
     fn clear(&mut self, table: Table, seq: u64) -> Result<()> {
-        let ledger = self.journal.ledger;
-        let (index, pending) = (ledger.table(word::INDEX), ledger.table(word::PENDING));
-        ledger.set(word::CLEARED, seq)?;
+        let header = self.journal.header;
+        let (index, pending) = (header.table(word::INDEX), header.table(word::PENDING));
+        header.set(word::CLEARED, seq)?;
         if index != table {
-            grow::retire(ledger, index)?;
+            grow::retire(header, index)?;
             // Release, in `store`; pairs with the readers' load of the index.
-            ledger.store(word::INDEX, table.0)?;
+            header.store(word::INDEX, table.0)?;
         }
-        ledger.store(word::PENDING, Table::NONE.0)?;
+        header.store(word::PENDING, Table::NONE.0)?;
         if pending != Table::NONE && pending != table && pending.end() <= self.journal.tail()? {
-            ledger.medium.punch(pending.offset(), pending.end());
+            header.storage.punch(pending.offset(), pending.end());
         }
         for place in [word::CURSOR, word::GROWN, word::ENTRIES, word::LIVE, word::USED] {
-            ledger.set(place, 0)?;
+            header.set(place, 0)?;
         }
         Ok(())
     }
 
     fn raise_barrier(&mut self, seq: u64) -> Result<()> {
-        let ledger = self.journal.ledger;
-        ledger.set(word::BARRIER, ledger.get(word::BARRIER)?.max(seq))
+        let header = self.journal.header;
+        header.set(word::BARRIER, header.get(word::BARRIER)?.max(seq))
     }
 
     fn checkpoint(&mut self, offset: u64) -> Result<()> {
-        self.journal.ledger.set(word::CHECKPOINT, offset)
+        self.journal.header.set(word::CHECKPOINT, offset)
     }
 }
 
@@ -124,8 +128,8 @@ impl Live<'_> {
         if head.kind != Kind::VALUE {
             return Ok(());
         }
-        self.journal.ledger.add(word::ENTRIES, sign)?;
-        self.journal.ledger.add(word::LIVE, sign * head.next(0) as i64)
+        self.journal.header.add(word::ENTRIES, sign)?;
+        self.journal.header.add(word::LIVE, sign * head.next(0) as i64)
     }
 }
 
@@ -148,23 +152,23 @@ impl Journal<'_> {
         let mut live = self.live()?;
         for (draft, offset) in drafts.iter().zip(offsets) {
             live.apply(*offset, &draft.head)?;
-            self.tend_index();
+            self.step_growth();
         }
-        self.settle()
+        self.mark_applied()
     }
 
     /// Loads the slots of many keys, so that the machine waits for all of them at once.
     fn touch_slots(&self, drafts: &[Draft<'_>]) {
-        let table = self.ledger.table(word::INDEX);
+        let table = self.header.table(word::INDEX);
         for draft in drafts.iter().filter(|draft| draft.head.kind.is_keyed()) {
-            let tag = Tag::of(draft.head.identity.hash(self.facts.seed));
-            std::hint::black_box(self.medium().load(index::first_place(table, tag)));
+            let tag = Tag::of(draft.head.identity.hash(self.superblock.seed));
+            std::hint::black_box(self.storage().load(index::first_place(table, tag)));
         }
     }
 
     /// Ends a hold: all that is published is in the index.
-    pub(crate) fn settle(&self) -> Result<()> {
-        self.ledger.set(word::APPLIED, self.tail()?)
+    pub(crate) fn mark_applied(&self) -> Result<()> {
+        self.header.set(word::APPLIED, self.tail()?)
     }
 
     /// The newest record of `identity`, whatever its kind. Without the lock, one that was the newest during
@@ -175,15 +179,17 @@ impl Journal<'_> {
             let head = records.head(slot.offset())?;
             (head.identity == *identity).then_some((slot.offset(), head))
         };
-        let tag = Tag::of(identity.hash(self.facts.seed));
+        let tag = Tag::of(identity.hash(self.superblock.seed));
         loop {
             // Acquire, in `load`; pairs with the store that switches tables.
-            let table = self.ledger.table(word::INDEX);
-            if let Seat::Taken(_, _, found) = index::seat(self.medium(), table, tag, same) {
+            let table = self.header.table(word::INDEX);
+            if let SlotEntry::Occupied(_, _, found) =
+                index::slot_entry(self.storage(), table, tag, same)
+            {
                 return Some(found);
             }
             // A table that was left during the search is given back, and reads as zeros.
-            if self.ledger.table(word::INDEX) == table {
+            if self.header.table(word::INDEX) == table {
                 return None;
             }
         }
@@ -191,40 +197,40 @@ impl Journal<'_> {
 
     /// With each append a little: begin to grow, move on, give space back. A failure here, on a full
     /// disk say, harms nothing yet: the next append tries again, until the index has no room.
-    pub(crate) fn tend_index(&self) {
-        let table = self.ledger.table(word::INDEX);
-        let used = self.ledger.get(word::USED).unwrap_or(0);
-        let _ = match self.ledger.table(word::PENDING) {
-            Table::NONE if index::is_crowded(used, table) => self.begin_growth(table),
-            _ => grow::step(self.ledger),
+    pub(crate) fn step_growth(&self) {
+        let table = self.header.table(word::INDEX);
+        let used = self.header.get(word::USED).unwrap_or(0);
+        let _ = match self.header.table(word::PENDING) {
+            Table::NONE if index::is_over_load_factor(used, table) => self.begin_growth(table),
+            _ => grow::step(self.header),
         };
     }
 
     /// Has an index grow at once in which a key finds no slot.
     #[cold]
     fn make_room_for_a_slot(&self, table: Table) -> Result<()> {
-        if !index::is_worth_growing(self.ledger.get(word::USED)?, table) {
-            return Err(self.ledger.damaged("the index: no room near a key's home"));
+        if !index::is_worth_growing(self.header.get(word::USED)?, table) {
+            return Err(self.header.damaged("the index: no room near a key's home"));
         }
-        if self.ledger.table(word::PENDING) == Table::NONE {
+        if self.header.table(word::PENDING) == Table::NONE {
             self.begin_growth(table)?;
         }
-        grow::complete(self.ledger)
+        grow::complete(self.header)
     }
 
     /// Has an index that is due to grow do so in one go. On a full disk nothing is appended, however often that
     /// is tried.
     pub(crate) fn grow_at_once(&self) -> Result<()> {
-        let index = self.ledger.table(word::INDEX);
-        if !index::is_crowded(self.ledger.get(word::USED)?, index) {
+        let index = self.header.table(word::INDEX);
+        if !index::is_over_load_factor(self.header.get(word::USED)?, index) {
             return Ok(());
         }
         let start = self.tail()?;
         let end = start + 2 * index.size() + 3 * HEAD_SIZE;
-        self.medium().allocate(start, end).map_err(self.io("grow"))?;
+        self.storage().allocate(start, end).map_err(self.io("grow"))?;
         self.begin_growth(index)?;
-        grow::complete(self.ledger)?;
-        self.settle()
+        grow::complete(self.header)?;
+        self.mark_applied()
     }
 
     fn begin_growth(&self, table: Table) -> Result<()> {
@@ -234,6 +240,6 @@ impl Journal<'_> {
             return Err(Error::TooLarge { what: "the index", size, limit });
         }
         let (offset, head) = self.append_table(Kind::INDEX, buckets)?;
-        grow::begin(self.ledger, table_in(offset, &head))
+        grow::begin(self.header, table_in(offset, &head))
     }
 }

@@ -58,7 +58,7 @@ impl Op {
             return if is_space(head) { Op::Nothing } else { Op::Put };
         }
         match head.kind {
-            Kind::FILLED => Op::Commit,
+            Kind::COMMIT => Op::Commit,
             Kind::DEAD_LIST => Op::MarkDead,
             Kind::CLEAR => Op::Clear(table_in(offset, head)),
             Kind::INDEX => Op::Grow,

@@ -4,7 +4,7 @@
 use super::walk::Window;
 use crate::engine::format::ALIGNMENT;
 use crate::engine::format::record::{HEAD_SIZE, Head, Kind};
-use crate::engine::os::file::Medium;
+use crate::engine::os::file::Storage;
 use crate::error::{Error, Result};
 
 /// Records that one list names at most.
@@ -13,7 +13,7 @@ pub(crate) const LIST_MAX: u64 = 8192;
 /// The records below an end.
 #[derive(Clone, Copy)]
 pub(crate) struct Records<'a> {
-    pub(crate) medium: &'a dyn Medium,
+    pub(crate) storage: &'a dyn Storage,
     pub(crate) seed: u64,
     pub(crate) end: u64,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Records<'a> {
 impl Records<'_> {
     /// The head of the record at `offset`, of any kind that never changes.
     pub(crate) fn head(&self, offset: u64) -> Option<Head> {
-        let head = Head::decode(&self.medium.head(offset)?, offset, self.seed)?;
+        let head = Head::decode(&self.storage.head(offset)?, offset, self.seed)?;
         (head.next(offset) <= self.end).then_some(head)
     }
 
@@ -31,8 +31,8 @@ impl Records<'_> {
         if offset > self.end.saturating_sub(HEAD_SIZE) || !offset.is_multiple_of(ALIGNMENT) {
             return Ok(None);
         }
-        let read = Error::io("read", self.medium.path());
-        self.medium.read(offset, &mut bytes).map_err(read)?;
+        let read = Error::io("read", self.storage.path());
+        self.storage.read(offset, &mut bytes).map_err(read)?;
         let is_reserved = |head: &Head| {
             matches!(head.kind, Kind::PAD | Kind::VALUE) && head.next(offset) <= self.end
         };
@@ -44,9 +44,9 @@ impl Records<'_> {
         if head.len > LIST_MAX * 8 {
             return Ok(Vec::new()); // Nobody writes such a list.
         }
-        let mut window = Window::new(self.medium, offset + HEAD_SIZE + head.len);
+        let mut window = Window::new(self.storage, offset + HEAD_SIZE + head.len);
         let payload = window.get(offset + HEAD_SIZE, head.len);
-        let payload = payload.map_err(Error::io("read", self.medium.path()))?;
+        let payload = payload.map_err(Error::io("read", self.storage.path()))?;
         let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
         Ok(payload.unwrap_or_default().chunks_exact(8).map(word).collect())
     }

@@ -10,7 +10,7 @@
 
 use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, PayloadCheck};
 use crate::engine::format::{ALIGNMENT, align};
-use crate::engine::os::file::Medium;
+use crate::engine::os::file::Storage;
 use crate::error::{Error, Result};
 use std::io;
 
@@ -34,7 +34,7 @@ pub(crate) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// From `start`, where a record begins, to `end`, at most the tail and the end of the file.
-    pub(crate) fn new(file: &'a dyn Medium, seed: u64, start: u64, end: u64) -> Walk<'a> {
+    pub(crate) fn new(file: &'a dyn Storage, seed: u64, start: u64, end: u64) -> Walk<'a> {
         Walk { bytes: Window::new(file, end), seed, at: start, end, seq: 0 }
     }
 
@@ -83,7 +83,7 @@ impl<'a> Walk<'a> {
 
 /// Reads forward through a file, a large piece at a time.
 pub(crate) struct Window<'a> {
-    file: &'a dyn Medium,
+    file: &'a dyn Storage,
     end: u64,
     start: u64,
     buffer: Vec<u8>,
@@ -94,7 +94,7 @@ pub(crate) const WINDOW_SIZE: u64 = 1 << 20;
 
 impl<'a> Window<'a> {
     /// Over the bytes below `end`.
-    pub(crate) fn new(file: &'a dyn Medium, end: u64) -> Window<'a> {
+    pub(crate) fn new(file: &'a dyn Storage, end: u64) -> Window<'a> {
         Window { file, end, start: 0, buffer: Vec::new() }
     }
 

@@ -199,7 +199,7 @@ impl<T> Drop for Owner<T> {
 }
 
 /// How often a use is waited for: it takes a few instructions, unless its thread is kept from them.
-const PATIENCE: u32 = 100;
+const WAITS_MAX: u32 = 100;
 
 /// Takes the values of cells that are revoked, and drops them. Leaves those that are in use, and all of them
 /// where there is no barrier: to be tried again, or for their owners.
@@ -208,7 +208,7 @@ pub(crate) fn reclaim<T>(cells: &mut Vec<Arc<Biased<T>>>) {
         return;
     }
     cells.retain(|cell| {
-        for _ in 0..PATIENCE {
+        for _ in 0..WAITS_MAX {
             if cell.bias.take() {
                 // SAFETY: the line above took it.
                 drop(ManuallyDrop::into_inner(unsafe { cell.value() }));

@@ -2,7 +2,7 @@
 //! whatever becomes of its path. Also who could put another one in its place, and new roots for caches.
 
 use super::effect::{Effect, precede};
-use super::file::{CacheFile, Medium as _};
+use super::file::{CacheFile, Storage as _};
 use crate::error::{Error, Exposure, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;

@@ -1,9 +1,9 @@
 //! A cache's file as a file: lock, space, bytes by copy, durability. Its words by `pread` and
-//! `pwrite` make it a [`Medium`] of its own, slow and safe anywhere: `copy_reads`.
+//! `pwrite` make it a [`Storage`] of its own, slow and safe anywhere: `copy_reads`.
 
 use super::effect::{Effect, precede};
 use super::{Words, volume};
-use crate::engine::format::header::{Home, word};
+use crate::engine::format::header::{Provenance, word};
 use crate::engine::format::record::{HEAD_SIZE, HeadBytes, Kind};
 use crate::engine::format::{ALIGNMENT, FILE_LIMIT, HEADER_SIZE, WORD_MASK};
 use fs4::{FileExt as Lockable, TryLockError};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
 /// Where a cache's bytes are: its words, its bytes by copy, and the space behind the tail.
-pub(crate) trait Medium: Words {
+pub(crate) trait Storage: Words {
     /// Where it was opened, for errors.
     fn path(&self) -> &Path;
     /// Its size in bytes.
@@ -74,7 +74,7 @@ const STRETCHES: usize = 1024;
 /// Bytes of holes that are filled in any file.
 const FILL_MAX: u64 = 64 << 20;
 
-/// As [`Medium::extent`], of a record that ends at or below `limit`.
+/// As [`Storage::extent`], of a record that ends at or below `limit`.
 #[inline]
 pub(super) fn extent(words: &(impl Words + ?Sized), limit: u64, offset: u64) -> Option<u64> {
     let tail = words.load(word::TAIL) & WORD_MASK; // Acquire; pairs with `store` of the tail.
@@ -83,7 +83,7 @@ pub(super) fn extent(words: &(impl Words + ?Sized), limit: u64, offset: u64) -> 
     if !offset.is_multiple_of(ALIGNMENT) {
         return None;
     }
-    // Acquire; pairs with the store that makes a filled pad a value.
+    // Acquire; pairs with the store that makes a committed pad a value.
     let first = words.load(offset);
     let (len, kind) = (first & ((1 << 40) - 1), Kind((first >> 40) as u8));
     let fixed = kind != Kind::PAD && !kind.holds_table();
@@ -148,11 +148,12 @@ impl CacheFile {
         Ok((data.dev(), data.ino()))
     }
 
-    /// Where the file lives now; `None` where the system does not tell, and no file is at home.
-    pub(crate) fn home(&self) -> io::Result<Option<Home>> {
+    /// The provenance of the file, as it would be written now; `None` where the system does not tell, and no provenance
+    /// holds.
+    pub(crate) fn provenance(&self) -> io::Result<Option<Provenance>> {
         let data = self.file.metadata()?;
         let (device, inode, born) = (data.dev(), data.ino(), born(&data));
-        Ok(super::boot::boot_id()?.map(|boot_id| Home { boot_id, device, inode, born }))
+        Ok(super::boot::boot_id()?.map(|boot_id| Provenance { boot_id, device, inode, born }))
     }
 
     /// Whether parts of the file have no disk space: what was given back, and what a copy left out.
@@ -273,7 +274,7 @@ impl Words for CacheFile {
     }
 }
 
-impl Medium for CacheFile {
+impl Storage for CacheFile {
     fn path(&self) -> &Path {
         &self.path
     }

@@ -10,7 +10,7 @@
 //! All blocks below rest on the protocol that every writer of the format keeps: bytes below the tail
 //! never change, and a file never shrinks. Three kinds of bytes there do change, and are never part of a
 //! [`Record`]: words and tables (accessed as atomics only, which a header that is made a hole stays); the
-//! payload of a pad that is being filled; and what recovery turns into pads before it lets anyone in. A
+//! payload of a pad that is being written; and what recovery turns into pads before it lets anyone in. A
 //! stranger of the same user who breaks it is outside the boundary; `place` keeps other users out.
 //! The range maps past the end of the file, so that it may grow: bytes beyond the end are never touched,
 //! since tail, tables and their sizes were verified against the file's size.
@@ -18,7 +18,7 @@
 
 use super::Words;
 use super::effect::{Effect, precede};
-use super::file::{CacheFile, Medium, extent};
+use super::file::{CacheFile, Storage, extent};
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, HeadBytes};
 use crate::engine::format::{ALIGNMENT, WORD_MASK, record};
@@ -279,7 +279,7 @@ impl Words for MappedFile {
     }
 }
 
-impl Medium for MappedFile {
+impl Storage for MappedFile {
     fn path(&self) -> &Path {
         self.map.file.path()
     }
@@ -314,7 +314,7 @@ impl Medium for MappedFile {
     fn head(&self, offset: u64) -> Option<HeadBytes> {
         match self.map.record(offset) {
             Some(record) => Some(*self.map.head(&record)),
-            None => self.extent(offset).and_then(|_| Medium::head(&*self.map.file, offset)),
+            None => self.extent(offset).and_then(|_| Storage::head(&*self.map.file, offset)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The outside world: clock, forks, memory, files, maps, claims, threads, the program itself. The only place
 //! with platform code, and, in [`map`], [`fork`], [`claims`], [`program`] and [`biased`], with unsafe code of its
-//! own. The index, the log and the store's protocol work over [`Words`] and [`Medium`](file::Medium), so that
+//! own. The index, the log and the store's protocol work over [`Words`] and [`Storage`](file::Storage), so that
 //! they run as well over plain reads and writes, or over a model checker's words.
 
 pub(crate) mod clock;

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a file is read and written, and hence how much is asked of its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Care {
+pub(crate) enum AccessMode {
     /// Mapped; file and directory must be this user's, and nobody else may put others there.
     Checked,
     /// Mapped; the caller vouches for all who can write.
@@ -31,10 +31,10 @@ pub(crate) enum Care {
 }
 
 /// Opens the file at `path`; `None` if there is none.
-pub(crate) fn open(path: &Path, writable: bool, care: Care) -> Result<Option<CacheFile>> {
-    let directory = match care {
-        Care::Checked => Directory::open_checked(parent(path))?,
-        Care::Trusted | Care::Copied => match Directory::open(parent(path)) {
+pub(crate) fn open(path: &Path, writable: bool, access: AccessMode) -> Result<Option<CacheFile>> {
+    let directory = match access {
+        AccessMode::Checked => Directory::open_checked(parent(path))?,
+        AccessMode::Trusted | AccessMode::Copied => match Directory::open(parent(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             directory => Some(directory.map_err(Error::io("open", parent(path)))?),
         },
@@ -48,14 +48,14 @@ pub(crate) fn open(path: &Path, writable: bool, care: Care) -> Result<Option<Cac
     if data.nlink() == 0 {
         return Ok(None);
     }
-    if care == Care::Checked {
+    if access == AccessMode::Checked {
         check_owner(path, data.uid(), data.mode())?;
         if data.nlink() > 1 {
             return Err(exposed(path, Exposure::HardLinks(data.nlink())));
         }
     }
     let locality = locality(&file).map_err(Error::io("look at", path))?;
-    if let (Locality::Unknown(magic), Care::Checked) = (locality, care) {
+    if let (Locality::Unknown(magic), AccessMode::Checked) = (locality, access) {
         return Err(exposed(path, Exposure::NotLocal(magic)));
     }
     Ok(Some(CacheFile::new(file, path, writable, locality == Locality::Binding)))
@@ -63,9 +63,9 @@ pub(crate) fn open(path: &Path, writable: bool, care: Care) -> Result<Option<Cac
 
 /// Opens what has the name of `path` in a directory, if there is anything, and if it is no link.
 pub(super) fn open_in(directory: &Directory, path: &Path, writable: bool) -> Result<Option<File>> {
-    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let rights = if writable { OFlags::RDWR } else { OFlags::RDONLY };
     // NONBLOCK: opening a FIFO must not wait for its other end.
-    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = rights | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     match rustix::fs::openat(directory, name(path), flags, Mode::empty()) {
         Ok(file) => Ok(Some(File::from(file))),
         Err(Errno::NOENT) => Ok(None),

@@ -68,17 +68,17 @@ pub(crate) fn is_here() -> bool {
 /// Has a thread do the job, once there is a place in the queue. Where no thread is to be had, it is done
 /// here.
 pub(crate) async fn submit(job: Job) {
-    let (mut job, mut seat) = (Some(job), None);
+    let (mut job, mut waiter) = (Some(job), None);
     poll_fn(|context| {
         let waker = context.waker().clone();
         let pool = pool();
         let mut inner = pool.lock();
         // Who comes while others wait does not overtake them: then the queue has yet to become half empty.
-        let is_behind_others = seat.is_none() && !inner.wakers.is_empty();
+        let is_behind_others = waiter.is_none() && !inner.wakers.is_empty();
         if inner.jobs.len() >= QUEUE || is_behind_others {
-            let Seat(number) = *seat.get_or_insert_with(|| {
+            let Waiter(number) = *waiter.get_or_insert_with(|| {
                 inner.next += 1;
-                Seat(inner.next)
+                Waiter(inner.next)
             });
             let former = inner.wakers.insert(number, waker);
             drop(inner);
@@ -92,10 +92,10 @@ pub(crate) async fn submit(job: Job) {
     .await;
 }
 
-/// A waiting task's seat, given up when dropped.
-struct Seat(u64);
+/// A waiting task, taken off the list when dropped.
+struct Waiter(u64);
 
-impl Drop for Seat {
+impl Drop for Waiter {
     fn drop(&mut self) {
         let waker = pool().lock().wakers.remove(&self.0);
         drop(waker);

@@ -5,7 +5,7 @@
 
 use super::directory::{Directory, check_owner, exposed};
 use super::effect::{Effect, precede};
-use super::file::{CacheFile, Medium as _};
+use super::file::{CacheFile, Storage as _};
 use super::place::{PRIVATE, create_unnamed, is_at, name, open_in, parent, remove_in, sibling};
 use super::volume::{Locality, locality};
 use crate::error::{Error, Exposure, Result};
@@ -102,7 +102,7 @@ impl Replacement {
     }
 
     /// Another handle of the same file, under the lock of this one.
-    pub(crate) fn share(&self) -> Result<CacheFile> {
+    pub(crate) fn reopen(&self) -> Result<CacheFile> {
         let failed = || Error::io("create", self.file.path());
         let file = self.file.inner().try_clone().map_err(failed())?;
         Ok(CacheFile::new(file, self.file.path(), true, self.file.is_binding()))

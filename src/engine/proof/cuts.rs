@@ -8,7 +8,7 @@ use super::disk::{Disk, Event, Loss};
 use super::kills::{Run, dying};
 use super::script::{Op, Possible, Subject};
 use super::{Numbers, effort};
-use crate::engine::format::header::{HOME, HOME_SIZE};
+use crate::engine::format::header::{PROVENANCE, PROVENANCE_SIZE};
 use crate::engine::os::effect::{Effect, watch};
 use std::cell::{Cell, RefCell};
 use std::fs::OpenOptions;
@@ -129,7 +129,7 @@ fn record(acts: &[Act], path: &Path, start: &Possible, first_version: u64) -> Re
     let mut subject = Subject::new(path);
     let (mut since_sync, mut now) = (start.clone(), start.clone());
     let mut allowed = Vec::new();
-    let mut is_unsettled = true;
+    let mut is_pending = true;
     watch(probe, || {
         for (number, what) in acts.iter().enumerate() {
             act.set(number);
@@ -140,7 +140,7 @@ fn record(acts: &[Act], path: &Path, start: &Possible, first_version: u64) -> Re
                 Act::Do(_) => {
                     subject.perform(op, version).unwrap();
                     now = after;
-                    if std::mem::take(&mut is_unsettled) {
+                    if std::mem::take(&mut is_pending) {
                         // What was cut short is done by now, or never will be.
                         let found = subject.look().unwrap();
                         assert_eq!(now.fault(&found), None);
@@ -153,7 +153,7 @@ fn record(acts: &[Act], path: &Path, start: &Possible, first_version: u64) -> Re
                     let outcome = subject.perform(op, version);
                     subject.close();
                     dead_from.set(u64::MAX);
-                    is_unsettled |= outcome.is_err();
+                    is_pending |= outcome.is_err();
                     now = if outcome.is_err() { now.or(&after) } else { after };
                 }
             }
@@ -169,9 +169,9 @@ fn record(acts: &[Act], path: &Path, start: &Possible, first_version: u64) -> Re
 }
 
 /// Makes the file at `path` one that nobody believes.
-fn leave_home(path: &Path) {
+fn forget_provenance(path: &Path) {
     let file = OpenOptions::new().write(true).open(path).unwrap();
-    file.write_all_at(&[0; HOME_SIZE], HOME).unwrap();
+    file.write_all_at(&[0; PROVENANCE_SIZE], PROVENANCE).unwrap();
 }
 
 /// What is left after a cut is what may be left, and stays so.
@@ -182,7 +182,7 @@ fn check(path: &Path, allowed: &Possible, is_thorough: bool) {
     assert_eq!(allowed.fault(&found), None);
     run.possible = Possible::exactly(&found);
     run.subject.close();
-    leave_home(path);
+    forget_provenance(path);
     assert_eq!(run.possible.fault(&run.subject.look().unwrap()), None, "by a second recovery");
     if !is_thorough {
         return;
@@ -190,7 +190,7 @@ fn check(path: &Path, allowed: &Possible, is_thorough: bool) {
     // What is stored now is not lost either, whatever lies around it.
     run.perform(&[Op::Insert(0), Op::Remove(1), Op::InsertMany(390..393), Op::Sync, Op::Reopen]);
     run.subject.close();
-    leave_home(path);
+    forget_provenance(path);
     assert_eq!(run.possible.fault(&run.subject.look().unwrap()), None, "by a third recovery");
     run.perform(&[Op::Insert(2), Op::Compact]);
     assert_eq!(run.subject.findings().unwrap(), []);

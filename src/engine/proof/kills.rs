@@ -28,7 +28,7 @@ pub(super) struct Scene {
 /// One for every operation whose death could leave something half done.
 pub(super) fn scenes() -> Vec<Scene> {
     use Op::{
-        BreakTail, Clear, Compact, CrowdIndex, Delete, Flush, Insert, InsertLarge, InsertMany,
+        BreakTail, Clear, Compact, Delete, FillIndex, Flush, Insert, InsertLarge, InsertMany,
         Reboot, Remove, Reopen, Sync,
     };
     let scene = |name, before: &[Op], victim: &[Op], heir: &[Op]| Scene {
@@ -63,7 +63,7 @@ pub(super) fn scenes() -> Vec<Scene> {
         ),
         scene("recovery of growth", &grown, &[Reboot, Insert(1)], &[Reboot, Insert(2)]),
         scene("salvage", &some, &[BreakTail, Insert(1)], &[BreakTail, Insert(2)]),
-        scene("a new index", &some, &[CrowdIndex, Insert(60), Insert(61)], &[Insert(62)]),
+        scene("a new index", &some, &[FillIndex, Insert(60), Insert(61)], &[Insert(62)]),
         scene("durability", &some, &[Sync, Insert(1), Sync], &[Insert(2), Sync]),
     ]
 }

@@ -15,8 +15,8 @@ use loom as checker;
 use shuttle as checker;
 
 use crate::engine::file::handover::hand_over;
-use crate::engine::file::region::{Moved, search};
-use crate::engine::format::header::{Facts, state, word};
+use crate::engine::file::open_file::{Moved, search};
+use crate::engine::format::header::{Superblock, state, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, Identity, Kind};
 use crate::engine::format::slot::{Table, Tag};
 use crate::engine::format::{WORD_MASK, record, seal};
@@ -24,7 +24,7 @@ use crate::engine::log::journal::{Draft, Journal};
 use crate::engine::os::Words;
 #[cfg(model = "loom")]
 use crate::engine::os::biased::{Bias, heavy_barrier};
-use crate::engine::os::file::Medium;
+use crate::engine::os::file::Storage;
 use crate::error::Result;
 use checker::sync::atomic::{AtomicU64, Ordering};
 use checker::sync::{Arc, Mutex};
@@ -49,7 +49,7 @@ enum Word {
 struct Model {
     header: Vec<Word>,
     words: Vec<AtomicU64>,
-    facts: Facts,
+    superblock: Superblock,
 }
 
 /// The first header word that is kept.
@@ -65,7 +65,7 @@ impl Model {
             _ => Word::Own(PlainU64::new(0)),
         });
         let words = (TABLE..log_start + room).step_by(8).map(|_| AtomicU64::new(0));
-        let facts = Facts {
+        let superblock = Superblock {
             file_id: [1; 16],
             cache_id: [2; 16],
             seed: SEED,
@@ -75,7 +75,7 @@ impl Model {
             pointer_width: 64,
             is_for_reading: false,
         };
-        let model = Model { header: header.collect(), words: words.collect(), facts };
+        let model = Model { header: header.collect(), words: words.collect(), superblock };
         for (place, value) in word::sealed(log_start) {
             model.store(place, seal(value, place)).unwrap();
         }
@@ -86,7 +86,7 @@ impl Model {
     }
 
     fn journal(&self) -> Journal<'_> {
-        Journal::new(self, &self.facts)
+        Journal::new(self, &self.superblock)
     }
 
     fn word(&self, at: u64) -> Option<&AtomicU64> {
@@ -114,7 +114,7 @@ impl Model {
         let identity = identity(key);
         let tag = Tag::of(identity.hash(SEED));
         let examine = |offset| {
-            let head = Medium::head(self, offset)?;
+            let head = Storage::head(self, offset)?;
             let head = Head::decode(&head, offset, SEED)?;
             let mut payload = [0; 16];
             self.read(offset + HEAD_SIZE, &mut payload).ok()?;
@@ -186,7 +186,7 @@ impl Words for Model {
     }
 }
 
-impl Medium for Model {
+impl Storage for Model {
     fn path(&self) -> &Path {
         Path::new("model")
     }
@@ -214,7 +214,7 @@ impl Medium for Model {
         self.copy(at, bytes, Ordering::Relaxed)
     }
     fn zero(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(()) // What lies behind the tail is zeros here: there is no debris.
+        Ok(()) // What lies behind the tail is zeros here: there are no unpublished bytes.
     }
     fn allocate(&self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
@@ -402,7 +402,7 @@ fn a_superseded_file_is_left_and_nothing_is_lost() {
                 pair.path.store(1, Ordering::Release);
                 Ok(())
             };
-            hand_over(old.journal().ledger, publish).unwrap();
+            hand_over(old.journal().header, publish).unwrap();
         }
         reader.join().unwrap();
         writer.join().unwrap();

@@ -2,7 +2,7 @@
 //! An operation that was cut short leaves each key as before or as after it.
 
 use crate::engine::file::open::apart;
-use crate::engine::format::header::{HOME, HOME_SIZE, word};
+use crate::engine::format::header::{PROVENANCE, PROVENANCE_SIZE, word};
 use crate::engine::format::slot::{self, Slot, Tag};
 use crate::error::Result;
 use crate::{Cached, MmapCache, Table};
@@ -35,7 +35,7 @@ pub(super) enum Op {
     /// And it comes up with a header that cannot be believed at all.
     BreakTail,
     /// Every free place of the index is taken by a slot that leads nowhere.
-    CrowdIndex,
+    FillIndex,
 }
 
 /// What one key may have: versions, or nothing.
@@ -55,7 +55,7 @@ impl Possible {
             Op::InsertMany(keys) => keys.clone().for_each(|key| drop(set(key, Some(version)))),
             Op::Remove(key) => drop(set(*key, None)),
             Op::Flush | Op::Clear | Op::Delete => after.0.clear(),
-            Op::Compact | Op::Sync | Op::Reopen | Op::Reboot | Op::BreakTail | Op::CrowdIndex => {}
+            Op::Compact | Op::Sync | Op::Reopen | Op::Reboot | Op::BreakTail | Op::FillIndex => {}
         }
         after
     }
@@ -134,13 +134,13 @@ impl Subject {
         }
         if matches!(op, Op::Reboot | Op::BreakTail) {
             let file = OpenOptions::new().write(true).open(&self.path).expect("a file");
-            file.write_all_at(&[0; HOME_SIZE], HOME).expect("it can be written");
+            file.write_all_at(&[0; PROVENANCE_SIZE], PROVENANCE).expect("it can be written");
             if *op == Op::BreakTail {
                 file.write_all_at(&[0x55; 8], word::TAIL).expect("it can be written");
             }
         }
-        if *op == Op::CrowdIndex {
-            crowd_index(&self.path).expect("a file");
+        if *op == Op::FillIndex {
+            fill_index(&self.path).expect("a file");
         }
         let (cache, table) = self.open()?;
         match op {
@@ -160,7 +160,7 @@ impl Subject {
             Op::Compact => cache.compact().map(drop),
             Op::Sync => cache.sync(),
             Op::Delete => cache.delete(),
-            Op::Reopen | Op::Reboot | Op::BreakTail | Op::CrowdIndex => Ok(()),
+            Op::Reopen | Op::Reboot | Op::BreakTail | Op::FillIndex => Ok(()),
         }
     }
 
@@ -185,7 +185,7 @@ impl Subject {
 }
 
 /// Has slots that lead nowhere take all free places of the index of the file at `path`.
-fn crowd_index(path: &Path) -> io::Result<()> {
+fn fill_index(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let word_at = |at| {
         let mut word = [0; 8];

@@ -8,14 +8,14 @@ use super::writer::Writer;
 use super::{Store, TRIES};
 use crate::engine::file::copy::{Bulk, copy, newest};
 use crate::engine::file::create::write_header;
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::handover::take_place;
-use crate::engine::file::region::Region;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::format::header::word;
 use crate::engine::log::journal::Journal;
-use crate::engine::os::file::Medium as _;
-use crate::engine::os::place::{self, Care};
+use crate::engine::os::file::Storage as _;
+use crate::engine::os::place::{self, AccessMode};
 use crate::engine::os::replacement::Replacement;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
@@ -45,28 +45,28 @@ const ROUNDS_MAX: u32 = 1000;
 
 impl Store {
     /// Rewrites the file with its live entries alone.
-    pub(crate) fn compact(&self, view: View) -> Result<Compaction> {
+    pub(crate) fn compact(&self, expiry: ExpiryRule) -> Result<Compaction> {
         let path = &self.location.path;
         for _ in 0..TRIES {
             // The lock for a moment: what others left half done is done, and this file is the one.
-            let region = self.lock()?.region().clone();
+            let open_file = self.lock()?.open_file().clone();
             let Some(new) = Replacement::begin(path)? else {
                 return Err(Error::Busy { path: path.clone() });
             };
-            let bytes_before = region.file().size().map_err(Error::io("look at", path))?;
-            let Some((next, bulk, writer)) = self.prepare(&region, &new, view)? else {
+            let bytes_before = open_file.file().size().map_err(Error::io("look at", path))?;
+            let Some((next, bulk, writer)) = self.prepare(&open_file, &new, expiry)? else {
                 continue;
             };
-            take_place(&region, &new)?;
+            take_place(&open_file, &new)?;
             let bytes_after = next.file().size().map_err(Error::io("look at", path))?;
             // The new file's lock too: opening it may need it.
             drop((writer, new));
-            self.follow(region)?;
+            self.follow(open_file)?;
             place::sync_directory(path)?;
             return Ok(Compaction {
                 bytes_before,
                 bytes_after,
-                entries_kept: next.journal().ledger.get(word::ENTRIES)?,
+                entries_kept: next.journal().header.get(word::ENTRIES)?,
                 entries_dropped: bulk.dropped,
             });
         }
@@ -77,25 +77,25 @@ impl Store {
     /// moved meanwhile.
     fn prepare<'s>(
         &'s self,
-        region: &Arc<Region>,
+        open_file: &Arc<OpenFile>,
         new: &Replacement,
-        view: View,
-    ) -> Result<Option<(Region, Bulk, Writer<'s>)>> {
-        let old = region.journal();
-        let (next, bulk, at) = copy_to(region, new, view)?;
-        let mut replay = Replay::new(region.journal(), next.journal(), at);
+        expiry: ExpiryRule,
+    ) -> Result<Option<(OpenFile, Bulk, Writer<'s>)>> {
+        let old = open_file.journal();
+        let (next, bulk, at) = copy_to(open_file, new, expiry)?;
+        let mut replay = Replay::new(open_file.journal(), next.journal(), at);
         let mut round = 0;
         loop {
             // Beside the writers, then under the lock: if they have been so fast that much is left, it goes
             // back at once, and the next round has less to do.
-            if replay.run(old.ledger.get(word::APPLIED)?, u64::MAX)? == Outcome::Cleared {
+            if replay.run(old.header.get(word::APPLIED)?, u64::MAX)? == Outcome::Cleared {
                 return Ok(None);
             }
             if round < ROUNDS {
                 new.file.sync().map_err(Error::io("sync", new.file.path()))?;
             }
             let writer = self.lock()?;
-            if !writer.region().is_same_file(region) {
+            if !writer.open_file().is_same_file(open_file) {
                 return Ok(None);
             }
             let bytes_max = if round < ROUNDS_MAX { HOLD_MAX } else { u64::MAX };
@@ -115,41 +115,42 @@ impl Store {
     }
 }
 
-/// Copies what is live in `region` now into a new file, and says how far in the log that is. Old
+/// Copies what is live in `open_file` now into a new file, and says how far in the log that is. Old
 /// versions of functions are not copied, nor the records of scopes without values.
 pub(crate) fn copy_to(
-    region: &Region,
+    open_file: &OpenFile,
     new: &Replacement,
-    view: View,
-) -> Result<(Region, Bulk, u64)> {
-    let ledger = region.journal().ledger;
+    expiry: ExpiryRule,
+) -> Result<(OpenFile, Bulk, u64)> {
+    let header = open_file.journal().header;
     // What is applied is in the index; what is published beyond may not be yet.
-    let at = ledger.get(word::APPLIED)?;
-    let seq = region.journal().seq()?;
-    let slots = newest(region, region.slots(|slot| slot.offset() < at, usize::MAX));
-    let mut bulk = copy(region, &slots, &new.file, view, &HashSet::new())?;
+    let at = header.get(word::APPLIED)?;
+    let seq = open_file.journal().seq()?;
+    let slots = newest(open_file, open_file.slots(|slot| slot.offset() < at, usize::MAX));
+    let mut bulk = copy(open_file, &slots, &new.file, expiry, &HashSet::new())?;
     let census = std::mem::take(&mut bulk.census);
     let retired = census.retired();
     if !retired.is_empty() {
         // Only now is it known what was in vain; it happens once for each edit or two.
         new.empty()?;
-        bulk = copy(region, &slots, &new.file, view, &retired)?;
+        bulk = copy(open_file, &slots, &new.file, expiry, &retired)?;
     }
-    let barrier = bulk.barrier.max(ledger.get(word::BARRIER)?);
+    let barrier = bulk.barrier.max(header.get(word::BARRIER)?);
     let words = bulk.words(seq, barrier);
-    write_header(&new.file, &bulk.facts, &words).map_err(Error::io("write", new.file.path()))?;
+    write_header(&new.file, &bulk.superblock, &words)
+        .map_err(Error::io("write", new.file.path()))?;
     // Mapped only if the old one is: it is to have the owner of that, who could cut it while it is prepared.
-    let care = if region.map().is_some() { Care::Trusted } else { Care::Copied };
-    let next = Region::attach(new.share()?, bulk.facts, care)?;
+    let access = if open_file.map().is_some() { AccessMode::Trusted } else { AccessMode::Copied };
+    let next = OpenFile::attach(new.reopen()?, bulk.superblock, access)?;
     Ok((next, bulk, at))
 }
 
 /// Carries over what the old file knows beside its records, and closes the new one with a checkpoint.
 fn seal(old: &Journal<'_>, new: &Journal<'_>) -> Result<()> {
     new.raise_seq(old.seq()?)?;
-    let barrier = old.ledger.get(word::BARRIER)?.max(new.ledger.get(word::BARRIER)?);
-    new.ledger.set(word::BARRIER, barrier)?;
-    new.ledger.set(word::SYNCED, new.tail()?)?;
+    let barrier = old.header.get(word::BARRIER)?.max(new.header.get(word::BARRIER)?);
+    new.header.set(word::BARRIER, barrier)?;
+    new.header.set(word::SYNCED, new.tail()?)?;
     new.checkpoint()?;
     new.trim()
 }

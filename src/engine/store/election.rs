@@ -5,7 +5,7 @@
 use super::flight::{Flight, Flights, Landing, Leading, Rescue};
 use super::{Store, Token};
 use crate::engine::file::deadline::Deadline;
-use crate::engine::file::region::Region;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::header::{state, word};
 use crate::engine::format::record::Identity;
 use crate::engine::os::claims::Claims;
@@ -99,10 +99,10 @@ impl<'a> Election<'a> {
     }
 
     /// What to do after a look that missed, up to the next one or to the computation. `token` is of
-    /// when it missed in `region`.
-    pub(crate) fn advance(&mut self, region: &Region, token: Token) -> Step<'a> {
+    /// when it missed in `open_file`.
+    pub(crate) fn advance(&mut self, open_file: &OpenFile, token: Token) -> Step<'a> {
         loop {
-            match self.step(region, token, threads::own()) {
+            match self.step(open_file, token, threads::own()) {
                 Step::Pause(pause) => std::thread::sleep(pause),
                 Step::Open => self.store.flights().open_claims(&self.store.location.path),
                 Step::Wait(flight, timeout) => match flight.wait(timeout, || self.longest()) {
@@ -119,9 +119,9 @@ impl<'a> Election<'a> {
     }
 
     /// As [`advance`](Election::advance), without blocking the thread.
-    pub(crate) async fn advance_async(&mut self, region: &Region, token: Token) -> Step<'a> {
+    pub(crate) async fn advance_async(&mut self, open_file: &OpenFile, token: Token) -> Step<'a> {
         loop {
-            match self.step(region, token, None) {
+            match self.step(open_file, token, None) {
                 Step::Pause(pause) => sleep(pause).await,
                 Step::Open => {
                     let (state, path) = (Arc::clone(self.store.state()), &self.store.location.path);
@@ -148,14 +148,14 @@ impl<'a> Election<'a> {
     }
 
     /// `own` is the thread that would compute, if it is not a task.
-    fn step(&mut self, region: &Region, token: Token, own: Option<ThreadId>) -> Step<'a> {
+    fn step(&mut self, open_file: &OpenFile, token: Token, own: Option<ThreadId>) -> Step<'a> {
         let Some(deadline) = &self.deadline else { return Step::Compute(None) };
         let Some(mut lead) = self.lead.take() else {
             let (store, key) = (self.store, self.key);
             let rescue = self.rescue.take();
             if store.flights().enter(key, own) {
                 self.lead = Some(Lead { store, key, claim: None, rescue: None, is_futile: false });
-                return self.step(region, token, own);
+                return self.step(open_file, token, own);
             }
             if rescue.is_some() {
                 let (claim, is_futile) = (None, false);
@@ -183,7 +183,7 @@ impl<'a> Election<'a> {
             Ok(true) => {
                 lead.claim = Some(claims);
                 // Nothing was stored since the look that missed: it need not look again.
-                if is_as_it_was(region, token) {
+                if is_as_it_was(open_file, token) {
                     return Step::Compute(Some(lead));
                 }
                 self.lead = Some(lead);
@@ -207,6 +207,6 @@ impl Store {
 }
 
 /// Whether nothing was stored since `token`, in a file that is still the cache.
-fn is_as_it_was(region: &Region, token: Token) -> bool {
-    region.medium().load(word::STATE) == state::LIVE && Store::token(region) == token
+fn is_as_it_was(open_file: &OpenFile, token: Token) -> bool {
+    open_file.storage().load(word::STATE) == state::LIVE && Store::token(open_file) == token
 }

@@ -1,11 +1,11 @@
 //! Looking up: what a key has in the file that is the cache now. A hit takes no lock and makes no system call.
 
-use super::share::own_share;
-use super::{Found, Hit, Store, TRIES, Unmet};
+use super::pin::own_pin;
+use super::{Hit, Store, StoreLookup, TRIES, Unmet};
 use crate::engine::file::effort::Effort;
-use crate::engine::file::expiry::View;
-use crate::engine::file::region::Region;
-use crate::engine::file::sight::Sight;
+use crate::engine::file::expiry::ExpiryRule;
+use crate::engine::file::lookup::Lookup;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::record::{self, Identity};
 use crate::error::{Error, Result};
 use std::sync::Arc;
@@ -15,21 +15,21 @@ impl Store {
     /// that another thread takes, no system call, no allocation. `None` says nothing:
     /// [`find`](Store::find) does.
     #[inline(always)]
-    pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<Hit> {
-        let share = own_share(self.seat)?;
-        let region = share.region()?;
-        let (record, cost) = region.find_seen(identity, view)?;
-        share.count_hit(cost.nanos());
-        Some(Hit { share, record })
+    pub(crate) fn find_seen(&self, identity: &Identity, expiry: ExpiryRule) -> Option<Hit> {
+        let pin = own_pin(self.pin_slot)?;
+        let open_file = pin.open_file()?;
+        let (record, cost) = open_file.find_seen(identity, expiry)?;
+        pin.count_hit(cost.nanos());
+        Some(Hit { pin, record })
     }
 
     /// What `identity` has: nothing, a record that this process meets for the first time, a copy. Goes
     /// where the cache went. Hits and misses are counted by the caller, who may refuse what is found, or
     /// look again.
     #[cold]
-    pub(crate) fn find(&self, identity: &Identity, view: View) -> Result<Found> {
+    pub(crate) fn find(&self, identity: &Identity, expiry: ExpiryRule) -> Result<StoreLookup> {
         for _ in 0..TRIES {
-            match self.find_in(self.grown(self.region()?), identity, view, Effort::Full)? {
+            match self.find_in(self.grown(self.open_file()?), identity, expiry, Effort::Full)? {
                 Ok(found) => return Ok(found),
                 Err(old) => self.follow(old)?,
             }
@@ -41,13 +41,13 @@ impl Store {
     pub(crate) fn find_here(
         &self,
         identity: &Identity,
-        view: View,
+        expiry: ExpiryRule,
         effort: Effort,
-    ) -> Result<Result<Found, Unmet>> {
-        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
-        let region = self.grown(region);
-        Ok(match self.find_in(region, identity, view, effort)? {
-            Ok(Found { sight: Sight::Long, .. }) => Err(Unmet::Long),
+    ) -> Result<Result<StoreLookup, Unmet>> {
+        let Some(open_file) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
+        let open_file = self.grown(open_file);
+        Ok(match self.find_in(open_file, identity, expiry, effort)? {
+            Ok(StoreLookup { lookup: Lookup::Long, .. }) => Err(Unmet::Long),
             Ok(found) => Ok(found),
             Err(old) => Err(Unmet::Elsewhere(Some(old))),
         })
@@ -57,47 +57,47 @@ impl Store {
     #[inline]
     fn find_in(
         &self,
-        region: Arc<Region>,
+        open_file: Arc<OpenFile>,
         identity: &Identity,
-        view: View,
+        expiry: ExpiryRule,
         effort: Effort,
-    ) -> Result<Result<Found, Arc<Region>>> {
+    ) -> Result<Result<StoreLookup, Arc<OpenFile>>> {
         // Before the look: what is stored during it is stored since.
-        let token = Store::token(&region);
-        let sight = region.find(identity, view, effort);
-        let has_moved = match &sight {
-            Sight::Moved => true,
-            Sight::Absent => !self.is_current(&region)?,
-            Sight::Mapped { .. } | Sight::Copied(..) | Sight::Long => false,
+        let token = Store::token(&open_file);
+        let lookup = open_file.find(identity, expiry, effort);
+        let has_moved = match &lookup {
+            Lookup::Moved => true,
+            Lookup::Absent => !self.is_current(&open_file)?,
+            Lookup::Mapped { .. } | Lookup::Copied(..) | Lookup::Long => false,
         };
         if has_moved {
-            return Ok(Err(region));
+            return Ok(Err(open_file));
         }
-        let saved = match &sight {
-            Sight::Mapped { record, .. } => region.map().map(|map| *map.head(record)),
-            Sight::Copied(head, _) => Some(**head),
-            Sight::Absent | Sight::Moved | Sight::Long => None,
+        let saved = match &lookup {
+            Lookup::Mapped { record, .. } => open_file.map().map(|map| *map.head(record)),
+            Lookup::Copied(head, _) => Some(**head),
+            Lookup::Absent | Lookup::Moved | Lookup::Long => None,
         };
         let saved = saved.map(|head| record::cost(&head).nanos());
-        let share = self.share_of(&region);
-        Ok(Ok(Found { region, share, sight, saved, is_valid: None, token }))
+        let pin = self.pin_of(&open_file);
+        Ok(Ok(StoreLookup { open_file, pin, lookup, saved, is_valid: None, token }))
     }
 
     /// As [`find_seen`](Store::find_seen), for each of a few identities, in their order. What is not given
-    /// (all of them to a thread that has no share yet) is to be looked for one by one.
+    /// (all of them to a thread that has no pin yet) is to be looked for one by one.
     #[inline]
     pub(crate) fn find_seen_many(
         &self,
         identities: &[Identity],
-        view: View,
+        expiry: ExpiryRule,
         mut give: impl FnMut(Option<Hit>),
     ) {
-        let Some(share) = own_share(self.seat) else { return };
-        let Some(region) = share.region() else { return };
-        region.find_seen_many(identities, view, |found| {
+        let Some(pin) = own_pin(self.pin_slot) else { return };
+        let Some(open_file) = pin.open_file() else { return };
+        open_file.find_seen_many(identities, expiry, |found| {
             give(found.map(|(record, cost)| {
-                share.count_hit(cost.nanos());
-                Hit { share: Arc::clone(&share), record }
+                pin.count_hit(cost.nanos());
+                Hit { pin: Arc::clone(&pin), record }
             }));
         });
     }

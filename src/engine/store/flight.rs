@@ -11,7 +11,7 @@
 //! for far longer than the function ever took: then one who waits computes as well. Else there is the
 //! deadline. How a call goes through this is in [`election`](super::election).
 
-use super::share::lock;
+use super::pin::lock;
 use super::stall::{Suspicion, Waiting};
 use crate::engine::os::claims::Claims;
 use crate::engine::os::task::sleep;
@@ -45,12 +45,12 @@ struct UnderWay {
 
 /// A computation, for those who wait for it.
 pub(crate) struct Flight {
-    progress: Mutex<Progress>,
+    state: Mutex<FlightState>,
     landed: Condvar,
 }
 
 #[derive(Default)]
-struct Progress {
+struct FlightState {
     /// The thread that computes, or the last of those that do so too.
     leader: Option<ThreadId>,
     is_over: bool,
@@ -58,9 +58,9 @@ struct Progress {
     rescues: u64,
     /// Threads that wait.
     waiting: u32,
-    /// Tasks that wait, by their seats.
+    /// Tasks that wait, by their numbers.
     wakers: BTreeMap<u64, Waker>,
-    seats: u64,
+    waiters: u64,
     /// What was computed could not be stored: those who wait need not do so one after the other.
     is_free: bool,
 }
@@ -86,35 +86,35 @@ pub(crate) struct Rescue {
 
 impl Drop for Rescue {
     fn drop(&mut self) {
-        self.flight.wake(|progress| {
-            progress.rescues += 1;
-            progress.leader = self.former;
-            progress.is_free = self.is_futile;
+        self.flight.wake(|state| {
+            state.rescues += 1;
+            state.leader = self.former;
+            state.is_free = self.is_futile;
         });
     }
 }
 
-/// A waiting task's seat, given up when dropped.
-struct Seat<'a> {
+/// A waiting task, taken off the list when dropped.
+struct Waiter<'a> {
     flight: &'a Flight,
     number: u64,
     rescues: u64,
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let waker = lock(&self.flight.progress).wakers.remove(&self.number);
+        let waker = lock(&self.flight.state).wakers.remove(&self.number);
         drop(waker);
     }
 }
 
 impl Flight {
     /// Changes what there is to know, and wakes all who wait for that.
-    fn wake(&self, change: impl FnOnce(&mut Progress)) {
+    fn wake(&self, change: impl FnOnce(&mut FlightState)) {
         let (waiting, wakers) = {
-            let mut progress = lock(&self.progress);
-            change(&mut progress);
-            (progress.waiting, std::mem::take(&mut progress.wakers))
+            let mut state = lock(&self.state);
+            change(&mut state);
+            (state.waiting, std::mem::take(&mut state.wakers))
         };
         if waiting > 0 {
             self.landed.notify_all(); // A system call, so not for nobody.
@@ -132,47 +132,46 @@ impl Flight {
         let (own, start) = (threads::own(), Instant::now());
         let _waiting = own.map(Waiting::new);
         let mut suspicion = Suspicion::new();
-        let mut progress = lock(&self.progress);
-        let rescues = progress.rescues;
-        progress.waiting += 1;
+        let mut state = lock(&self.state);
+        let rescues = state.rescues;
+        state.waiting += 1;
         let landing = loop {
             let left = timeout.saturating_sub(start.elapsed());
-            let is_under_way =
-                |progress: &mut Progress| !progress.is_over && progress.rescues == rescues;
+            let is_under_way = |state: &mut FlightState| !state.is_over && state.rescues == rescues;
             let pause = suspicion.next_pause().min(left);
-            let waited = self.landed.wait_timeout_while(progress, pause, is_under_way);
-            progress = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if !is_under_way(&mut progress) {
-                break if progress.is_free { Landing::Free } else { Landing::Look };
+            let waited = self.landed.wait_timeout_while(state, pause, is_under_way);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !is_under_way(&mut state) {
+                break if state.is_free { Landing::Free } else { Landing::Look };
             }
             if left <= pause {
                 break Landing::Look;
             }
-            let leader = progress.leader;
-            drop(progress);
+            let leader = state.leader;
+            drop(state);
             let is_stuck = suspicion.finds_stuck(leader, longest());
-            progress = lock(&self.progress);
+            state = lock(&self.state);
             // One computes; the others watch that one from now on.
-            if is_stuck && is_under_way(&mut progress) && progress.leader == leader {
-                progress.leader = own;
+            if is_stuck && is_under_way(&mut state) && state.leader == leader {
+                state.leader = own;
                 let flight = Arc::clone(self);
                 break Landing::Stuck(Rescue { flight, former: leader, is_futile: false });
             }
         };
-        progress.waiting -= 1;
+        state.waiting -= 1;
         landing
     }
 
     /// As [`wait`](Flight::wait), without blocking the thread, and hence without being in anybody's way.
     /// `true` if the flight left nothing to look for.
     pub(crate) async fn wait_async(&self, timeout: Duration) -> bool {
-        let seat = {
-            let mut progress = lock(&self.progress);
-            progress.seats += 1;
-            Seat { flight: self, number: progress.seats, rescues: progress.rescues }
+        let waiter = {
+            let mut state = lock(&self.state);
+            state.waiters += 1;
+            Waiter { flight: self, number: state.waiters, rescues: state.rescues }
         };
         let mut timeout = pin!(sleep(timeout));
-        poll_fn(|context| match seat.poll(context) {
+        poll_fn(|context| match waiter.poll(context) {
             Poll::Ready(is_free) => Poll::Ready(is_free),
             Poll::Pending => timeout.as_mut().poll(context).map(|()| false),
         })
@@ -180,16 +179,16 @@ impl Flight {
     }
 }
 
-impl Seat<'_> {
+impl Waiter<'_> {
     fn poll(&self, context: &Context<'_>) -> Poll<bool> {
         // Before the lock is taken: see `sys/waker.rs`. Dropped after it is given back, if it is over.
         let waker = context.waker().clone();
-        let mut progress = lock(&self.flight.progress);
-        if progress.is_over || progress.rescues != self.rescues {
-            return Poll::Ready(progress.is_free);
+        let mut state = lock(&self.flight.state);
+        if state.is_over || state.rescues != self.rescues {
+            return Poll::Ready(state.is_free);
         }
-        let former = progress.wakers.insert(self.number, waker);
-        drop(progress);
+        let former = state.wakers.insert(self.number, waker);
+        drop(state);
         drop(former);
         Poll::Pending
     }
@@ -228,8 +227,8 @@ impl Flights {
         let mut under_way = lock(&self.under_way);
         let UnderWay { leader, flight } = under_way.get_mut(&key)?;
         Some(Arc::clone(flight.get_or_insert_with(|| {
-            let progress = Progress { leader: *leader, ..Progress::default() };
-            Arc::new(Flight { progress: Mutex::new(progress), landed: Condvar::new() })
+            let state = FlightState { leader: *leader, ..FlightState::default() };
+            Arc::new(Flight { state: Mutex::new(state), landed: Condvar::new() })
         })))
     }
 
@@ -237,7 +236,7 @@ impl Flights {
     pub(crate) fn leave(&self, key: u64, is_free: bool) {
         let under_way = lock(&self.under_way).remove(&key);
         if let Some(flight) = under_way.and_then(|under_way| under_way.flight) {
-            flight.wake(|progress| (progress.is_over, progress.is_free) = (true, is_free));
+            flight.wake(|state| (state.is_over, state.is_free) = (true, is_free));
         }
     }
 }

@@ -2,9 +2,9 @@
 //! dead is appended for as many as one record names.
 
 use super::Store;
-use crate::engine::file::expiry::{Moment, View};
+use crate::engine::file::expiry::{ExpiryRule, Moment};
 use crate::engine::file::open;
-use crate::engine::file::region::Region;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::record::{Head, Identity, Kind};
 use crate::engine::format::slot::Slot;
 use crate::engine::log::journal::Draft;
@@ -14,28 +14,33 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 impl Store {
-    /// Removes what `view` judges expired now, and returns how much that was. What expires or is stored
+    /// Removes what `expiry` judges expired now, and returns how much that was. What expires or is stored
     /// while it is at work may stay.
-    pub(crate) fn flush(&self, view: View) -> Result<u64> {
-        let moment = view.now();
+    pub(crate) fn flush(&self, expiry: ExpiryRule) -> Result<u64> {
+        let moment = expiry.now();
         let mut removed = 0;
         for _ in 0..open::TRIES {
-            let region = self.lock()?.region().clone();
-            if self.flush_in(&region, moment, &mut removed)? {
+            let open_file = self.lock()?.open_file().clone();
+            if self.flush_in(&open_file, moment, &mut removed)? {
                 return Ok(removed);
             }
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
-    /// Removes what has expired in `region`, and counts it. `false` if the cache is in another file by now,
-    /// where some of it may be: a compaction judges by a view of its own.
-    fn flush_in(&self, region: &Arc<Region>, moment: Moment, removed: &mut u64) -> Result<bool> {
-        let is_expired = |slot: Slot| is_expired_at(region, slot.offset(), moment);
-        let expired = region.slots(is_expired, usize::MAX);
+    /// Removes what has expired in `open_file`, and counts it. `false` if the cache is in another file by now,
+    /// where some of it may be: a compaction judges by an expiry rule of its own.
+    fn flush_in(
+        &self,
+        open_file: &Arc<OpenFile>,
+        moment: Moment,
+        removed: &mut u64,
+    ) -> Result<bool> {
+        let is_expired = |slot: Slot| is_expired_at(open_file, slot.offset(), moment);
+        let expired = open_file.slots(is_expired, usize::MAX);
         for dead in expired.chunks(LIST_MAX as usize) {
             let writer = self.lock()?;
-            if !writer.region().is_same_file(region) {
+            if !writer.open_file().is_same_file(open_file) {
                 return Ok(false);
             }
             let journal = writer.journal();
@@ -51,7 +56,7 @@ impl Store {
                 continue;
             }
             let payload: Vec<u8> = dead.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-            let seed = journal.facts.seed;
+            let seed = journal.superblock.seed;
             writer.append(&mut [Draft::new(Kind::DEAD_LIST, Identity::NONE, &payload, seed)])?;
             *removed += dead.len() as u64;
         }
@@ -60,8 +65,8 @@ impl Store {
 }
 
 /// Whether the record at `offset` is a value that had expired at `moment`.
-fn is_expired_at(region: &Region, offset: u64, moment: Moment) -> bool {
-    let Some(bytes) = region.medium().head(offset) else { return false };
-    let head = Head::decode(&bytes, offset, region.facts.seed);
+fn is_expired_at(open_file: &OpenFile, offset: u64, moment: Moment) -> bool {
+    let Some(bytes) = open_file.storage().head(offset) else { return false };
+    let head = Head::decode(&bytes, offset, open_file.superblock.seed);
     head.is_some_and(|head| head.kind == Kind::VALUE) && moment.is_expired(&bytes)
 }

@@ -4,7 +4,7 @@
 //! replaced, to a new one after deletion.
 
 // In reading order: each stands on those above it; the last eleven are this module's operations.
-pub(crate) mod share;
+pub(crate) mod pin;
 pub(crate) mod write_lock;
 pub(crate) mod stall;
 pub(crate) mod flight;
@@ -15,7 +15,7 @@ pub(crate) mod writer;
 pub(crate) mod put;
 pub(crate) mod write;
 pub(crate) mod flush;
-pub(crate) mod tasks;
+pub(crate) mod async_ops;
 pub(crate) mod compact;
 pub(crate) mod stats;
 pub(crate) mod findings;
@@ -26,18 +26,18 @@ pub(crate) mod verify;
 mod tests;
 
 use crate::engine::file::deadline::Deadline;
+use crate::engine::file::lookup::Lookup;
 use crate::engine::file::open::{Location, Place, TRIES};
-use crate::engine::file::region::Region;
-use crate::engine::file::sight::Sight;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::file::{open, trust};
 use crate::engine::os::directory::make_root;
 use crate::engine::os::fork::PerProcess;
 use crate::engine::os::map::Record;
-use crate::engine::os::place::Care;
+use crate::engine::os::place::AccessMode;
 use crate::engine::os::{clock, place};
 use crate::error::{Error, Result};
 use flight::Flights;
-use share::{Key, Seat, Share, Shares, Totals, lock, release_share, share_of};
+use pin::{FilePin, FilePins, Key, PinSlot, Totals, lock, pin_of, release_pin};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -52,7 +52,7 @@ const PATH_CHECK_INTERVAL: u64 = 100;
 pub(crate) struct Store {
     pub(crate) location: Location,
     /// As in `shared`, without a way there: each hit asks for it.
-    seat: Seat,
+    pin_slot: PinSlot,
     shared: Arc<Shared>,
 }
 
@@ -68,11 +68,11 @@ struct Shared {
 /// What a forked child does not share with its parent.
 #[derive(Default)]
 struct State {
-    current: Mutex<Option<Arc<Region>>>,
-    /// Of the region that was left last.
+    current: Mutex<Option<Arc<OpenFile>>>,
+    /// Of the open file that was left last.
     left: Mutex<Option<Token>>,
-    /// What threads have of the current region alone: who leaves it takes them away.
-    shares: Shares,
+    /// What threads have of the current open file alone: who leaves it takes them away.
+    pins: FilePins,
     is_watched: AtomicBool,
     write_lock: WriteLock,
     flights: Flights,
@@ -89,16 +89,16 @@ pub(crate) struct Token {
 
 /// A value in place that this process has verified, with what keeps it alive.
 pub(crate) struct Hit {
-    pub(crate) share: Arc<Share>,
+    pub(crate) pin: Arc<FilePin>,
     pub(crate) record: Record,
 }
 
 /// What a look-up found, and the file it looked in.
-pub(crate) struct Found {
-    pub(crate) region: Arc<Region>,
-    /// The share of the thread that looked.
-    pub(crate) share: Arc<Share>,
-    pub(crate) sight: Sight,
+pub(crate) struct StoreLookup {
+    pub(crate) open_file: Arc<OpenFile>,
+    /// The pin of the thread that looked.
+    pub(crate) pin: Arc<FilePin>,
+    pub(crate) lookup: Lookup,
     /// The nanoseconds that a hit saves, for that thread to count. `None` if it is no look-up's, but what
     /// was there or was stored when a result was to be.
     pub(crate) saved: Option<u64>,
@@ -111,15 +111,15 @@ pub(crate) struct Found {
 /// Why one who waits for nothing has nothing yet.
 pub(crate) enum Unmet {
     /// It is elsewhere: another file must be opened first, in place of this one, if one is open.
-    Elsewhere(Option<Arc<Region>>),
+    Elsewhere(Option<Arc<OpenFile>>),
     /// It takes longer than a task's thread may be kept.
     Long,
 }
 
-impl Found {
+impl StoreLookup {
     /// Whether it is nothing.
     pub(crate) fn is_absent(&self) -> bool {
-        matches!(self.sight, Sight::Absent | Sight::Moved)
+        matches!(self.lookup, Lookup::Absent | Lookup::Moved)
     }
 }
 
@@ -146,7 +146,7 @@ impl Store {
         // same one may both get here; what one of the two has is kept.
         let is_known = shared.is_some();
         let store = Store::of(location, shared.unwrap_or_default());
-        store.region_until(deadline)?;
+        store.open_file_until(deadline)?;
         if is_known {
             return Ok(Arc::new(store));
         }
@@ -161,7 +161,7 @@ impl Store {
     }
 
     fn of(location: Location, shared: Arc<Shared>) -> Store {
-        Store { location, seat: shared.key.seat(), shared }
+        Store { location, pin_slot: shared.key.pin_slot(), shared }
     }
 
     fn state(&self) -> &Arc<State> {
@@ -179,127 +179,131 @@ impl Store {
     }
 
     /// The file that is the cache now, as far as is known.
-    pub(crate) fn region(&self) -> Result<Arc<Region>> {
+    pub(crate) fn open_file(&self) -> Result<Arc<OpenFile>> {
         match self.known() {
-            Some(region) => Ok(region),
-            None => self.region_until(&self.deadline()),
+            Some(open_file) => Ok(open_file),
+            None => self.open_file_until(&self.deadline()),
         }
     }
 
-    fn region_until(&self, deadline: &Deadline) -> Result<Arc<Region>> {
-        if let Some(region) = self.known() {
-            return Ok(region);
+    fn open_file_until(&self, deadline: &Deadline) -> Result<Arc<OpenFile>> {
+        if let Some(open_file) = self.known() {
+            return Ok(open_file);
         }
         // Relaxed: see `keep_root`.
         if self.shared.is_in_root.load(Ordering::Relaxed) && !self.location.is_read_only {
-            make_root(place::parent(&self.location.path), self.location.care == Care::Checked)?;
+            make_root(
+                place::parent(&self.location.path),
+                self.location.access == AccessMode::Checked,
+            )?;
         }
         // Opened without the lock: it may wait for the file's lock, whose holder may wait here.
-        let region = open::open(&self.location, deadline)?;
+        let open_file = open::open(&self.location, deadline)?;
         let state = self.state();
-        let region = Arc::clone(lock(&state.current).get_or_insert(region));
+        let open_file = Arc::clone(lock(&state.current).get_or_insert(open_file));
         // Relaxed: one of those who come here has it watched.
         if !state.is_watched.swap(true, Ordering::Relaxed) {
             let watched: Weak<State> = Arc::downgrade(state);
             watch(watched);
         }
-        Ok(region)
+        Ok(open_file)
     }
 
-    /// As [`region`](Store::region), if it is open.
+    /// As [`open_file`](Store::open_file), if it is open.
     #[inline]
-    pub(crate) fn known(&self) -> Option<Arc<Region>> {
+    pub(crate) fn known(&self) -> Option<Arc<OpenFile>> {
         lock(&self.state().current).clone()
     }
 
     /// The file that is the cache now, by what the one known last says.
-    pub(crate) fn current(&self) -> Result<Arc<Region>> {
+    pub(crate) fn current(&self) -> Result<Arc<OpenFile>> {
         for _ in 0..TRIES {
-            let region = self.region()?;
-            if !region.has_moved() {
-                return Ok(region);
+            let open_file = self.open_file()?;
+            if !open_file.has_moved() {
+                return Ok(open_file);
             }
-            self.follow(region)?;
+            self.follow(open_file)?;
         }
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
     /// The same file, in a larger map if it has outgrown this one and there is one to be had.
     #[inline]
-    pub(crate) fn grown(&self, region: Arc<Region>) -> Arc<Region> {
-        if region.is_outgrown() { self.grow(region) } else { region }
+    pub(crate) fn grown(&self, open_file: Arc<OpenFile>) -> Arc<OpenFile> {
+        if open_file.is_outgrown() { self.grow(open_file) } else { open_file }
     }
 
     #[cold]
-    fn grow(&self, region: Arc<Region>) -> Arc<Region> {
-        let Some(larger) = region.grown().map(Arc::new) else { return region };
+    fn grow(&self, open_file: Arc<OpenFile>) -> Arc<OpenFile> {
+        let Some(larger) = open_file.grown().map(Arc::new) else { return open_file };
         {
             let mut current = lock(&self.state().current);
             match &mut *current {
-                Some(known) if Arc::ptr_eq(known, &region) => *known = Arc::clone(&larger),
+                Some(known) if Arc::ptr_eq(known, &open_file) => *known = Arc::clone(&larger),
                 // Another thread was first.
-                Some(known) if known.is_same_file(&region) => return Arc::clone(known),
+                Some(known) if known.is_same_file(&open_file) => return Arc::clone(known),
                 _ => return larger,
             }
         }
         // The smaller map lives as long as anyone holds a value in it, and no thread keeps it for later.
-        self.state().shares.revoke();
-        release_share(self.seat);
+        self.state().pins.revoke();
+        release_pin(self.pin_slot);
         larger
     }
 
     /// Leaves `old`, if nobody did yet, for the file that is at the path now.
-    pub(crate) fn follow(&self, old: Arc<Region>) -> Result<()> {
+    pub(crate) fn follow(&self, old: Arc<OpenFile>) -> Result<()> {
         self.follow_until(old, &self.deadline())
     }
 
-    fn follow_until(&self, old: Arc<Region>, deadline: &Deadline) -> Result<()> {
+    fn follow_until(&self, old: Arc<OpenFile>, deadline: &Deadline) -> Result<()> {
         self.leave(&old);
         drop(old);
-        self.region_until(deadline).map(drop)
+        self.open_file_until(deadline).map(drop)
     }
 
     /// Opens the file that is elsewhere, once; [`Error::Locked`] if that would have to wait for a lock.
-    pub(crate) fn try_follow(&self, old: Option<Arc<Region>>) -> Result<()> {
+    pub(crate) fn try_follow(&self, old: Option<Arc<OpenFile>>) -> Result<()> {
         let at_once = Deadline::after(Duration::ZERO);
         match old {
             Some(old) => self.follow_until(old, &at_once),
-            None => self.region_until(&at_once).map(drop),
+            None => self.open_file_until(&at_once).map(drop),
         }
     }
 
     /// Lets go of `old`, if nobody did yet, for all threads of this process: on a full disk its space may be
     /// what the next file needs.
-    pub(crate) fn leave(&self, old: &Arc<Region>) {
+    pub(crate) fn leave(&self, old: &Arc<OpenFile>) {
         if self.state().leave_if(|current| current.is_same_file(old)) {
             // What a parent's thread had that this one was before a fork.
-            release_share(self.seat);
+            release_pin(self.pin_slot);
         }
     }
 
-    /// This thread's share of a region.
-    pub(crate) fn share_of(&self, region: &Arc<Region>) -> Arc<Share> {
+    /// This thread's pin of an open file.
+    pub(crate) fn pin_of(&self, open_file: &Arc<OpenFile>) -> Arc<FilePin> {
         let state = self.state();
-        let enter = |share| {
+        let enter = |pin| {
             let current = lock(&state.current);
-            let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, region));
-            // Before the lock is given back: whoever leaves the region then finds the share.
+            let is_current =
+                current.as_ref().is_some_and(|current| Arc::ptr_eq(current, open_file));
+            // Before the lock is given back: whoever leaves the open file then finds the pin.
             if is_current {
-                state.shares.add(share);
+                state.pins.add(pin);
             }
             is_current
         };
-        share_of(self.seat, region, self.totals(), enter)
+        pin_of(self.pin_slot, open_file, self.totals(), enter)
     }
 
     /// Whether a file in which something is missing is still the one to look in: it is at the path, which is
     /// looked at now and then.
-    fn is_current(&self, region: &Region) -> Result<bool> {
+    fn is_current(&self, open_file: &OpenFile) -> Result<bool> {
         if !self.is_path_check_due() {
             return Ok(true);
         }
         // An index of this process's own is given up once a writer has mended the file's.
-        Ok(region.is_at_path() && !(region.is_private() && trust::is_trusted(region)?))
+        Ok(open_file.is_at_path() && !(open_file.is_private() && trust::is_trusted(open_file)?))
     }
 
     fn is_path_check_due(&self) -> bool {
@@ -316,8 +320,8 @@ impl Store {
     /// When a computation that begins now began, as far as can be told without opening a file: numbers only
     /// rise when a cache moves to another file, and another cache is told by its id.
     pub(crate) fn known_token(&self) -> Option<Token> {
-        if let Some(region) = self.known() {
-            return Some(Store::token(&region));
+        if let Some(open_file) = self.known() {
+            return Some(Store::token(&open_file));
         }
         let left = *lock(&self.state().left);
         left.or_else(|| Store::glance(&self.location)) // A forked child has left none.
@@ -326,13 +330,13 @@ impl Store {
     /// When a computation that begins now began, by what the header of the file at a location says: no recovery
     /// gives out a number again that a header has which verifies.
     pub(crate) fn glance(location: &Location) -> Option<Token> {
-        let region = open::glance(location).ok()??;
-        Some(Store::token(&region))
+        let open_file = open::glance(location).ok()??;
+        Some(Store::token(&open_file))
     }
 
     /// When a computation that begins now began.
-    pub(crate) fn token(region: &Region) -> Token {
-        Token { cache_id: region.facts.cache_id, seq: region.seq() }
+    pub(crate) fn token(open_file: &OpenFile) -> Token {
+        Token { cache_id: open_file.superblock.cache_id, seq: open_file.seq() }
     }
 
     /// When a wait for the lock that begins now ends.
@@ -342,13 +346,13 @@ impl Store {
 }
 
 impl State {
-    /// Lets go of the current region if `is_over` says so, and takes it from all threads: its mapping and
+    /// Lets go of the current open file if `is_over` says so, and takes it from all threads: its mapping and
     /// its disk space go when nobody holds a value in it.
-    fn leave_if(&self, is_over: impl FnOnce(&Arc<Region>) -> bool) -> bool {
+    fn leave_if(&self, is_over: impl FnOnce(&Arc<OpenFile>) -> bool) -> bool {
         let former = lock(&self.current).take_if(|current| is_over(current));
-        if let Some(region) = &former {
-            *lock(&self.left) = Some(Store::token(region));
-            self.shares.revoke();
+        if let Some(open_file) = &former {
+            *lock(&self.left) = Some(Store::token(open_file));
+            self.pins.revoke();
         }
         former.is_some()
     }
@@ -357,7 +361,7 @@ impl State {
 impl Watched for State {
     fn look(&self) {
         self.leave_if(|current| current.has_moved());
-        self.shares.reclaim();
+        self.pins.reclaim();
     }
 }
 
@@ -377,7 +381,7 @@ impl Drop for Shared {
         let state = self.state.get(Arc::default);
         let current = lock(&state.current).take();
         // Even if another thread has just left it, and is at this: `Key` relies on it.
-        state.shares.revoke();
+        state.pins.revoke();
         drop(current);
     }
 }

@@ -1,23 +1,23 @@
-//! Storing a value: what a put does in each hold of the lock, how it goes on from there, and on what terms. A
+//! Storing a value: what a put does in each hold of the lock, how it goes on from there, and under what condition. A
 //! hold takes no longer than the bytes of a small value take to be copied; nothing of the user's runs meanwhile.
 
 use super::writer::Writer;
-use super::{Found, Store, Token, Unmet};
+use super::{Store, StoreLookup, Token, Unmet};
 use crate::engine::file::deadline::Deadline;
 use crate::engine::file::effort::Effort;
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
+use crate::engine::file::lookup::{Lookup, RECORD_COPY_MAX};
 use crate::engine::file::open;
-use crate::engine::file::region::Region;
-use crate::engine::file::sight::{RECORD_COPY_MAX, Sight};
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::header::word;
 use crate::engine::format::record::{Head, Identity, Kind};
 use crate::engine::format::units::{Cost, Ttl};
 use crate::engine::format::{PAYLOAD_LIMIT, record};
 use crate::engine::log::journal::Draft;
 use crate::engine::log::op::LARGE;
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::engine::os::heap;
-use crate::engine::os::place::Care;
+use crate::engine::os::place::AccessMode;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,11 +46,11 @@ pub(crate) struct ScopeRecord<'a> {
 
 /// Whether a computed value is stored.
 #[derive(Clone, Copy)]
-pub(crate) enum Terms {
+pub(crate) enum PutCondition {
     /// In any case.
     Replace,
     /// If nothing is there that counts, and nothing was cleared or removed since the token.
-    IfAbsent(Token, View),
+    IfAbsent(Token, ExpiryRule),
     /// If nothing was cleared or removed since the token. What is there is damaged.
     Mend(Token),
     /// If nothing was cleared or removed since the token, in place of what is there.
@@ -58,7 +58,7 @@ pub(crate) enum Terms {
 }
 
 /// What becomes of a put.
-enum Ruling {
+enum Verdict {
     /// It is stored.
     Store,
     /// It is not: its time has passed.
@@ -70,7 +70,7 @@ enum Ruling {
 /// What one hold of the lock came to.
 enum Hold {
     /// There is no more to do.
-    Settled(Option<Found>),
+    Done(Option<StoreLookup>),
     /// The lock has to be taken once more, since payloads are copied and checked without it.
     Again,
     /// It is too much effort.
@@ -79,31 +79,31 @@ enum Hold {
 
 /// Where a record is.
 struct Place {
-    region: Arc<Region>,
+    open_file: Arc<OpenFile>,
     offset: u64,
 }
 
-impl Terms {
+impl PutCondition {
     /// Whether something is there that may have been refused, as what takes its place would be.
-    pub(crate) fn is_wary(&self) -> bool {
-        !matches!(self, Terms::IfAbsent(..))
+    pub(crate) fn needs_check(&self) -> bool {
+        !matches!(self, PutCondition::IfAbsent(..))
     }
 }
 
 /// What was done of a put that takes the lock more than once.
 #[derive(Default)]
-pub(crate) struct Progress {
+pub(crate) struct PutProgress {
     /// The record's head, and the seed that its checksum is made with.
     head: Option<(u64, Head)>,
     /// Where a large payload lies that has yet to become a value.
-    filled: Option<Place>,
+    reserved: Option<Place>,
     /// Where the record lies if it is published, and an index that could not take it was left to be made anew.
     published: Option<Place>,
     /// Where a record of the key is that was found damaged.
     damaged: Option<Place>,
 }
 
-impl Progress {
+impl PutProgress {
     /// The record for a file with this seed: the one that there is, or a new one.
     #[inline]
     fn draft<'a>(&mut self, entry: &Entry<'a>, seed: u64) -> Draft<'a> {
@@ -129,12 +129,12 @@ impl<'a> Entry<'a> {
         self.payload.len() > LARGE
     }
 
-    /// Whether it may be stored in a file that is accessed with such care, and will be found there.
-    pub(crate) fn check_size(&self, care: Care) -> Result<()> {
+    /// Whether it may be stored in a file that is accessed in such a mode, and will be found there.
+    pub(crate) fn check_size(&self, access: AccessMode) -> Result<()> {
         let size = self.payload.len() as u64;
-        let (what, limit) = match care {
-            Care::Copied => ("a value that is read by copy", RECORD_COPY_MAX),
-            Care::Checked | Care::Trusted => ("a value", PAYLOAD_LIMIT),
+        let (what, limit) = match access {
+            AccessMode::Copied => ("a value that is read by copy", RECORD_COPY_MAX),
+            AccessMode::Checked | AccessMode::Trusted => ("a value", PAYLOAD_LIMIT),
         };
         match size <= limit {
             true => Ok(()),
@@ -151,17 +151,17 @@ impl Store {
         &self,
         entry: &Entry<'_>,
         scope: &ScopeRecord<'_>,
-        terms: Terms,
+        condition: PutCondition,
         deadline: &Deadline,
-    ) -> Result<Option<Found>> {
-        entry.check_size(self.location.care)?;
+    ) -> Result<Option<StoreLookup>> {
+        entry.check_size(self.location.access)?;
         // Encoded, above all checksummed, before the lock; the seed outlives compaction.
-        let mut progress = Progress::default();
+        let mut progress = PutProgress::default();
         progress.draft(entry, self.begin(&entry.identity)?);
         for _ in 0..open::TRIES {
             let writer = self.lock_until(deadline)?;
             let effort = Effort::Full;
-            if let Hold::Settled(found) = writer.put(entry, scope, terms, effort, &mut progress)? {
+            if let Hold::Done(found) = writer.put(entry, scope, condition, effort, &mut progress)? {
                 return Ok(found);
             }
         }
@@ -174,22 +174,22 @@ impl Store {
         &self,
         entry: &Entry<'_>,
         scope: &ScopeRecord<'_>,
-        terms: Terms,
+        condition: PutCondition,
         effort: Effort,
-        progress: &mut Progress,
-    ) -> Result<Result<Option<Found>, Unmet>> {
-        entry.check_size(self.location.care)?;
-        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
-        region.prefetch_slot(&entry.identity);
-        progress.draft(entry, region.facts.seed);
-        drop(region);
+        progress: &mut PutProgress,
+    ) -> Result<Result<Option<StoreLookup>, Unmet>> {
+        entry.check_size(self.location.access)?;
+        let Some(open_file) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
+        open_file.prefetch_slot(&entry.identity);
+        progress.draft(entry, open_file.superblock.seed);
+        drop(open_file);
         for _ in 0..open::TRIES {
             let writer = match self.try_lock(effort)? {
                 Ok(writer) => writer,
                 Err(unmet) => return Ok(Err(unmet)),
             };
-            match writer.put(entry, scope, terms, effort, progress)? {
-                Hold::Settled(found) => return Ok(Ok(found)),
+            match writer.put(entry, scope, condition, effort, progress)? {
+                Hold::Done(found) => return Ok(Ok(found)),
                 Hold::Again => {}
                 Hold::Long => return Ok(Err(Unmet::Long)),
             }
@@ -200,15 +200,22 @@ impl Store {
     /// The seed of the file that is the cache now, which is not held on to: who follows another lets go of
     /// it. The slot of `identity` comes from memory while the lock is taken.
     fn begin(&self, identity: &Identity) -> Result<u64> {
-        let region = self.region()?;
-        region.prefetch_slot(identity);
-        Ok(region.facts.seed)
+        let open_file = self.open_file()?;
+        open_file.prefetch_slot(identity);
+        Ok(open_file.superblock.seed)
     }
 
     /// What was there or was stored, for whoever wanted to store.
-    fn found(&self, region: &Arc<Region>, sight: Sight) -> Found {
-        let (share, token) = (self.share_of(region), Store::token(region));
-        Found { region: Arc::clone(region), share, sight, saved: None, is_valid: None, token }
+    fn found(&self, open_file: &Arc<OpenFile>, lookup: Lookup) -> StoreLookup {
+        let (pin, token) = (self.pin_of(open_file), Store::token(open_file));
+        StoreLookup {
+            open_file: Arc::clone(open_file),
+            pin,
+            lookup,
+            saved: None,
+            is_valid: None,
+            token,
+        }
     }
 }
 
@@ -220,14 +227,14 @@ pub(crate) fn announce(
     effort: Effort,
 ) -> Result<bool> {
     let journal = writer.journal();
-    let (file_id, _) = journal.facts.file_id.split_first_chunk().expect("16 bytes");
-    let place = u64::from_le_bytes(*file_id) ^ journal.ledger.get(word::CLEARED)?;
+    let (file_id, _) = journal.superblock.file_id.split_first_chunk().expect("16 bytes");
+    let place = u64::from_le_bytes(*file_id) ^ journal.header.get(word::CLEARED)?;
     // Relaxed: who sees an old place looks once more.
     if scope.seen.load(Ordering::Relaxed) == place {
         return Ok(true);
     }
     if journal.locate(&scope.identity).is_none() {
-        let seed = journal.facts.seed;
+        let seed = journal.superblock.seed;
         let draft = Draft::new(Kind::SCOPE, scope.identity, scope.payload, seed);
         if !writer.try_append(&mut [draft], effort)?.1 {
             return Ok(false);
@@ -244,34 +251,35 @@ impl Writer<'_> {
         self,
         entry: &Entry<'_>,
         scope: &ScopeRecord<'_>,
-        terms: Terms,
+        condition: PutCondition,
         effort: Effort,
-        progress: &mut Progress,
+        progress: &mut PutProgress,
     ) -> Result<Hold> {
-        if let Some(place) = progress.published.take().filter(|place| self.is_in(&place.region)) {
+        if let Some(place) = progress.published.take().filter(|place| self.is_in(&place.open_file))
+        {
             // It is in the index by now: who takes the lock sees to that.
-            return Ok(Hold::Settled(Some(self.stored(place.offset, entry))));
+            return Ok(Hold::Done(Some(self.stored(place.offset, entry))));
         }
-        progress.damaged = progress.damaged.take().filter(|place| self.is_in(&place.region));
-        match self.rule(entry, terms, progress.damaged.as_ref().map(|place| place.offset))? {
-            Ruling::Store => {}
-            Ruling::Refuse => return Ok(Hold::Settled(None)),
-            Ruling::Keep(offset) => {
-                let (store, region) = (self.store, Arc::clone(self.region()));
+        progress.damaged = progress.damaged.take().filter(|place| self.is_in(&place.open_file));
+        match self.decide(entry, condition, progress.damaged.as_ref().map(|place| place.offset))? {
+            Verdict::Store => {}
+            Verdict::Refuse => return Ok(Hold::Done(None)),
+            Verdict::Keep(offset) => {
+                let (store, open_file) = (self.store, Arc::clone(self.open_file()));
                 drop(self);
                 // It stays what it was under the lock, whatever supersedes it.
-                match region.value_at(offset, effort) {
-                    Sight::Absent => progress.damaged = Some(Place { region, offset }),
-                    Sight::Long => return Ok(Hold::Long),
-                    sight => return Ok(Hold::Settled(Some(store.found(&region, sight)))),
+                match open_file.value_at(offset, effort) {
+                    Lookup::Absent => progress.damaged = Some(Place { open_file, offset }),
+                    Lookup::Long => return Ok(Hold::Long),
+                    lookup => return Ok(Hold::Done(Some(store.found(&open_file, lookup)))),
                 }
                 return Ok(Hold::Again);
             }
         }
         // Of a file that was compacted meanwhile, which leaves such space behind, there is another now.
-        if let Some(place) = progress.filled.take().filter(|place| self.is_in(&place.region)) {
-            self.fulfil(place.offset)?;
-            return Ok(Hold::Settled(Some(self.stored(place.offset, entry))));
+        if let Some(place) = progress.reserved.take().filter(|place| self.is_in(&place.open_file)) {
+            self.commit(place.offset)?;
+            return Ok(Hold::Done(Some(self.stored(place.offset, entry))));
         }
         match announce(&self, scope, effort)? {
             true => self.append_entry(entry, effort, progress),
@@ -285,91 +293,96 @@ impl Writer<'_> {
         self,
         entry: &Entry<'_>,
         effort: Effort,
-        progress: &mut Progress,
+        progress: &mut PutProgress,
     ) -> Result<Hold> {
-        let (journal, region) = (self.journal(), Arc::clone(self.region()));
-        let mut draft = progress.draft(entry, journal.facts.seed);
+        let (journal, open_file) = (self.journal(), Arc::clone(self.open_file()));
+        let mut draft = progress.draft(entry, journal.superblock.seed);
         if !entry.is_large() {
             let (offsets, is_applied) =
                 self.try_append(std::slice::from_mut(&mut draft), effort)?;
             if is_applied {
-                return Ok(Hold::Settled(Some(self.stored(offsets[0], entry))));
+                return Ok(Hold::Done(Some(self.stored(offsets[0], entry))));
             }
-            progress.published = Some(Place { region, offset: offsets[0] });
+            progress.published = Some(Place { open_file, offset: offsets[0] });
             return Ok(Hold::Long);
         }
         let offset = journal.reserve(&mut draft.head)?;
         drop(self);
-        let file = region.file();
+        let file = open_file.file();
         let payload = offset + record::HEAD_SIZE;
         file.write(payload, entry.payload).map_err(Error::io("write", file.path()))?;
-        progress.filled = Some(Place { region, offset });
+        progress.reserved = Some(Place { open_file, offset });
         Ok(Hold::Again)
     }
 
-    /// What becomes of an entry that is to be stored on `terms`, if the record at `damaged` is known not to be
+    /// What becomes of an entry that is to be stored under `condition`, if the record at `damaged` is known not to be
     /// whole. No payload is looked at.
-    fn rule(&self, entry: &Entry<'_>, terms: Terms, damaged: Option<u64>) -> Result<Ruling> {
-        let (token, view) = match terms {
-            Terms::Replace => return Ok(Ruling::Store),
-            Terms::IfAbsent(token, view) => (token, Some(view)),
-            Terms::Mend(token) | Terms::Refresh(token) => (token, None),
+    fn decide(
+        &self,
+        entry: &Entry<'_>,
+        condition: PutCondition,
+        damaged: Option<u64>,
+    ) -> Result<Verdict> {
+        let (token, expiry) = match condition {
+            PutCondition::Replace => return Ok(Verdict::Store),
+            PutCondition::IfAbsent(token, expiry) => (token, Some(expiry)),
+            PutCondition::Mend(token) | PutCondition::Refresh(token) => (token, None),
         };
         let journal = self.journal();
-        if journal.facts.cache_id != token.cache_id
-            || journal.ledger.get(word::BARRIER)? > token.seq
+        if journal.superblock.cache_id != token.cache_id
+            || journal.header.get(word::BARRIER)? > token.seq
         {
-            return Ok(Ruling::Refuse);
+            return Ok(Verdict::Refuse);
         }
         let Some((offset, newest)) = journal.locate(&entry.identity) else {
-            return Ok(Ruling::Store);
+            return Ok(Verdict::Store);
         };
-        if let Some(view) = view
+        if let Some(expiry) = expiry
             && damaged != Some(offset)
-            && self.has_value_at(offset, view)
+            && self.has_value_at(offset, expiry)
         {
-            return Ok(Ruling::Keep(offset));
+            return Ok(Verdict::Keep(offset));
         }
-        if let (Terms::Refresh(_), Kind::VALUE) = (terms, newest.kind) {
-            return Ok(Ruling::Store);
+        if let (PutCondition::Refresh(_), Kind::VALUE) = (condition, newest.kind) {
+            return Ok(Verdict::Store);
         }
         // Removed since; or stored since and expired, and what it replaced may have been a removal.
-        Ok(if newest.seq > token.seq { Ruling::Refuse } else { Ruling::Store })
+        Ok(if newest.seq > token.seq { Verdict::Refuse } else { Verdict::Store })
     }
 
-    /// Whether `region` is the file that is locked.
-    fn is_in(&self, region: &Arc<Region>) -> bool {
-        self.region().is_same_file(region)
+    /// Whether `open_file` is the file that is locked.
+    fn is_in(&self, open_file: &Arc<OpenFile>) -> bool {
+        self.open_file().is_same_file(open_file)
     }
 
-    /// Whether the record at `offset`, whose head has been verified, is a value that counts by `view`.
-    pub(crate) fn has_value_at(&self, offset: u64, view: View) -> bool {
-        let head = self.region().medium().head(offset);
-        head.is_some_and(|head| record::is_value(&head) && !view.is_expired(&head))
+    /// Whether the record at `offset`, whose head has been verified, is a value that counts by `expiry`.
+    pub(crate) fn has_value_at(&self, offset: u64, expiry: ExpiryRule) -> bool {
+        let head = self.open_file().storage().head(offset);
+        head.is_some_and(|head| record::is_value(&head) && !expiry.is_expired(&head))
     }
 
     /// What was just stored, as a look-up would find it. The lock goes back first: where the file is read by
     /// copy, the value is copied.
-    fn stored(self, offset: u64, entry: &Entry<'_>) -> Found {
-        let (store, region) = (self.store, Arc::clone(self.region()));
+    fn stored(self, offset: u64, entry: &Entry<'_>) -> StoreLookup {
+        let (store, open_file) = (self.store, Arc::clone(self.open_file()));
         drop(self);
-        let mapped = |region: &Region| {
-            let map = region.map()?;
+        let mapped = |open_file: &OpenFile| {
+            let map = open_file.map()?;
             let record = map.record(offset)?;
             if entry.is_valid {
                 map.mark(&record); // Only now: the record lies below the tail.
             }
-            Some(Sight::Mapped { record, is_fresh: !entry.is_valid })
+            Some(Lookup::Mapped { record, is_fresh: !entry.is_valid })
         };
-        if let Some(sight) = mapped(&region) {
-            return store.found(&region, sight);
+        if let Some(lookup) = mapped(&open_file) {
+            return store.found(&open_file, lookup);
         }
-        let region = store.grown(region);
+        let open_file = store.grown(open_file);
         let copied = || {
             let head = Box::new([0; record::HEAD_SIZE as usize]);
-            heap::copy(entry.payload).map(|copy| Sight::Copied(head, copy))
+            heap::copy(entry.payload).map(|copy| Lookup::Copied(head, copy))
         };
-        let sight = mapped(&region).or_else(copied).unwrap_or(Sight::Absent);
-        store.found(&region, sight)
+        let lookup = mapped(&open_file).or_else(copied).unwrap_or(Lookup::Absent);
+        store.found(&open_file, lookup)
     }
 }

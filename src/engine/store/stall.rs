@@ -1,6 +1,6 @@
 //! Whether a computation that a thread waits for can still end: see [`flight`](super::flight).
 
-use super::share::lock;
+use super::pin::lock;
 use crate::engine::os::fork::PerProcess;
 use crate::engine::os::threads::{ThreadId, stand_still, waits_to_be_woken};
 use std::collections::BTreeSet;

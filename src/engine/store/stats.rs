@@ -1,9 +1,9 @@
 //! Counts: of the file, kept by its writers in the header; and of this process, kept by its threads.
 
 use super::Store;
-use super::share::Totals;
+use super::pin::Totals;
 use crate::engine::format::header::word;
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::error::{Error, Result};
 use std::time::Duration;
 
@@ -66,14 +66,14 @@ impl Store {
 
     /// Adds the counts of the file, which may be damaged or gone.
     fn count(&self, of_process: Stats) -> Result<Stats> {
-        let region = self.current()?;
-        let journal = region.journal();
-        let count = |place| journal.ledger.get(place);
-        let index = journal.ledger.table(word::INDEX);
-        let log = count(word::TAIL)?.saturating_sub(region.facts.log_start);
-        let own = if index == region.facts.first_index { 0 } else { index.size() };
+        let open_file = self.current()?;
+        let journal = open_file.journal();
+        let count = |place| journal.header.get(place);
+        let index = journal.header.table(word::INDEX);
+        let log = count(word::TAIL)?.saturating_sub(open_file.superblock.log_start);
+        let own = if index == open_file.superblock.first_index { 0 } else { index.size() };
         let live_bytes = count(word::LIVE)?;
-        let file = region.file();
+        let file = open_file.file();
         Ok(Stats {
             entries: count(word::ENTRIES)?,
             live_bytes,

@@ -6,7 +6,7 @@
 //! hashes have their turn in another pass. (A set of all keys would be the plain way: it needs 64 bytes for each.)
 
 use super::findings::{Finding, Verification};
-use crate::engine::file::region::Region;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::FILE_LIMIT;
 use crate::engine::format::record::{Head, Identity, Kind};
 use crate::engine::format::slot::{Slot, Table, Tag};
@@ -14,7 +14,7 @@ use crate::engine::index;
 use crate::engine::log::op::{Op, Target, apply, is_decided_by_payload, is_space, supersedes};
 use crate::engine::log::records::Records;
 use crate::engine::log::walk::{Step, Walk};
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
@@ -27,14 +27,14 @@ pub(super) const KEYS_MAX: usize = 7 << 13;
 struct Newest {
     offset: u64,
     seq: u64,
-    /// The record from which on it counts: of a large value, the one that says that it was filled.
+    /// The record from which on it counts: of a large value, the one that says that it was committed.
     since: u64,
 }
 
 /// The newest healthy record, since the last clear, of each key that the index did not lead to when it was met: of
 /// those keys whose hashes lie in a range that is no larger than memory allows.
 pub(super) struct Suspects<'a> {
-    region: &'a Region,
+    open_file: &'a OpenFile,
     range: RangeInclusive<u64>,
     newest: HashMap<Identity, Newest>,
     keys_max: usize,
@@ -43,9 +43,9 @@ pub(super) struct Suspects<'a> {
 }
 
 impl<'a> Suspects<'a> {
-    pub(super) fn new(region: &'a Region, keys_max: usize) -> Suspects<'a> {
+    pub(super) fn new(open_file: &'a OpenFile, keys_max: usize) -> Suspects<'a> {
         let newest = HashMap::new();
-        Suspects { region, range: 0..=u64::MAX, newest, keys_max, cleared: 0 }
+        Suspects { open_file, range: 0..=u64::MAX, newest, keys_max, cleared: 0 }
     }
 
     /// By the map's own hasher, which nobody knows who makes files.
@@ -56,7 +56,7 @@ impl<'a> Suspects<'a> {
     /// Whether what becomes of a key is to be followed.
     fn follows(&self, identity: &Identity) -> bool {
         self.range.contains(&self.hash(identity))
-            && (self.newest.contains_key(identity) || !is_in_index(self.region, identity))
+            && (self.newest.contains_key(identity) || !is_in_index(self.open_file, identity))
     }
 
     fn insert(&mut self, identity: Identity, newest: Newest) {
@@ -88,11 +88,11 @@ impl<'a> Suspects<'a> {
 
     /// Walks over the records up to `end`. The first time, with a report, every one is read.
     pub(super) fn walk(&mut self, end: u64, mut report: Option<&mut Verification>) -> Result<()> {
-        let (file, facts) = (self.region.file(), self.region.facts);
+        let (file, superblock) = (self.open_file.file(), self.open_file.superblock);
         let read = || Error::io("read", file.path());
-        let records = self.region.journal().records_below(end);
+        let records = self.open_file.journal().records_below(end);
         self.cleared = 0;
-        let mut walk = Walk::new(file, facts.seed, facts.log_start, end);
+        let mut walk = Walk::new(file, superblock.seed, superblock.log_start, end);
         while let Some(step) = walk.next().map_err(read())? {
             let (offset, head) = match (step, &mut report) {
                 (Step::Record(offset, head), _) => (offset, head),
@@ -128,8 +128,8 @@ impl<'a> Suspects<'a> {
     /// not lead, though nothing has happened to them since the tail was at `tail`. `None` if all was cleared since.
     pub(super) fn lost(&self, applied: u64, tail: u64) -> Result<Option<Vec<u64>>> {
         let due = self.newest.iter().filter(|(_, newest)| newest.since < applied);
-        let missing = due.filter(|(identity, _)| !is_in_index(self.region, identity)).collect();
-        still_missing(self.region, missing, tail)
+        let missing = due.filter(|(identity, _)| !is_in_index(self.open_file, identity)).collect();
+        still_missing(self.open_file, missing, tail)
     }
 }
 
@@ -170,27 +170,27 @@ impl Target for Suspects<'_> {
 }
 
 /// Whether the index leads from an identity to a record of it: the newest, or a newer one.
-fn is_in_index(region: &Region, identity: &Identity) -> bool {
-    let tag = Tag::of(identity.hash(region.facts.seed));
+fn is_in_index(open_file: &OpenFile, identity: &Identity) -> bool {
+    let tag = Tag::of(identity.hash(open_file.superblock.seed));
     let leads = |slot: Slot| {
-        let found = published(region).head(slot.offset())?;
+        let found = published(open_file).head(slot.offset())?;
         (found.identity == *identity).then_some(())
     };
     loop {
-        let (words, table) = region.index();
-        if matches!(index::seat(words, table, tag, leads), index::Seat::Taken(..)) {
+        let (words, table) = open_file.index();
+        if matches!(index::slot_entry(words, table, tag, leads), index::SlotEntry::Occupied(..)) {
             return true;
         }
         // A table that was left during the search is given back, and reads as zeros.
-        if region.index().1 == table {
+        if open_file.index().1 == table {
             return false;
         }
     }
 }
 
 /// The records that are published by now; if the word that says it is damaged, all whose heads verify.
-fn published(region: &Region) -> Records<'_> {
-    let journal = region.journal();
+fn published(open_file: &OpenFile) -> Records<'_> {
+    let journal = open_file.journal();
     journal.records_below(journal.tail().unwrap_or(FILE_LIMIT))
 }
 
@@ -198,11 +198,11 @@ fn published(region: &Region) -> Records<'_> {
 /// `tail`. A flush names the record that a key had last, which may be a later one than is missing; a large value
 /// that was met as such may have been committed only then.
 fn still_missing(
-    region: &Region,
+    open_file: &OpenFile,
     mut missing: HashMap<&Identity, &Newest>,
     tail: u64,
 ) -> Result<Option<Vec<u64>>> {
-    let (file, journal) = (region.file(), region.journal());
+    let (file, journal) = (open_file.file(), open_file.journal());
     let records = journal.records_below(journal.tail().unwrap_or(tail));
     let mut walk = Walk::new(file, records.seed, tail, records.end);
     while !missing.is_empty()

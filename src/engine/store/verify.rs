@@ -9,7 +9,7 @@ use crate::engine::file::trust::is_table;
 use crate::engine::format::header::word;
 use crate::engine::format::record::HEAD_SIZE;
 use crate::engine::format::slot::Slot;
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::error::{Error, Result};
 
 impl Store {
@@ -19,36 +19,37 @@ impl Store {
 
     /// As [`verify`](Store::verify), with no more than so many keys in memory.
     pub(crate) fn verify_by(&self, keys_max: usize) -> Result<Verification> {
-        let region = self.current()?;
+        let open_file = self.current()?;
         let mut report = Verification::default();
         for (offset, _) in word::sealed(0) {
-            if region.journal().ledger.get(offset).is_err() {
+            if open_file.journal().header.get(offset).is_err() {
                 report.find(Finding::Header { offset });
             }
         }
         // The index before the tail: a table that was the index lies below it.
-        let table = region.index().1;
+        let table = open_file.index().1;
         // The size after the tail: a file grows before its tail does.
-        let tail = region.journal().tail();
-        let size = region.file().size().map_err(Error::io("look at", region.file().path()))?;
+        let tail = open_file.journal().tail();
+        let size =
+            open_file.file().size().map_err(Error::io("look at", open_file.file().path()))?;
         let tail = tail.unwrap_or(size);
         if tail > size {
             report.find(Finding::Truncated { offset: tail });
         }
-        if !region.is_private() && !is_table(&region.journal(), table, tail) {
+        if !open_file.is_private() && !is_table(&open_file.journal(), table, tail) {
             report.find(Finding::Corrupt { offset: table.offset().saturating_sub(HEAD_SIZE) });
         }
         // What a writer has published and not yet put into the index, living or killed, is no finding: the
         // next one does. Nor is what came after an index of this process's own was made.
-        let applied = region.journal().ledger.get(word::APPLIED).unwrap_or(tail);
-        let (end, applied) = region.private_end().map_or((tail, applied), |end| (end, end));
+        let applied = open_file.journal().header.get(word::APPLIED).unwrap_or(tail);
+        let (end, applied) = open_file.private_end().map_or((tail, applied), |end| (end, end));
         let end = end.min(size);
-        let mut suspects = Suspects::new(&region, keys_max);
+        let mut suspects = Suspects::new(&open_file, keys_max);
         suspects.walk(end, Some(&mut report))?;
         // Whatever the index leads to below a tail of before must be there.
-        let records = region.journal().records_below(tail);
+        let records = open_file.journal().records_below(tail);
         let is_astray = |slot: Slot| slot.offset() < tail && records.head(slot.offset()).is_none();
-        for slot in region.slots(is_astray, FINDINGS_MAX) {
+        for slot in open_file.slots(is_astray, FINDINGS_MAX) {
             report.find(Finding::Astray { offset: slot.offset() });
         }
         if tail > size {

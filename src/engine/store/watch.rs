@@ -3,7 +3,7 @@
 //! learns nothing: so somebody has to look. It looks at words in memory, twice a second, and is there while
 //! there are stores. It keeps no process alive, and a forked child starts its own.
 
-use super::share::lock;
+use super::pin::lock;
 use super::stall::Waiting;
 use crate::engine::os::fork::{PerProcess, forks};
 use crate::engine::os::threads;

@@ -2,9 +2,9 @@
 //! deadline and no longer: a stopped process must not stop this one. While other threads wait, the file's
 //! lock stays taken from one holder to the next, up to a limit, since taking it is most of the cost of an append.
 
-use super::share::lock;
+use super::pin::lock;
 use crate::engine::file::deadline::{Deadline, lock_file};
-use crate::engine::file::region::Region;
+use crate::engine::file::open_file::OpenFile;
 use crate::error::Result;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -24,15 +24,15 @@ struct Inner {
     is_held: bool,
     waiting: u32,
     handovers: u32,
-    /// The region whose file is locked, for the next holder.
-    locked: Option<Arc<Region>>,
+    /// The open file that is locked, for the next holder.
+    locked: Option<Arc<OpenFile>>,
 }
 
 /// The lock, held among threads; and the file's, if it is locked.
 pub(crate) struct WriteGuard<'a> {
     lock: &'a WriteLock,
-    /// The region whose file is locked.
-    locked: Option<Arc<Region>>,
+    /// The open file that is locked.
+    locked: Option<Arc<OpenFile>>,
 }
 
 impl WriteLock {
@@ -58,33 +58,33 @@ impl Inner {
     fn unlock_if_unwanted(&mut self) {
         if !self.is_held
             && self.waiting == 0
-            && let Some(region) = self.locked.take()
+            && let Some(open_file) = self.locked.take()
         {
-            region.file().unlock();
+            open_file.file().unlock();
         }
     }
 }
 
 impl WriteGuard<'_> {
-    /// Has the file of `region` locked, and no other.
-    pub(crate) fn lock(&mut self, region: &Arc<Region>, deadline: &Deadline) -> Result<()> {
-        if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, region)) {
+    /// Has the file of `open_file` locked, and no other.
+    pub(crate) fn lock(&mut self, open_file: &Arc<OpenFile>, deadline: &Deadline) -> Result<()> {
+        if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, open_file)) {
             return Ok(());
         }
-        if let Some(locked) = self.locked.as_mut().filter(|locked| locked.is_same_file(region)) {
-            *locked = Arc::clone(region); // Which may be in a larger map by now.
+        if let Some(locked) = self.locked.as_mut().filter(|locked| locked.is_same_file(open_file)) {
+            *locked = Arc::clone(open_file); // Which may be in a larger map by now.
             return Ok(());
         }
         self.unlock();
-        lock_file(region.file(), deadline)?;
-        self.locked = Some(Arc::clone(region));
+        lock_file(open_file.file(), deadline)?;
+        self.locked = Some(Arc::clone(open_file));
         Ok(())
     }
 
     /// Gives the file's lock back and keeps this process's.
     pub(crate) fn unlock(&mut self) {
-        if let Some(region) = self.locked.take() {
-            region.file().unlock();
+        if let Some(open_file) = self.locked.take() {
+            open_file.file().unlock();
         }
     }
 }
@@ -96,8 +96,8 @@ impl Drop for WriteGuard<'_> {
         let is_handed_on = inner.waiting > 0 && inner.handovers < HANDOVER_MAX;
         inner.handovers = if is_handed_on { inner.handovers + 1 } else { 0 };
         inner.locked = self.locked.take();
-        if !is_handed_on && let Some(region) = inner.locked.take() {
-            region.file().unlock();
+        if !is_handed_on && let Some(open_file) = inner.locked.take() {
+            open_file.file().unlock();
         }
         let is_awaited = inner.waiting > 0;
         drop(inner);

@@ -5,8 +5,8 @@ use super::{Store, Unmet};
 use crate::engine::file::deadline::Deadline;
 use crate::engine::file::effort::Effort;
 use crate::engine::file::open::TRIES;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::file::recover;
-use crate::engine::file::region::Region;
 use crate::engine::format::header::{state, word};
 use crate::engine::format::record::{Identity, Kind};
 use crate::engine::log::journal::{Draft, Journal};
@@ -22,7 +22,7 @@ impl Store {
 
     pub(crate) fn lock_until(&self, deadline: &Deadline) -> Result<Writer<'_>> {
         let writer = self.lock_as_left(deadline)?;
-        self.finish_others(writer.region())?;
+        self.finish_others(writer.open_file())?;
         Ok(writer)
     }
 
@@ -30,18 +30,18 @@ impl Store {
     /// killed holder of it left is finished if that is not too much effort: it takes as long as there are
     /// records to redo, and a sync.
     pub(crate) fn try_lock(&self, effort: Effort) -> Result<Result<Writer<'_>, Unmet>> {
-        let Some(region) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
+        let Some(open_file) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
         let at_once = Deadline::after(Duration::ZERO);
         let mut guard = self.state().write_lock.enter(&at_once, &self.location.path)?;
-        let Some(region) = self.lock_in(&mut guard, &region, &at_once)? else {
-            return Ok(Err(Unmet::Elsewhere(Some(region))));
+        let Some(open_file) = self.lock_in(&mut guard, &open_file, &at_once)? else {
+            return Ok(Err(Unmet::Elsewhere(Some(open_file))));
         };
-        let writer = Writer { store: self, region, _guard: guard };
+        let writer = Writer { store: self, open_file, _guard: guard };
         // What cannot be told has to be mended, which is no less.
-        if effort == Effort::Brief && !writer.region().journal().is_finished().unwrap_or(false) {
+        if effort == Effort::Brief && !writer.open_file().journal().is_finished().unwrap_or(false) {
             return Ok(Err(Unmet::Long));
         }
-        self.finish_others(writer.region())?;
+        self.finish_others(writer.open_file())?;
         Ok(Ok(writer))
     }
 
@@ -50,11 +50,11 @@ impl Store {
         let path = &self.location.path;
         let mut guard = self.state().write_lock.enter(deadline, path)?;
         for _ in 0..TRIES {
-            let region = self.region_until(deadline)?;
-            if let Some(region) = self.lock_in(&mut guard, &region, deadline)? {
-                return Ok(Writer { store: self, region, _guard: guard });
+            let open_file = self.open_file_until(deadline)?;
+            if let Some(open_file) = self.lock_in(&mut guard, &open_file, deadline)? {
+                return Ok(Writer { store: self, open_file, _guard: guard });
             }
-            self.follow_until(region, deadline)?;
+            self.follow_until(open_file, deadline)?;
         }
         Err(Error::Unstable { path: path.clone() })
     }
@@ -65,64 +65,67 @@ impl Store {
     fn lock_in(
         &self,
         guard: &mut WriteGuard<'_>,
-        region: &Arc<Region>,
+        open_file: &Arc<OpenFile>,
         deadline: &Deadline,
-    ) -> Result<Option<Arc<Region>>> {
-        if !region.file().is_writable() || region.is_private() || self.location.is_read_only {
+    ) -> Result<Option<Arc<OpenFile>>> {
+        if !open_file.file().is_writable() || open_file.is_private() || self.location.is_read_only {
             return Err(Error::ReadOnly { path: self.location.path.clone() });
         }
-        guard.lock(region, deadline)?;
-        if !self.is_ready(region)? {
+        guard.lock(open_file, deadline)?;
+        if !self.is_ready(open_file)? {
             guard.unlock();
             return Ok(None);
         }
-        let region = self.grown(Arc::clone(region));
-        guard.lock(&region, deadline)?; // It has the file's lock, now by this map.
-        Ok(Some(region))
+        let open_file = self.grown(Arc::clone(open_file));
+        guard.lock(&open_file, deadline)?; // It has the file's lock, now by this map.
+        Ok(Some(open_file))
     }
 
     /// Finishes what a killed holder of the lock left.
-    pub(crate) fn finish_others(&self, region: &Region) -> Result<()> {
-        let journal = region.journal();
-        Store::or_make_index(region, journal.erase_debris().and_then(|()| journal.redo(false)))
+    pub(crate) fn finish_others(&self, open_file: &OpenFile) -> Result<()> {
+        let journal = open_file.journal();
+        Store::or_make_index(
+            open_file,
+            journal.wipe_unpublished().and_then(|()| journal.redo(false)),
+        )
     }
 
     /// An index that could not take what is published is made anew.
-    pub(crate) fn or_make_index(region: &Region, applied: Result<()>) -> Result<()> {
+    pub(crate) fn or_make_index(open_file: &OpenFile, applied: Result<()>) -> Result<()> {
         match applied {
-            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(region),
+            Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(open_file),
             result => result,
         }
     }
 
     /// Whether a locked file can be written: it is the cache, and sound.
-    fn is_ready(&self, region: &Region) -> Result<bool> {
-        let ledger = region.journal().ledger;
-        match ledger.medium.load(word::STATE) {
-            state::LIVE if self.is_path_check_due() && !region.is_at_path() => return Ok(false),
+    fn is_ready(&self, open_file: &OpenFile) -> Result<bool> {
+        let header = open_file.journal().header;
+        match header.storage.load(word::STATE) {
+            state::LIVE if self.is_path_check_due() && !open_file.is_at_path() => return Ok(false),
             state::LIVE => {}
             // Nobody holds the lock, so whoever was moving the file died.
-            state::MOVING if region.is_at_path() => ledger.store(word::STATE, state::LIVE)?,
+            state::MOVING if open_file.is_at_path() => header.store(word::STATE, state::LIVE)?,
             _ => return Ok(false),
         }
-        Ok(ledger.is_sound())
+        Ok(header.is_sound())
     }
 }
 
 /// The lock, held: the one who may write. It goes with this value.
 pub(crate) struct Writer<'a> {
     pub(crate) store: &'a Store,
-    region: Arc<Region>,
+    open_file: Arc<OpenFile>,
     _guard: WriteGuard<'a>,
 }
 
 impl Writer<'_> {
-    pub(crate) fn region(&self) -> &Arc<Region> {
-        &self.region
+    pub(crate) fn open_file(&self) -> &Arc<OpenFile> {
+        &self.open_file
     }
 
     pub(crate) fn journal(&self) -> Journal<'_> {
-        self.region().journal()
+        self.open_file().journal()
     }
 
     /// Appends records. If damage keeps the index from taking them, it is made anew.
@@ -144,7 +147,7 @@ impl Writer<'_> {
                 return Ok((offsets, false));
             }
             Err(error) => {
-                Store::or_make_index(self.region(), Err(error))?;
+                Store::or_make_index(self.open_file(), Err(error))?;
                 // A key for which a sound index has no room either is an error.
                 apply()?;
             }
@@ -153,11 +156,11 @@ impl Writer<'_> {
         Ok((offsets, true))
     }
 
-    /// Makes a reserved record, now filled, what it was meant to be. A record of its own says so at
-    /// the tail, where who redoes or copies what came since a point in the log does not miss it; that
+    /// Makes a reserved record, whose payload is written by now, the value that it was reserved for. A record of its
+    /// own says so at the tail, where who redoes or copies what came since a point in the log does not miss it; that
     /// the pad becomes a value follows from it, as the index does.
-    pub(crate) fn fulfil(&self, offset: u64) -> Result<()> {
-        let (place, seed) = (offset.to_le_bytes(), self.journal().facts.seed);
-        self.append(&mut [Draft::new(Kind::FILLED, Identity::NONE, &place, seed)]).map(drop)
+    pub(crate) fn commit(&self, offset: u64) -> Result<()> {
+        let (place, seed) = (offset.to_le_bytes(), self.journal().superblock.seed);
+        self.append(&mut [Draft::new(Kind::COMMIT, Identity::NONE, &place, seed)]).map(drop)
     }
 }

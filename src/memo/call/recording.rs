@@ -3,12 +3,12 @@
 //! a hit they are read from it one by one. Neither needs memory for more than a chunk of them: what is
 //! recorded is spooled, and beyond a MiB to a file without a name beside the cache.
 
-use super::section::Section;
+use super::keyspace::Keyspace;
 use crate::engine::format::record::Identity;
-use crate::engine::os::file::{CacheFile, Medium as _};
+use crate::engine::os::file::{CacheFile, Storage as _};
 use crate::engine::os::fork::forks;
 use crate::engine::os::{clock, map, place};
-use crate::engine::store::put::Terms;
+use crate::engine::store::put::PutCondition;
 use crate::error::{Error, Result};
 use crate::memo::handle::Handle;
 use crate::memo::value::archive::CacheValue;
@@ -174,9 +174,9 @@ impl AsRef<[u8]> for Sealed {
 
 /// Items on their way to the file.
 pub(crate) struct Recording<V> {
-    section: Arc<Section<Sequence<V>>>,
+    keyspace: Arc<Keyspace<Sequence<V>>>,
     identity: Identity,
-    terms: Terms,
+    condition: PutCondition,
     chunk: Chunk<V>,
     spool: Spool,
     count: u64,
@@ -186,34 +186,42 @@ pub(crate) struct Recording<V> {
 
 impl<V: CacheValue> Recording<V> {
     fn new(
-        section: &Arc<Section<Sequence<V>>>,
+        keyspace: &Arc<Keyspace<Sequence<V>>>,
         identity: Identity,
-        terms: Terms,
+        condition: PutCondition,
     ) -> Option<Recording<V>> {
-        let path = section.parts()?.0.location.path.clone();
-        let handle = Arc::clone(&section.handle);
+        let path = keyspace.parts()?.0.location.path.clone();
+        let handle = Arc::clone(&keyspace.handle);
         let spool = Spool { handle, path, memory: Vec::new(), file: None, process: forks() };
-        let (section, chunk) = (Arc::clone(section), Chunk::new(terms.is_wary()));
-        Some(Recording { section, identity, terms, chunk, spool, count: 0, cost: Duration::ZERO })
+        let (keyspace, chunk) = (Arc::clone(keyspace), Chunk::new(condition.needs_check()));
+        Some(Recording {
+            keyspace,
+            identity,
+            condition,
+            chunk,
+            spool,
+            count: 0,
+            cost: Duration::ZERO,
+        })
     }
 
-    /// A recording, if the terms are to be had and it may be stored on them.
+    /// A recording, if the condition is to be had and it may be stored under it.
     pub(crate) fn on(
-        terms: Result<Option<Terms>>,
-        section: &Arc<Section<Sequence<V>>>,
+        condition: Result<Option<PutCondition>>,
+        keyspace: &Arc<Keyspace<Sequence<V>>>,
         identity: Identity,
     ) -> Option<Recording<V>> {
-        let terms = terms.unwrap_or_else(|error| {
-            section.handle.note(&error);
+        let condition = condition.unwrap_or_else(|error| {
+            keyspace.handle.note(&error);
             None
         });
-        terms.and_then(|terms| Recording::new(section, identity, terms))
+        condition.and_then(|condition| Recording::new(keyspace, identity, condition))
     }
 
     /// The recording with one more item; `None`, noted, if it cannot go on.
     fn with(mut self, value: &V) -> Option<Recording<V>> {
         let pushed = self.push(value);
-        pushed.inspect_err(|error| self.section.handle.note(error)).ok()?;
+        pushed.inspect_err(|error| self.keyspace.handle.note(error)).ok()?;
         Some(self)
     }
 
@@ -234,21 +242,24 @@ impl<V: CacheValue> Recording<V> {
 
     /// Stores the items.
     fn finish(self) {
-        let (identity, terms, cost) = (self.identity, self.terms, self.cost);
-        let section = Arc::clone(&self.section);
-        let stored = self.seal().and_then(|all| section.put(identity, all.as_ref(), cost, terms));
-        stored.inspect_err(|error| section.handle.note(error)).ok();
+        let (identity, condition, cost) = (self.identity, self.condition, self.cost);
+        let keyspace = Arc::clone(&self.keyspace);
+        let stored =
+            self.seal().and_then(|all| keyspace.put(identity, all.as_ref(), cost, condition));
+        stored.inspect_err(|error| keyspace.handle.note(error)).ok();
     }
 
     /// As [`finish`](Recording::finish), without blocking the thread.
     pub(crate) async fn finish_async(self) {
-        let (identity, terms, cost) = (self.identity, self.terms, self.cost);
-        let section = Arc::clone(&self.section);
+        let (identity, condition, cost) = (self.identity, self.condition, self.cost);
+        let keyspace = Arc::clone(&self.keyspace);
         let stored = match self.seal() {
-            Ok(all) => section.put_async(identity, all, cost, terms, false, |found| found).await,
+            Ok(all) => {
+                keyspace.put_async(identity, all, cost, condition, false, |found| found).await
+            }
             Err(error) => Err(error),
         };
-        stored.inspect_err(|error| section.handle.note(error)).ok();
+        stored.inspect_err(|error| keyspace.handle.note(error)).ok();
     }
 }
 
@@ -264,33 +275,33 @@ enum Source<S, K: Kind> {
 impl<S, K: Kind> Source<S, K> {
     /// The items that are stored, or those of `compute`, on their way to be.
     fn new(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        let terms = match section.items(&identity) {
+        let condition = match keyspace.items(&identity) {
             Ok(items) => return Source::Replay(items),
-            Err(terms) => terms,
+            Err(condition) => condition,
         };
-        Source::record(section, identity, terms, compute)
+        Source::record(keyspace, identity, condition, compute)
     }
 
     /// The items of `compute`, on their way to take the place of what is stored.
     fn refresh(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        Source::record(section, identity, section.refresh_terms(), compute)
+        Source::record(keyspace, identity, keyspace.refresh_condition(), compute)
     }
 
     fn record(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
-        terms: Result<Option<Terms>>,
+        condition: Result<Option<PutCondition>>,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        let recording = Recording::on(terms, section, identity);
+        let recording = Recording::on(condition, keyspace, identity);
         Source::Live(compute(), recording)
     }
 }
@@ -352,19 +363,19 @@ pub struct CachedIter<I, K: Kind> {
 
 impl<I, K: Kind> CachedIter<I, K> {
     pub(crate) fn new(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         compute: impl FnOnce() -> I,
     ) -> CachedIter<I, K> {
-        CachedIter { source: Source::new(section, identity, compute) }
+        CachedIter { source: Source::new(keyspace, identity, compute) }
     }
 
     pub(crate) fn refresh(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         compute: impl FnOnce() -> I,
     ) -> CachedIter<I, K> {
-        CachedIter { source: Source::refresh(section, identity, compute) }
+        CachedIter { source: Source::refresh(keyspace, identity, compute) }
     }
 }
 

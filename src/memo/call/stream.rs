@@ -1,12 +1,12 @@
 //! Streams: what [iterators](super::recording) are to plain code, for tasks, on whose threads they wait for
 //! nobody.
 
+use super::keyspace::Keyspace;
 use super::recording::{Kind, Recording, left, pass, replay};
-use super::section::Section;
 use crate::engine::file::effort::Effort;
 use crate::engine::format::record::Identity;
-use crate::engine::store::put::Terms;
-use crate::engine::store::{Found, Store, Token, Unmet};
+use crate::engine::store::put::PutCondition;
+use crate::engine::store::{Store, StoreLookup, Token, Unmet};
 use crate::error::Result;
 use crate::memo::value::archive::CacheValue;
 use crate::memo::value::cached::Items;
@@ -16,11 +16,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// The items that are stored; or on what terms others may be, if they may.
-type Looked<V> = Result<Items<V>, Result<Option<Terms>>>;
+/// The items that are stored; or under what condition others may be, if they may.
+type Looked<V> = Result<Items<V>, Result<Option<PutCondition>>>;
 
-impl<V: CacheValue> Section<Sequence<V>> {
-    /// As [`items`](Section::items), in the file that is open. However long what is there is, it is checked here
+impl<V: CacheValue> Keyspace<Sequence<V>> {
+    /// As [`items`](Keyspace::items), in the file that is open. However long what is there is, it is checked here
     /// and now: whether the function is to be called depends on it, whose argument is here now and no longer.
     fn items_here(&self, identity: &Identity) -> Result<Looked<V>, Unmet> {
         if let Some((hit, proof)) = self.find_seen(identity) {
@@ -33,13 +33,13 @@ impl<V: CacheValue> Section<Sequence<V>> {
             self.count_miss();
             return Ok(Err(Ok(None)));
         };
-        match store.find_here(identity, self.view(), Effort::Full) {
+        match store.find_here(identity, self.expiry_rule(), Effort::Full) {
             Ok(found) => Ok(self.admit_items(found?, proof)),
             Err(error) => Ok(Err(Err(error))),
         }
     }
 
-    /// As [`items`](Section::items), in a file that must be opened first, for a computation that began at
+    /// As [`items`](Keyspace::items), in a file that must be opened first, for a computation that began at
     /// `token`. Where nobody knows when it began, since there was no file that told, it is not stored.
     async fn items_there(
         &self,
@@ -53,20 +53,20 @@ impl<V: CacheValue> Section<Sequence<V>> {
             return Err(Ok(None));
         };
         let examine = move |found| Items::examine(found, proof);
-        let found = store.find_there_async(unmet, identity, self.view(), examine).await;
+        let found = store.find_there_async(unmet, identity, self.expiry_rule(), examine).await;
         let found = found.map_err(Err)?;
         match token {
-            Some(token) => self.admit_items(Found { token, ..found }, proof),
+            Some(token) => self.admit_items(StoreLookup { token, ..found }, proof),
             None => self.admit_items(found, proof).map_err(|_| Ok(None)),
         }
     }
 
-    /// As [`refresh_terms`](Section::refresh_terms), by the file that is open.
-    fn refresh_terms_here(&self) -> Result<Option<Terms>> {
+    /// As [`refresh_condition`](Keyspace::refresh_condition), by the file that is open.
+    fn refresh_condition_here(&self) -> Result<Option<PutCondition>> {
         self.retry();
         let Some((store, _)) = self.parts() else { return Ok(None) };
         let token = store.known_token().ok_or_else(|| store.unstable())?;
-        Ok(Some(Terms::Refresh(token)))
+        Ok(Some(PutCondition::Refresh(token)))
     }
 }
 
@@ -89,40 +89,40 @@ type Look<V> = Pin<Box<dyn Future<Output = Result<Items<V>, Option<Recording<V>>
 impl<S, K: Kind> Source<S, K> {
     /// The items that are stored, or those of `compute`, on their way to be.
     fn new(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        let unmet = match section.items_here(&identity) {
+        let unmet = match keyspace.items_here(&identity) {
             Ok(Ok(items)) => return Source::Replay(items),
-            Ok(Err(terms)) => return Source::record(section, identity, terms, compute),
+            Ok(Err(condition)) => return Source::record(keyspace, identity, condition, compute),
             Err(unmet) => unmet,
         };
         // The function is called now, since its argument is here now and no longer.
-        let known = || match section.parts() {
+        let known = || match keyspace.parts() {
             Some((store, _)) => store.known_token(),
-            None => section.handle.glance(),
+            None => keyspace.handle.glance(),
         };
         let token = match &unmet {
-            Unmet::Elsewhere(Some(region)) => Some(Store::token(region)),
+            Unmet::Elsewhere(Some(open_file)) => Some(Store::token(open_file)),
             Unmet::Elsewhere(None) | Unmet::Long => known(),
         };
-        let section = Arc::clone(section);
+        let keyspace = Arc::clone(keyspace);
         let look = async move {
-            let items = section.items_there(unmet, &identity, token).await;
-            items.map_err(|terms| Recording::on(terms, &section, identity))
+            let items = keyspace.items_there(unmet, &identity, token).await;
+            items.map_err(|condition| Recording::on(condition, &keyspace, identity))
         };
         Source::Looking(Box::pin(look), Some(Box::pin(compute())))
     }
 
     /// The items of `compute`, on their way to be stored.
     fn record(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
-        terms: Result<Option<Terms>>,
+        condition: Result<Option<PutCondition>>,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        let recording = Recording::on(terms, section, identity);
+        let recording = Recording::on(condition, keyspace, identity);
         Source::Live(Box::pin(compute()), recording)
     }
 }
@@ -142,21 +142,21 @@ pub struct CachedStream<S, K: Kind> {
 
 impl<S, K: Kind> CachedStream<S, K> {
     pub(crate) fn new(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         compute: impl FnOnce() -> S,
     ) -> CachedStream<S, K> {
-        CachedStream { source: Source::new(section, identity, compute) }
+        CachedStream { source: Source::new(keyspace, identity, compute) }
     }
 
     /// The items of `compute`, on their way to take the place of what is stored.
     pub(crate) fn refresh(
-        section: &Arc<Section<Sequence<K::Value>>>,
+        keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         compute: impl FnOnce() -> S,
     ) -> CachedStream<S, K> {
-        let terms = section.refresh_terms_here();
-        CachedStream { source: Source::record(section, identity, terms, compute) }
+        let condition = keyspace.refresh_condition_here();
+        CachedStream { source: Source::record(keyspace, identity, condition, compute) }
     }
 }
 

@@ -1,18 +1,18 @@
-//! The way of a [`Section`]'s call in async code: what [`Section::obtain`] is to threads. No poll waits: for
+//! The way of a [`Keyspace`]'s call in async code: what [`Keyspace::obtain`] is to threads. No poll waits: for
 //! leaders, for a lock that others hold and for a file to be opened waits the task, and what is large is
 //! checked and copied by another thread. The user's code runs in the task's own polls, but for the checks of
 //! what is large.
 
+use super::keyspace::{Keyspace, Look};
 use super::outcome::{Outcome, Wanted};
-use super::section::{Look, Section};
 use crate::engine::file::effort::{BRIEF, Effort};
 use crate::engine::format::record::Identity;
 use crate::engine::format::units::Cost;
 use crate::engine::os::task::offload;
 use crate::engine::store::election::Step;
 use crate::engine::store::flight::{Led, led};
-use crate::engine::store::put::{Progress, Terms};
-use crate::engine::store::{Found, Store};
+use crate::engine::store::put::{PutCondition, PutProgress};
+use crate::engine::store::{Store, StoreLookup};
 use crate::error::Result;
 use crate::memo::value::archive::{CacheValue, encode_owned};
 use crate::memo::value::cached::Cached;
@@ -23,54 +23,55 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-impl<V> Section<V> {
-    /// As [`retry`](Section::retry), on another thread than the task's.
+impl<V> Keyspace<V> {
+    /// As [`retry`](Keyspace::retry), on another thread than the task's.
     pub(crate) async fn retry_async(&self) {
         if self.handle.store().is_none() {
             self.handle.retry_async().await;
         }
     }
 
-    /// As [`parts`](Section::parts), for tasks.
+    /// As [`parts`](Keyspace::parts), for tasks.
     pub(crate) fn shared_parts(&self) -> Option<(&Arc<Store>, TypeProof<V>)> {
         Some((self.handle.store()?, self.proof()?))
     }
 
-    /// As [`refresh_terms`](Section::refresh_terms), without blocking the thread.
-    async fn refresh_terms_async(&self) -> Result<Option<Terms>> {
+    /// As [`refresh_condition`](Keyspace::refresh_condition), without blocking the thread.
+    async fn refresh_condition_async(&self) -> Result<Option<PutCondition>> {
         let Some((store, _)) = self.shared_parts() else { return Ok(None) };
-        Ok(Some(Terms::Refresh(Store::token(&*store.region_async().await?))))
+        Ok(Some(PutCondition::Refresh(Store::token(&*store.open_file_async().await?))))
     }
 
-    /// As [`put`](Section::put), without blocking the thread. A payload that is valid has been vetted and
+    /// As [`put`](Keyspace::put), without blocking the thread. A payload that is valid has been vetted and
     /// checked. What was there, or was stored, `examine` sees on the thread that finds it.
     pub(crate) async fn put_async(
         self: &Arc<Self>,
         identity: Identity,
         payload: impl AsRef<[u8]> + Send + 'static,
         cost: Duration,
-        terms: Terms,
+        condition: PutCondition,
         is_valid: bool,
-        examine: impl Fn(Found) -> Found + Send + 'static,
-    ) -> Result<Option<Found>>
+        examine: impl Fn(StoreLookup) -> StoreLookup + Send + 'static,
+    ) -> Result<Option<StoreLookup>>
     where
         V: 'static,
     {
         let Some((store, _)) = self.shared_parts() else { return Ok(None) };
         let is_brief = payload.as_ref().len() <= BRIEF;
         let effort = if is_brief { Effort::Brief } else { Effort::Full };
-        let section = Arc::clone(self);
-        let attempt = move |store: &Store, effort, progress: &mut Progress| {
-            let entry = section.entry(identity, payload.as_ref(), cost, is_valid);
-            let put = store.try_put(&entry, &section.scope_record(), terms, effort, progress)?;
+        let keyspace = Arc::clone(self);
+        let attempt = move |store: &Store, effort, progress: &mut PutProgress| {
+            let entry = keyspace.entry(identity, payload.as_ref(), cost, is_valid);
+            let put =
+                store.try_put(&entry, &keyspace.scope_record(), condition, effort, progress)?;
             Ok(put.map(|found| found.map(&examine)))
         };
         store.put_async(effort, attempt).await
     }
 }
 
-impl<V: CacheValue> Section<V> {
-    /// As [`obtain`](Section::obtain), without blocking the thread: waits for leaders, for a lock that
+impl<V: CacheValue> Keyspace<V> {
+    /// As [`obtain`](Keyspace::obtain), without blocking the thread: waits for leaders, for a lock that
     /// others hold, and for a file to be opened are the task's, and large values are copied by another
     /// thread.
     pub(crate) async fn obtain_async<E, F>(
@@ -88,14 +89,15 @@ impl<V: CacheValue> Section<V> {
             return compute().await.map(|value| Outcome::Made(value, None));
         };
         let mut election = self.election(store, identity);
-        let (mut lead, terms) = loop {
-            let (terms, token, region) = match self.look_async(store, identity, proof).await {
+        let (mut lead, condition) = loop {
+            let (condition, token, open_file) = match self.look_async(store, identity, proof).await
+            {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(terms, token, region)) => (terms, token, region),
+                Ok(Look::Miss(condition, token, open_file)) => (condition, token, open_file),
                 Err(error) => break (election.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = election.advance_async(&region, token).await {
-                break (lead, Ok(terms));
+            if let Step::Compute(lead) = election.advance_async(&open_file, token).await {
+                break (lead, Ok(condition));
             }
         };
         self.count_miss();
@@ -104,13 +106,13 @@ impl<V: CacheValue> Section<V> {
         self.note_cost(Cost::new(cost).nanos());
         // Encoded here: a reference to the value would have to be sent between threads with the task.
         let archive = led(is_led, || encode_owned(&value));
-        let stored = self.deliver(*identity, archive, cost, terms, wanted, is_led).await;
-        let settle = || self.settle(stored, wanted, lead.as_mut(), proof);
-        let cached = led(is_led, settle);
+        let stored = self.deliver(*identity, archive, cost, condition, wanted, is_led).await;
+        let conclude = || self.conclude(stored, wanted, lead.as_mut(), proof);
+        let cached = led(is_led, conclude);
         Ok(Outcome::Made(value, cached))
     }
 
-    /// As [`refresh`](Section::refresh), without blocking the thread.
+    /// As [`refresh`](Keyspace::refresh), without blocking the thread.
     pub(crate) async fn refresh_async<E, F>(
         self: &Arc<Self>,
         identity: &Identity,
@@ -120,11 +122,12 @@ impl<V: CacheValue> Section<V> {
         F: Future<Output = Result<V, E>>,
     {
         self.retry_async().await;
-        let terms = self.refresh_terms_async().await;
+        let condition = self.refresh_condition_async().await;
         let (value, cost) = timed_async(false, compute).await?;
-        if let Some(terms) = terms.transpose() {
+        if let Some(condition) = condition.transpose() {
             let archive = encode_owned(&value);
-            let stored = self.deliver(*identity, archive, cost, terms, Wanted::Value, false).await;
+            let stored =
+                self.deliver(*identity, archive, cost, condition, Wanted::Value, false).await;
             stored.inspect_err(|error| self.handle.note(error)).ok();
         }
         Ok(value)
@@ -137,7 +140,7 @@ impl<V: CacheValue> Section<V> {
         proof: TypeProof<V>,
     ) -> Result<Look<V>> {
         let examine = move |found| Cached::examine(found, proof);
-        Ok(self.judge(store.find_async(identity, self.view(), examine).await?, proof))
+        Ok(self.judge(store.find_async(identity, self.expiry_rule(), examine).await?, proof))
     }
 
     /// Stores an archived value without blocking the thread. What is large is checked, and copied, by another.
@@ -146,16 +149,16 @@ impl<V: CacheValue> Section<V> {
         identity: Identity,
         archive: Result<AlignedVec>,
         cost: Duration,
-        terms: Result<Terms>,
+        condition: Result<PutCondition>,
         wanted: Wanted,
         is_led: bool,
-    ) -> Result<Option<Found>> {
-        let (archive, terms) = (archive?, terms?);
+    ) -> Result<Option<StoreLookup>> {
+        let (archive, condition) = (archive?, condition?);
         let Some(proof) = self.proof() else { return Ok(None) };
-        let (section, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
+        let (keyspace, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
         // Checking calls the type's own code.
         let vet = move || {
-            let is_valid = led(is_led, || section.vet(&archive, terms, wanted))?;
+            let is_valid = led(is_led, || keyspace.vet(&archive, condition, wanted))?;
             Ok((archive, is_valid))
         };
         let (archive, is_valid) = if is_brief { vet()? } else { offload(vet).await? };
@@ -163,7 +166,7 @@ impl<V: CacheValue> Section<V> {
             Wanted::Archived => led(is_led, || Cached::examine(found, proof)),
             Wanted::Value => found,
         };
-        self.put_async(identity, archive, cost, terms, is_valid, examine).await
+        self.put_async(identity, archive, cost, condition, is_valid, examine).await
     }
 }
 

@@ -61,7 +61,7 @@ impl FileKey {
         let path = path.as_ref();
         let mut key = FileKey::now(path)?;
         for _ in 0..TRIES {
-            let Some(left) = key.unsettled() else { break };
+            let Some(left) = key.time_to_stable() else { break };
             thread::sleep(left);
             key = FileKey::now(path)?;
         }
@@ -69,11 +69,11 @@ impl FileKey {
     }
 
     /// How long another change could leave the same stamp.
-    fn unsettled(&self) -> Option<Duration> {
+    fn time_to_stable(&self) -> Option<Duration> {
         let (seconds, nanos) = self.changed;
         let changed = Duration::new(u64::try_from(seconds).ok()?, nanos as u32);
-        let settled = SystemTime::UNIX_EPOCH + changed + TICK;
-        let left = settled.duration_since(SystemTime::now()).ok()?;
+        let stable = SystemTime::UNIX_EPOCH + changed + TICK;
+        let left = stable.duration_since(SystemTime::now()).ok()?;
         (!left.is_zero()).then_some(left.min(TICK))
     }
 

@@ -1,8 +1,8 @@
 //! Memoised functions that return an iterator or a stream.
 
 use crate::error::Result;
+use crate::memo::call::keyspace::Keyspace;
 use crate::memo::call::recording::{CachedIter, Plain};
-use crate::memo::call::section::Section;
 use crate::memo::call::stream::CachedStream;
 use crate::memo::value::schema::Schema;
 use crate::memo::value::type_proof::Sequence;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A function whose items are kept, from [`MmapCache::memoize_iter`](crate::MmapCache::memoize_iter).
 pub struct MemoizedIter<K: ?Sized, V, F> {
-    section: Arc<Section<Sequence<V>>>,
+    keyspace: Arc<Keyspace<Sequence<V>>>,
     function: F,
     key: PhantomData<fn(&K)>,
 }
@@ -22,7 +22,7 @@ pub struct MemoizedIter<K: ?Sized, V, F> {
 /// A function whose items are kept, from
 /// [`MmapCache::memoize_stream`](crate::MmapCache::memoize_stream).
 pub struct MemoizedStream<K: ?Sized, V, F> {
-    section: Arc<Section<Sequence<V>>>,
+    keyspace: Arc<Keyspace<Sequence<V>>>,
     function: F,
     key: PhantomData<fn(&K)>,
 }
@@ -34,8 +34,8 @@ where
     F: Fn(&K) -> I,
     I: IntoIterator<Item = V>,
 {
-    pub(crate) fn new(section: Section<Sequence<V>>, function: F) -> MemoizedIter<K, V, F> {
-        MemoizedIter { section: Arc::new(section), function, key: PhantomData }
+    pub(crate) fn new(keyspace: Keyspace<Sequence<V>>, function: F) -> MemoizedIter<K, V, F> {
+        MemoizedIter { keyspace: Arc::new(keyspace), function, key: PhantomData }
     }
 
     /// The same function, its items known by their [`Schema`]: exactly, and whatever else is built anew. (A function
@@ -45,14 +45,14 @@ where
     where
         V: Schema,
     {
-        MemoizedIter::new(self.section.items_with_schema(K::SCHEMA), self.function)
+        MemoizedIter::new(self.keyspace.items_with_schema(K::SCHEMA), self.function)
     }
 
     /// The function's items for `key`: as they are stored, or as they come, stored when the last has.
     /// Callers that miss at once each compute: none waits for how fast another consumes.
     pub fn call(&self, key: &K) -> CachedIter<I::IntoIter, Plain<V>> {
-        let identity = self.section.identify(key);
-        CachedIter::new(&self.section, identity, || (self.function)(key).into_iter())
+        let identity = self.keyspace.identify(key);
+        CachedIter::new(&self.keyspace, identity, || (self.function)(key).into_iter())
     }
 
     /// Removes the items for `key`; `true` if there were some. Those under way are not stored.
@@ -60,7 +60,7 @@ where
     /// # Errors
     /// As [`Table::insert`](crate::Table::insert).
     pub fn forget(&self, key: &K) -> Result<bool> {
-        self.section.remove(&self.section.identify(key))
+        self.keyspace.remove(&self.keyspace.identify(key))
     }
 }
 
@@ -71,8 +71,8 @@ where
     F: Fn(&K) -> S,
     S: Stream<Item = V>,
 {
-    pub(crate) fn new(section: Section<Sequence<V>>, function: F) -> MemoizedStream<K, V, F> {
-        MemoizedStream { section: Arc::new(section), function, key: PhantomData }
+    pub(crate) fn new(keyspace: Keyspace<Sequence<V>>, function: F) -> MemoizedStream<K, V, F> {
+        MemoizedStream { keyspace: Arc::new(keyspace), function, key: PhantomData }
     }
 
     /// The same function, its items known by their [`Schema`]: exactly, and whatever else is built anew. (A function
@@ -82,14 +82,14 @@ where
     where
         V: Schema,
     {
-        MemoizedStream::new(self.section.items_with_schema(K::SCHEMA), self.function)
+        MemoizedStream::new(self.keyspace.items_with_schema(K::SCHEMA), self.function)
     }
 
     /// The function's items for `key`: as they are stored, or as they come, stored when the last has.
     /// Callers that miss at once each compute: none waits for how fast another consumes.
     pub fn call(&self, key: &K) -> CachedStream<S, Plain<V>> {
-        let identity = self.section.identify(key);
-        CachedStream::new(&self.section, identity, || (self.function)(key))
+        let identity = self.keyspace.identify(key);
+        CachedStream::new(&self.keyspace, identity, || (self.function)(key))
     }
 
     /// Removes the items for `key`; `true` if there were some. Those under way are not stored.
@@ -97,7 +97,7 @@ where
     /// # Errors
     /// As [`Table::insert`](crate::Table::insert).
     pub fn forget(&self, key: &K) -> Result<bool> {
-        self.section.remove(&self.section.identify(key))
+        self.keyspace.remove(&self.keyspace.identify(key))
     }
 }
 

@@ -49,13 +49,13 @@ where
     /// # Panics
     /// As [`Memoized::call`](crate::Memoized::call).
     pub async fn call(&self, key: &K) -> Cached<V> {
-        let section = &self.table.section;
-        let identity = section.identify(key);
-        if let Some(cached) = section.hit(&identity) {
+        let keyspace = &self.table.keyspace;
+        let identity = keyspace.identify(key);
+        if let Some(cached) = keyspace.hit(&identity) {
             return cached;
         }
         let compute = || async { Ok::<V, Infallible>((self.function)(key).await) };
-        let Ok(outcome) = section.obtain_async(&identity, Wanted::Archived, compute).await;
+        let Ok(outcome) = keyspace.obtain_async(&identity, Wanted::Archived, compute).await;
         outcome.into_cached()
     }
 
@@ -101,13 +101,13 @@ where
     /// # Panics
     /// As [`Memoized::call`](crate::Memoized::call).
     pub async fn call(&self, key: &K) -> Result<Cached<V>, E> {
-        let section = &self.table.section;
-        let identity = section.identify(key);
-        if let Some(cached) = section.hit(&identity) {
+        let keyspace = &self.table.keyspace;
+        let identity = keyspace.identify(key);
+        if let Some(cached) = keyspace.hit(&identity) {
             return Ok(cached);
         }
         let compute = || (self.function)(key);
-        Ok(section.obtain_async(&identity, Wanted::Archived, compute).await?.into_cached())
+        Ok(keyspace.obtain_async(&identity, Wanted::Archived, compute).await?.into_cached())
     }
 
     /// The result for `key`, if it is stored. Never computes.

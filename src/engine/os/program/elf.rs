@@ -79,10 +79,15 @@ fn identity(file: &File) -> Option<[u8; 32]> {
         hasher.update(b"build id").update(&id);
     } else {
         // The change time cannot be set, as others can be by who copies or unpacks.
-        let facts = file.metadata().ok()?;
-        let times = [facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec()];
+        let superblock = file.metadata().ok()?;
+        let times = [
+            superblock.mtime(),
+            superblock.mtime_nsec(),
+            superblock.ctime(),
+            superblock.ctime_nsec(),
+        ];
         hasher.update(b"file");
-        for fact in [facts.dev(), facts.ino(), facts.size()] {
+        for fact in [superblock.dev(), superblock.ino(), superblock.size()] {
             hasher.update(&fact.to_le_bytes());
         }
         for time in times {
@@ -148,11 +153,11 @@ pub(super) fn is_rust_library(file: &File) -> bool {
         let header = header(file)?;
         let (at, count) = (number(&header, 40, 8)?, number(&header, 60, 2)?);
         let sections = part(file, at, count * SECTION_HEADER)?;
-        let section = |index: u64| {
+        let keyspace = |index: u64| {
             let start = (index * SECTION_HEADER) as usize;
             sections.get(start..start + SECTION_HEADER as usize)
         };
-        let of_names = section(number(&header, 62, 2)?)?;
+        let of_names = keyspace(number(&header, 62, 2)?)?;
         part(file, number(of_names, 24, 8)?, number(of_names, 32, 8)?)
     };
     names().is_none_or(|names| names.split(|byte| *byte == 0).any(|name| name == b".rustc"))

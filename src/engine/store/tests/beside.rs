@@ -3,15 +3,15 @@
 
 use super::records::reserve;
 use super::{SCOPE, entry, get, identity, location, put};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::open::Location;
 use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::format::header::word;
 use crate::engine::format::record::Kind;
 use crate::engine::format::slot::{Slot, Tag};
-use crate::engine::index::{Seat, seat};
+use crate::engine::index::{SlotEntry, slot_entry};
 use crate::engine::os::effect::{Effect, watch};
-use crate::engine::os::place::Care;
+use crate::engine::os::place::AccessMode;
 use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
@@ -33,12 +33,12 @@ pub(super) struct Scene {
 }
 
 /// Nearly as many entries as make the first index grow.
-pub(super) const NEARLY_CROWDED: u64 = 64 * 8 * 11 / 16 - 12;
+pub(super) const NEAR_LOAD_FACTOR: u64 = 64 * 8 * 11 / 16 - 12;
 
 impl Scene {
-    /// Whose first entries, nearly a crowd, have a time to live.
+    /// Whose first entries, nearly up to the load factor, have a time to live.
     pub(super) fn new(ttl: Option<Duration>) -> Scene {
-        Scene::of(NEARLY_CROWDED, ttl)
+        Scene::of(NEAR_LOAD_FACTOR, ttl)
     }
 
     /// Of so few entries that the walk over the index is not most of the work.
@@ -49,7 +49,7 @@ impl Scene {
     fn of(entries: u64, ttl: Option<Duration>) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let at = location(&dir.path().join("x.pcache"));
-        let walker = Location { care: Care::Copied, ..at.clone() };
+        let walker = Location { access: AccessMode::Copied, ..at.clone() };
         let other = Location { lock_timeout: Duration::ZERO, ..at };
         let other = Store::open(other).unwrap();
         insert(&other, 0..entries, ttl).unwrap();
@@ -116,14 +116,14 @@ pub(super) fn interrupt<T>(
 const EXPIRED: Option<Duration> = Some(Duration::ZERO);
 
 fn flush(scene: &Scene) -> u64 {
-    scene.walker.flush(View::AS_WRITTEN).unwrap()
+    scene.walker.flush(ExpiryRule::AS_WRITTEN).unwrap()
 }
 
 fn has_flushed_all(scene: &Scene, removed: u64) {
-    assert_eq!(removed, NEARLY_CROWDED);
-    let region = scene.other.current().unwrap();
-    let value_of = |key: &u64| region.journal().locate(&identity(*key));
-    let left = (0..NEARLY_CROWDED).filter(|key| value_of(key).is_some());
+    assert_eq!(removed, NEAR_LOAD_FACTOR);
+    let open_file = scene.other.current().unwrap();
+    let value_of = |key: &u64| open_file.journal().locate(&identity(*key));
+    let left = (0..NEAR_LOAD_FACTOR).filter(|key| value_of(key).is_some());
     assert_eq!(left.count(), 0);
 }
 
@@ -138,7 +138,7 @@ fn a_flush_beside_growth_removes_all_that_had_expired() {
 
 #[test]
 fn a_flush_beside_a_compaction_that_keeps_everything_removes_all_that_had_expired() {
-    let compact = |store: &Store| store.compact(View::NEVER).map(drop);
+    let compact = |store: &Store| store.compact(ExpiryRule::NEVER).map(drop);
     let check = |scene: &Scene, removed, _| has_flushed_all(scene, removed);
     interrupt(|| Scene::new(EXPIRED), 83, compact, flush, check);
 }
@@ -149,8 +149,8 @@ fn a_flush_leaves_what_is_stored_meanwhile() {
     let check = |scene: &Scene, removed, is_refreshed| {
         let is_there = |key| get(&scene.other, key).is_some();
         assert_eq!((0..20).all(is_there), is_refreshed);
-        assert!(!(20..NEARLY_CROWDED).any(is_there));
-        assert!((NEARLY_CROWDED - 20..=NEARLY_CROWDED).contains(&removed));
+        assert!(!(20..NEAR_LOAD_FACTOR).any(is_there));
+        assert!((NEAR_LOAD_FACTOR - 20..=NEAR_LOAD_FACTOR).contains(&removed));
         assert_eq!(scene.other.stats().entries, if is_refreshed { 20 } else { 0 });
     };
     interrupt(|| Scene::new(EXPIRED), 31, refresh, flush, check);
@@ -158,10 +158,10 @@ fn a_flush_leaves_what_is_stored_meanwhile() {
 
 #[test]
 fn a_compaction_beside_growth_loses_nothing() {
-    let compact = |scene: &Scene| scene.walker.compact(View::AS_WRITTEN).unwrap();
+    let compact = |scene: &Scene| scene.walker.compact(ExpiryRule::AS_WRITTEN).unwrap();
     let check = |scene: &Scene, _, is_grown: bool| {
         assert!(
-            (0..NEARLY_CROWDED).all(|key| get(&scene.other, key).unwrap() == key.to_le_bytes())
+            (0..NEAR_LOAD_FACTOR).all(|key| get(&scene.other, key).unwrap() == key.to_le_bytes())
         );
         assert!(!is_grown || (1000..1100).all(|key| get(&scene.other, key).is_some()));
     };
@@ -174,7 +174,7 @@ fn a_compaction_beside_a_clear_brings_nothing_back() {
         store.clear()?;
         insert(store, 1000..1003, None)
     };
-    let compact = |scene: &Scene| scene.walker.compact(View::AS_WRITTEN).unwrap();
+    let compact = |scene: &Scene| scene.walker.compact(ExpiryRule::AS_WRITTEN).unwrap();
     let check = |scene: &Scene, _, is_cleared: bool| {
         let is_there = |key| get(&scene.other, key).is_some();
         assert!((0..SMALL).all(|key| is_there(key) != is_cleared));
@@ -188,16 +188,16 @@ fn a_compaction_beside_a_clear_brings_nothing_back() {
 fn a_compaction_beside_removals_and_refreshes_loses_none_of_them() {
     let change = |store: &Store| {
         for key in 0..5 {
-            store.remove(&identity(key), View::AS_WRITTEN)?;
+            store.remove(&identity(key), ExpiryRule::AS_WRITTEN)?;
         }
         put(store, 5, b"refreshed");
         put(store, 6, &[6; 100_000]);
-        store.flush(View::new(EXPIRED)).map(drop)?;
+        store.flush(ExpiryRule::new(EXPIRED)).map(drop)?;
         put(store, 7, b"stored again");
         put(store, 8, &[8; 100_000]);
         Ok(())
     };
-    let compact = |scene: &Scene| scene.walker.compact(View::AS_WRITTEN).unwrap();
+    let compact = |scene: &Scene| scene.walker.compact(ExpiryRule::AS_WRITTEN).unwrap();
     let check = |scene: &Scene, _, is_changed: bool| {
         let value = |key| get(&scene.other, key);
         if is_changed {
@@ -225,16 +225,16 @@ fn a_replay_beside_growth_brings_nothing_superseded_back() {
         scene
     };
     let replay = |scene: &Scene| {
-        let region = scene.walker.region().unwrap();
+        let open_file = scene.walker.open_file().unwrap();
         let new = Replacement::begin(&scene.walker.location.path).unwrap().unwrap();
         // What is to be copied is, before the first step.
         let offset = get(&scene.other, 2000).unwrap();
-        let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
+        let (next, _, at) = copy_to(&open_file, &new, ExpiryRule::AS_WRITTEN).unwrap();
         let offset = u64::from_le_bytes(offset.try_into().unwrap());
-        scene.other.lock().unwrap().fulfil(offset).unwrap();
-        let mut replay = Replay::new(region.journal(), next.journal(), at);
+        scene.other.lock().unwrap().commit(offset).unwrap();
+        let mut replay = Replay::new(open_file.journal(), next.journal(), at);
         for _ in 0..2 {
-            let end = region.journal().ledger.get(word::APPLIED).unwrap();
+            let end = open_file.journal().header.get(word::APPLIED).unwrap();
             assert!(replay.run(end, u64::MAX).unwrap() == Outcome::Done);
         }
         next.journal().locate(&identity(1)).unwrap().1
@@ -261,7 +261,7 @@ fn a_flush_removes_what_had_expired_when_it_began() {
         SET.set(Some(Duration::from_secs(24 * 3600) * 20_003));
         Ok(())
     };
-    let check = |_: &Scene, removed, _| assert_eq!(removed, NEARLY_CROWDED - 20);
+    let check = |_: &Scene, removed, _| assert_eq!(removed, NEAR_LOAD_FACTOR - 20);
     interrupt(scene, 97, time_passes, flush, check);
     SET.set(None);
 }
@@ -271,16 +271,16 @@ fn a_verification_beside_others_finds_nothing_in_a_healthy_file() {
     let others: [fn(&Store) -> crate::Result<()>; 5] = [
         |store| {
             insert(store, 0..20, None)?;
-            store.flush(View::new(EXPIRED)).map(drop)
+            store.flush(ExpiryRule::new(EXPIRED)).map(drop)
         },
         grow,
         |store| store.clear(),
-        |store| store.compact(View::NEVER).map(drop),
+        |store| store.compact(ExpiryRule::NEVER).map(drop),
         |store| {
             put(store, 3, &[7; 100_000]);
-            store.flush(View::new(EXPIRED))?;
+            store.flush(ExpiryRule::new(EXPIRED))?;
             put(store, 4, &[7; 100_000]);
-            store.remove(&identity(5), View::AS_WRITTEN).map(drop)
+            store.remove(&identity(5), ExpiryRule::AS_WRITTEN).map(drop)
         },
     ];
     for other in others {
@@ -300,11 +300,14 @@ fn a_verification_beside_others_finds_what_is_lost() {
         let writer = scene.other.lock().unwrap();
         let journal = writer.journal();
         let offset = journal.locate(&identity(7)).unwrap().0;
-        let tag = Tag::of(identity(7).hash(journal.facts.seed));
-        let table = journal.ledger.table(word::INDEX);
+        let tag = Tag::of(identity(7).hash(journal.superblock.seed));
+        let table = journal.header.table(word::INDEX);
         let same = |slot: Slot| (slot.offset() == offset).then_some(());
-        let Seat::Taken(at, ..) = seat(journal.ledger.medium, table, tag, same) else { panic!() };
-        journal.ledger.store(at, Slot::dead(tag).0).unwrap();
+        let SlotEntry::Occupied(at, ..) = slot_entry(journal.header.storage, table, tag, same)
+        else {
+            panic!()
+        };
+        journal.header.store(at, Slot::dead(tag).0).unwrap();
         offset
     };
     let scene = || {

@@ -2,10 +2,10 @@
 //! the one who is at it, and nobody replaces what another has made.
 
 use super::{assert_sound, get, location, put};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::open::Location;
 use crate::engine::os::effect::{Effect, watch};
-use crate::engine::os::place::{Care, HAS_UNNAMED, sibling};
+use crate::engine::os::place::{AccessMode, HAS_UNNAMED, sibling};
 use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
@@ -147,15 +147,15 @@ fn a_creator_that_never_ends_is_waited_for_until_the_deadline() {
 fn a_file_that_is_not_mapped_has_a_successor_that_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.pcache");
-    for (care, is_mapped) in [(Care::Checked, true), (Care::Copied, false)] {
-        let store = Store::open(Location { care, ..location(&path) }).unwrap();
+    for (access, is_mapped) in [(AccessMode::Checked, true), (AccessMode::Copied, false)] {
+        let store = Store::open(Location { access, ..location(&path) }).unwrap();
         put(&store, 1, b"kept");
-        let region = store.region().unwrap();
+        let open_file = store.open_file().unwrap();
         let new = Replacement::begin(&path).unwrap().unwrap();
-        let (next, _, _) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
-        assert_eq!((region.map().is_some(), next.map().is_some()), (is_mapped, is_mapped));
+        let (next, _, _) = copy_to(&open_file, &new, ExpiryRule::AS_WRITTEN).unwrap();
+        assert_eq!((open_file.map().is_some(), next.map().is_some()), (is_mapped, is_mapped));
         drop((next, new));
-        store.compact(View::AS_WRITTEN).unwrap();
+        store.compact(ExpiryRule::AS_WRITTEN).unwrap();
         assert_eq!(get(&store, 1).unwrap(), b"kept");
         assert_sound(&store);
     }

@@ -1,7 +1,7 @@
 //! Power cuts, one at a time: what each of them once cost.
 
 use super::{draft, entry, get, identity, location, numbered, open, put};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::open::Location;
 use crate::engine::file::trust;
 use crate::engine::format::header::word;
@@ -10,9 +10,9 @@ use crate::engine::format::{seal, unseal};
 use crate::engine::log::journal::Draft;
 use crate::engine::log::op::LARGE;
 use crate::engine::os::effect::{Effect, watch};
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::engine::store::Store;
-use crate::engine::store::put::Terms;
+use crate::engine::store::put::PutCondition;
 use std::cell::Cell;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -45,7 +45,7 @@ pub(super) fn set_word(image: &mut [u8], at: u64, value: u64) {
     image[at as usize..at as usize + 8].copy_from_slice(&seal(value, at).to_le_bytes());
 }
 fn offset(store: &Store, key: u64) -> usize {
-    store.region().unwrap().journal().locate(&identity(key)).unwrap().0 as usize
+    store.open_file().unwrap().journal().locate(&identity(key)).unwrap().0 as usize
 }
 
 #[test]
@@ -184,9 +184,12 @@ fn a_barrier_that_got_ahead_stops_nobody() {
         let two = boot(&dir, &cut);
         let mut stored = 0;
         for key in 10..60 {
-            let terms = Terms::IfAbsent(Store::token(&two.region().unwrap()), View::AS_WRITTEN);
+            let condition = PutCondition::IfAbsent(
+                Store::token(&two.open_file().unwrap()),
+                ExpiryRule::AS_WRITTEN,
+            );
             stored += u64::from(
-                two.put(&entry(key, b"x"), &super::SCOPE, terms, &two.deadline())
+                two.put(&entry(key, b"x"), &super::SCOPE, condition, &two.deadline())
                     .unwrap()
                     .is_some(),
             );
@@ -196,7 +199,7 @@ fn a_barrier_that_got_ahead_stops_nobody() {
 }
 
 #[test]
-fn debris_of_an_earlier_life_never_comes_back() {
+fn unpublished_bytes_of_an_earlier_life_never_come_back() {
     for what in ["clear", "value", "dead list"] {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
@@ -213,9 +216,10 @@ fn debris_of_an_earlier_life_never_comes_back() {
             _ => {
                 // names the place where life 2 will have its record
                 let dead = (tail0 as u64).to_le_bytes();
-                let region = store.region().unwrap();
-                let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, region.facts.seed);
-                region.journal().append(&mut [list]).unwrap();
+                let open_file = store.open_file().unwrap();
+                let list =
+                    Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, open_file.superblock.seed);
+                open_file.journal().append(&mut [list]).unwrap();
             }
         }
         let mut cut = image(&store);
@@ -223,7 +227,7 @@ fn debris_of_an_earlier_life_never_comes_back() {
         let two = boot(&dir, &cut);
         assert_eq!(get(&two, 1).unwrap(), b"v1");
         put(&two, 50, b"life two");
-        two.remove(&identity(1), View::AS_WRITTEN).unwrap();
+        two.remove(&identity(1), ExpiryRule::AS_WRITTEN).unwrap();
         two.sync().unwrap();
         let synced = image(&two);
         let tail2 = word_of(&synced, word::TAIL) as usize;
@@ -254,10 +258,10 @@ fn a_head_that_does_not_fit_never_does() {
         tail0 = place as usize;
         let (a, d) = (numbered(&journal, 1001, b"a"), numbered(&journal, 1002, &large));
         journal.make_room(place + 70_000).unwrap();
-        let (medium, seed) = (journal.ledger.medium, journal.facts.seed);
+        let (storage, seed) = (journal.header.storage, journal.superblock.seed);
         for (at, draft) in [(place, &a), (a.head.next(place), &d)] {
-            medium.write(at, &draft.head.encode(at, seed)).unwrap();
-            medium.write(at + HEAD_SIZE, draft.payload).unwrap();
+            storage.write(at, &draft.head.encode(at, seed)).unwrap();
+            storage.write(at + HEAD_SIZE, draft.payload).unwrap();
         }
     }
     let killed = image(&store);
@@ -276,7 +280,7 @@ fn a_head_that_does_not_fit_never_does() {
 }
 
 #[test]
-fn a_large_value_counts_from_where_it_was_filled() {
+fn a_large_value_counts_from_where_it_was_committed() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 9, b"x");
@@ -286,12 +290,12 @@ fn a_large_value_counts_from_where_it_was_filled() {
         let journal = writer.journal();
         let mut head = draft(&journal, 1, &large).head;
         let offset = journal.reserve(&mut head).unwrap();
-        writer.region().file().write(offset + HEAD_SIZE, &large).unwrap();
+        writer.open_file().file().write(offset + HEAD_SIZE, &large).unwrap();
         offset
     };
     put(&store, 1, b"small");
-    store.flush(View::new(Some(std::time::Duration::ZERO))).unwrap();
-    store.lock().unwrap().fulfil(offset).unwrap();
+    store.flush(ExpiryRule::new(Some(std::time::Duration::ZERO))).unwrap();
+    store.lock().unwrap().commit(offset).unwrap();
     assert_eq!(get(&store, 1).unwrap(), large);
     store.sync().unwrap();
     put(&store, 3, b"x");
@@ -311,7 +315,7 @@ fn a_reader_alone_reads_nothing_behind_the_tail() {
     let mut cut = image(&store);
     cut[..8192].copy_from_slice(&old[..8192]);
     let two = boot(&dir, &cut);
-    two.remove(&identity(1), View::AS_WRITTEN).unwrap();
+    two.remove(&identity(1), ExpiryRule::AS_WRITTEN).unwrap();
     two.sync().unwrap();
     let mut cut = image(&two);
     let size = cut.len() as u64;
@@ -331,22 +335,22 @@ fn one_recovery_is_enough() {
     let tail = word_of(&cut, word::TAIL);
     set_word(&mut cut, word::LAST, tail);
     let two = boot(&dir, &cut);
-    assert!(trust::is_trusted(&two.region().unwrap()).unwrap());
+    assert!(trust::is_trusted(&two.open_file().unwrap()).unwrap());
 }
 
 #[test]
-fn a_large_value_superseded_before_it_was_filled_is_no_damage() {
+fn a_large_value_superseded_before_it_was_committed_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 2, b"other");
     let large = super::records::reserve(&store, 1, &vec![7; LARGE + 1]);
     put(&store, 1, b"small");
-    store.lock().unwrap().fulfil(large).unwrap();
+    store.lock().unwrap().commit(large).unwrap();
     store.sync().unwrap();
     put(&store, 3, b"x");
     let mut cut = image(&store);
     // Neither what was written of the index reached the disk, nor where the checkpoint is.
-    let index = store.region().unwrap().journal().ledger.table(word::INDEX);
+    let index = store.open_file().unwrap().journal().header.table(word::INDEX);
     cut[index.offset() as usize..index.end() as usize].fill(0);
     set_word(&mut cut, word::CHECKPOINT, 0);
     let two = boot(&dir, &cut);
@@ -362,9 +366,9 @@ fn a_reader_of_a_file_without_a_believable_tail_reads_by_copy() {
     put(&store, 1, b"a value");
     let mut image = image(&store);
     let reader = boot_at(&dir, &image, true);
-    assert!(reader.region().unwrap().map().is_some());
+    assert!(reader.open_file().unwrap().map().is_some());
     image[word::TAIL as usize] ^= 1;
     let reader = boot_at(&dir, &image, true);
-    assert!(reader.region().unwrap().map().is_none());
+    assert!(reader.open_file().unwrap().map().is_none());
     assert_eq!(get(&reader, 1).unwrap(), b"a value");
 }

@@ -3,12 +3,12 @@
 
 use super::cuts::{boot, image, set_word, word_of};
 use super::{assert_sound, get, identity, open, put};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Identity, Kind};
 use crate::engine::log::journal::Draft;
 use crate::engine::log::walk::{Step, Walk};
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::engine::store::Store;
 use crate::engine::store::findings::Finding;
 use std::time::Duration;
@@ -23,10 +23,10 @@ fn synced(store: &Store) -> Vec<u8> {
 
 /// Where the first record of a kind lies.
 fn first_of(store: &Store, kind: Kind) -> usize {
-    let region = store.region().unwrap();
-    let journal = region.journal();
-    let (start, end) = (region.facts.log_start, journal.tail().unwrap());
-    let mut walk = Walk::new(region.file(), region.facts.seed, start, end);
+    let open_file = store.open_file().unwrap();
+    let journal = open_file.journal();
+    let (start, end) = (open_file.superblock.log_start, journal.tail().unwrap());
+    let mut walk = Walk::new(open_file.file(), open_file.superblock.seed, start, end);
     let found = std::iter::from_fn(|| walk.next().unwrap()).find_map(|step| match step {
         Step::Record(offset, head) if head.kind == kind => Some(offset as usize),
         _ => None,
@@ -35,7 +35,7 @@ fn first_of(store: &Store, kind: Kind) -> usize {
 }
 
 fn place_of(store: &Store, key: u64) -> usize {
-    store.region().unwrap().journal().locate(&identity(key)).unwrap().0 as usize
+    store.open_file().unwrap().journal().locate(&identity(key)).unwrap().0 as usize
 }
 
 #[test]
@@ -58,15 +58,15 @@ fn what_a_record_superseded_does_not_come_back_with_its_loss() {
     }
 }
 
-/// A list of the dead that is damaged buries nobody. What had been synced before is not believed then but where
+/// A list of the dead that is damaged marks nothing dead. What had been synced before is not believed then but where
 /// the index as it was leads to it.
 #[test]
-fn what_a_damaged_list_buried_does_not_come_back() {
+fn what_a_damaged_list_marked_dead_does_not_come_back() {
     for is_index_lost in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         (0..10).for_each(|key| put(&store, key, b"flushed"));
-        assert_eq!(store.flush(View::new(Some(Duration::ZERO))).unwrap(), 10);
+        assert_eq!(store.flush(ExpiryRule::new(Some(Duration::ZERO))).unwrap(), 10);
         (5..20).for_each(|key| put(&store, key, b"kept"));
         let list = first_of(&store, Kind::DEAD_LIST);
         let mut image = synced(&store);
@@ -81,7 +81,7 @@ fn what_a_damaged_list_buried_does_not_come_back() {
     }
 }
 
-/// The value that was filled is damaged, or what says that it was filled.
+/// The value that was committed is damaged, or what says that it was committed.
 #[test]
 fn what_a_large_value_superseded_does_not_come_back_with_its_loss() {
     for of_value in [false, true] {
@@ -90,7 +90,7 @@ fn what_a_large_value_superseded_does_not_come_back_with_its_loss() {
         put(&store, 1, b"older");
         put(&store, 1, &[7; 100_000]);
         put(&store, 2, b"beside it");
-        let at = if of_value { place_of(&store, 1) } else { first_of(&store, Kind::FILLED) };
+        let at = if of_value { place_of(&store, 1) } else { first_of(&store, Kind::COMMIT) };
         let mut image = synced(&store);
         image[at + HEAD_SIZE as usize] ^= 1;
         let after = boot(&dir, &image);
@@ -136,7 +136,7 @@ fn a_torn_refresh_behind_damage_leaves_the_value_of_before() {
     assert_eq!(get(&after, 20), None);
 }
 
-/// What says that a large value was filled has come through, and the store that makes it a value has not: its
+/// What says that a large value was committed has come through, and the store that makes it a value has not: its
 /// writer was killed in between, or a power cut took that page. The value is lost, and no more than that.
 #[test]
 fn a_large_value_that_was_not_made_one_costs_no_other() {
@@ -147,14 +147,14 @@ fn a_large_value_that_was_not_made_one_costs_no_other() {
         let at = super::records::reserve(&store, 1, &[7; 100_000]) as usize;
         let space = image(&store)[at..at + 8].to_vec();
         match is_cut {
-            true => store.lock().unwrap().fulfil(at as u64).unwrap(),
+            true => store.lock().unwrap().commit(at as u64).unwrap(),
             false => {
                 let writer = store.lock().unwrap();
                 let journal = writer.journal();
                 let place = (at as u64).to_le_bytes();
-                let seed = journal.facts.seed;
-                let filled = Draft::new(Kind::FILLED, Identity::NONE, &place, seed);
-                journal.write(&mut [filled]).unwrap();
+                let seed = journal.superblock.seed;
+                let committed = Draft::new(Kind::COMMIT, Identity::NONE, &place, seed);
+                journal.write(&mut [committed]).unwrap();
             }
         }
         let mut cut = image(&store);
@@ -163,13 +163,13 @@ fn a_large_value_that_was_not_made_one_costs_no_other() {
         assert_eq!(get(&after, 1), None);
         after.sync().unwrap();
         // The index moves to another table, whose pages another power cut takes.
-        let first = after.region().unwrap().index().1;
+        let first = after.open_file().unwrap().index().1;
         let mut key = 1000..;
-        while after.region().unwrap().index().1 == first {
+        while after.open_file().unwrap().index().1 == first {
             put(&after, key.next().unwrap(), b"later");
         }
         let mut cut = image(&after);
-        let table = after.region().unwrap().index().1;
+        let table = after.open_file().unwrap().index().1;
         cut[table.offset() as usize..table.end() as usize].fill(0);
         let again = boot(&dir, &cut);
         assert!((100..200).all(|key| get(&again, key).unwrap() == b"synced"));
@@ -210,8 +210,8 @@ fn a_slot_that_leads_into_a_payload_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 1, &[7; 1000]);
-    let region = store.region().unwrap();
-    let (words, table) = region.index();
+    let open_file = store.open_file().unwrap();
+    let (words, table) = open_file.index();
     let at = (table.offset()..table.end()).step_by(8);
     let (place, slot) = at
         .map(|at| (at, crate::engine::format::slot::Slot(words.load(at))))
@@ -219,7 +219,7 @@ fn a_slot_that_leads_into_a_payload_is_found() {
         .unwrap();
     let offset = slot.offset() + 256;
     let astray = crate::engine::format::slot::Slot::new(slot.tag(), offset);
-    region.journal().ledger.store(place, astray.0).unwrap();
+    open_file.journal().header.store(place, astray.0).unwrap();
     assert!(store.verify().unwrap().findings.contains(&Finding::Astray { offset }));
 }
 
@@ -229,14 +229,14 @@ fn a_compacted_file_knows_all_that_the_old_one_did() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     (0..100).for_each(|key| put(&store, key, b"a value"));
-    store.remove(&identity(7), View::AS_WRITTEN).unwrap();
-    let old = store.region().unwrap();
+    store.remove(&identity(7), ExpiryRule::AS_WRITTEN).unwrap();
+    let old = store.open_file().unwrap();
     let seq = old.journal().seq().unwrap();
-    store.compact(View::AS_WRITTEN).unwrap();
-    let region = store.region().unwrap();
-    let journal = region.journal();
+    store.compact(ExpiryRule::AS_WRITTEN).unwrap();
+    let open_file = store.open_file().unwrap();
+    let journal = open_file.journal();
     assert!(journal.seq().unwrap() >= seq);
-    assert!(journal.ledger.get(word::BARRIER).unwrap() >= seq, "the removal was the last");
+    assert!(journal.header.get(word::BARRIER).unwrap() >= seq, "the removal was the last");
     assert!(journal.is_all_covered().unwrap());
-    assert_eq!(region.file().size().unwrap(), journal.tail().unwrap().next_multiple_of(4096));
+    assert_eq!(open_file.file().size().unwrap(), journal.tail().unwrap().next_multiple_of(4096));
 }

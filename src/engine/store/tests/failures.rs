@@ -2,11 +2,11 @@
 //! before anything covers it, and no sync is believed after one that failed.
 
 use super::{SCOPE, draft, entry, get, numbered, open, put};
-use crate::engine::format::header::{HOME, HOME_SIZE, word};
+use crate::engine::format::header::{PROVENANCE, PROVENANCE_SIZE, word};
 use crate::engine::os::effect::{Effect, watch};
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::engine::store::Store;
-use crate::engine::store::put::Terms;
+use crate::engine::store::put::PutCondition;
 use crate::error::Error;
 use std::cell::Cell;
 use std::io;
@@ -56,29 +56,29 @@ fn failing<T>(what: Failing, work: impl FnOnce() -> T) -> (T, bool) {
 }
 
 /// The next append begins to make the index larger.
-const NEARLY_CROWDED: u64 = 351;
+const NEAR_LOAD_FACTOR: u64 = 351;
 
-fn nearly_crowded(dir: &tempfile::TempDir) -> std::sync::Arc<Store> {
+fn near_load_factor(dir: &tempfile::TempDir) -> std::sync::Arc<Store> {
     let store = open(dir);
-    (0..NEARLY_CROWDED).for_each(|key| put(&store, key, b"a value"));
+    (0..NEAR_LOAD_FACTOR).for_each(|key| put(&store, key, b"a value"));
     store
 }
 
 fn try_put(store: &Store, key: u64) -> crate::Result<()> {
-    store.put(&entry(key, b"y"), &SCOPE, Terms::Replace, &store.deadline()).map(drop)
+    store.put(&entry(key, b"y"), &SCOPE, PutCondition::Replace, &store.deadline()).map(drop)
 }
 
 /// Whether bytes lie behind the tail of which the header says nothing.
-fn has_hidden_debris(store: &Store) -> bool {
-    let region = store.region().unwrap();
-    let (journal, ledger) = (region.journal(), region.journal().ledger);
+fn has_hidden_bytes(store: &Store) -> bool {
+    let open_file = store.open_file().unwrap();
+    let (journal, header) = (open_file.journal(), open_file.journal().header);
     let file = std::fs::read(&store.location.path).unwrap();
     let is_dirty = file[journal.tail().unwrap() as usize..].iter().any(|byte| *byte != 0);
-    is_dirty && ledger.get(word::PUBLISHED).unwrap() == ledger.get(word::SEQ).unwrap()
+    is_dirty && header.get(word::PUBLISHED).unwrap() == header.get(word::SEQ).unwrap()
 }
 
 #[test]
-fn no_sync_is_believed_after_that_of_erased_debris_failed() {
+fn no_sync_is_believed_after_that_of_wiped_bytes_failed() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 1, b"x");
@@ -97,14 +97,14 @@ fn no_sync_is_believed_after_that_of_erased_debris_failed() {
 
 /// The write of a new table, at each of its steps; and the sync that its erasing needs.
 #[test]
-fn growth_that_fails_hides_no_debris_and_no_failed_sync() {
+fn growth_that_fails_hides_no_unpublished_bytes_and_no_failed_sync() {
     let mut failures = 0;
     for step in 0..40 {
         let dir = tempfile::tempdir().unwrap();
-        let store = nearly_crowded(&dir);
+        let store = near_load_factor(&dir);
         let work = || (1000..1003).map(|key| try_put(&store, key)).collect::<Vec<_>>();
         let (_, has_failed) = failing(Failing::WriteAndSync(step), work);
-        assert!(!has_hidden_debris(&store), "{step}");
+        assert!(!has_hidden_bytes(&store), "{step}");
         assert!(!(has_failed && store.sync().is_ok()), "{step}");
         failures += usize::from(has_failed);
     }
@@ -113,18 +113,18 @@ fn growth_that_fails_hides_no_debris_and_no_failed_sync() {
 
 /// One hold of the lock appends more than one record: a scope's and a value's.
 #[test]
-fn no_record_covers_debris_of_the_same_hold() {
+fn no_record_covers_unpublished_bytes_of_the_same_hold() {
     for step in 0..40 {
         for more in 0..3 {
             let dir = tempfile::tempdir().unwrap();
-            let store = nearly_crowded(&dir);
+            let store = near_load_factor(&dir);
             {
                 let writer = store.lock().unwrap();
                 let journal = writer.journal();
                 let append = |key| drop(journal.append(&mut [draft(&journal, key, b"y")]));
                 failing(Failing::Writes(step, more), || (1000..1003).for_each(append));
             }
-            assert!(!has_hidden_debris(&store), "{step} and {more} more");
+            assert!(!has_hidden_bytes(&store), "{step} and {more} more");
             put(&store, 2000, b"and on");
             assert_eq!(get(&store, 2000).unwrap(), b"and on");
         }
@@ -134,9 +134,9 @@ fn no_record_covers_debris_of_the_same_hold() {
 #[test]
 fn a_recovery_in_which_a_sync_failed_says_of_nothing_that_it_is_synced() {
     let dir = tempfile::tempdir().unwrap();
-    let store = nearly_crowded(&dir);
+    let store = near_load_factor(&dir);
     put(&store, 1000, b"the index is due to grow");
-    store.region().unwrap().file().write(HOME, &[0; HOME_SIZE]).unwrap();
+    store.open_file().unwrap().file().write(PROVENANCE, &[0; PROVENANCE_SIZE]).unwrap();
     let (location, image) = (store.location.clone(), super::cuts::image(&store));
     drop(store);
     let mut failures = 0;
@@ -145,10 +145,10 @@ fn a_recovery_in_which_a_sync_failed_says_of_nothing_that_it_is_synced() {
         let what = Failing::WriteAndSync(step);
         let (opened, has_failed) = failing(what, || Store::open(location.clone()));
         let Ok(store) = opened else { continue };
-        let region = store.region().unwrap();
-        let (journal, ledger) = (region.journal(), region.journal().ledger);
-        let is_synced = ledger.get(word::SYNCED).unwrap() == journal.tail().unwrap();
-        let is_failed = ledger.get(word::FAILED).unwrap() != 0;
+        let open_file = store.open_file().unwrap();
+        let (journal, header) = (open_file.journal(), open_file.journal().header);
+        let is_synced = header.get(word::SYNCED).unwrap() == journal.tail().unwrap();
+        let is_failed = header.get(word::FAILED).unwrap() != 0;
         assert!(!has_failed || is_failed || !is_synced, "{step}");
         failures += usize::from(has_failed);
     }

@@ -3,16 +3,16 @@
 
 use super::beside::{Scene, interrupt};
 use super::{SCOPE, assert_sound, entry, get, identity, location, numbered, open, put};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
+use crate::engine::file::lookup::Lookup;
 use crate::engine::file::open::{Location, apart};
-use crate::engine::file::sight::Sight;
 use crate::engine::format::record::HEAD_SIZE;
 use crate::engine::os::effect::{Effect, watch};
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::engine::os::place::sibling;
 use crate::engine::os::volume;
 use crate::engine::store::Store;
-use crate::engine::store::put::Terms;
+use crate::engine::store::put::PutCondition;
 use std::cell::{Cell, RefCell};
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
@@ -21,12 +21,12 @@ use std::time::Duration;
 
 /// Changes a byte of the payload of what `key` has.
 fn damage(store: &Store, key: u64) {
-    let region = store.region().unwrap();
-    let (offset, head) = region.journal().locate(&identity(key)).unwrap();
+    let open_file = store.open_file().unwrap();
+    let (offset, head) = open_file.journal().locate(&identity(key)).unwrap();
     let at = offset + HEAD_SIZE + head.len / 2;
     let mut byte = [0];
-    region.file().read(at, &mut byte).unwrap();
-    region.file().overwrite(at, &[byte[0] ^ 0x80]).unwrap();
+    open_file.file().read(at, &mut byte).unwrap();
+    open_file.file().overwrite(at, &[byte[0] ^ 0x80]).unwrap();
 }
 
 fn is_free(other: &Store) -> bool {
@@ -44,17 +44,17 @@ fn a_removal_looks_at_no_payload() {
         store.location.clone()
     };
     let store = Store::open(at).unwrap();
-    assert!(store.remove(&identity(1), View::AS_WRITTEN).unwrap(), "something was there");
-    assert!(!store.remove(&identity(1), View::AS_WRITTEN).unwrap());
-    assert!(!store.remove(&identity(2), View::new(Some(Duration::ZERO))).unwrap(), "expired");
+    assert!(store.remove(&identity(1), ExpiryRule::AS_WRITTEN).unwrap(), "something was there");
+    assert!(!store.remove(&identity(1), ExpiryRule::AS_WRITTEN).unwrap());
+    assert!(!store.remove(&identity(2), ExpiryRule::new(Some(Duration::ZERO))).unwrap(), "expired");
     assert_eq!((get(&store, 1), get(&store, 2)), (None, None));
 }
 
 #[test]
 fn what_a_put_finds_is_read_without_the_lock() {
     let scene = Scene::new(None);
-    let region = scene.walker.region().unwrap();
-    let terms = Terms::IfAbsent(Store::token(&region), View::AS_WRITTEN);
+    let open_file = scene.walker.open_file().unwrap();
+    let condition = PutCondition::IfAbsent(Store::token(&open_file), ExpiryRule::AS_WRITTEN);
     let frees = Rc::new(RefCell::new(Vec::new()));
     let (seen, other) = (Rc::clone(&frees), Arc::clone(&scene.other));
     let probe = move |effect: Effect<'_>| {
@@ -65,8 +65,8 @@ fn what_a_put_finds_is_read_without_the_lock() {
     };
     let new = entry(3, b"new");
     let deadline = scene.walker.deadline();
-    let found = watch(probe, || scene.walker.put(&new, &SCOPE, terms, &deadline));
-    let Sight::Copied(_, payload) = found.unwrap().unwrap().sight else { panic!("it was there") };
+    let found = watch(probe, || scene.walker.put(&new, &SCOPE, condition, &deadline));
+    let Lookup::Copied(_, payload) = found.unwrap().unwrap().lookup else { panic!("it was there") };
     assert_eq!(payload[..], 3_u64.to_le_bytes());
     let frees = frees.borrow();
     let first_held = frees.iter().position(|is_free| !is_free).unwrap();
@@ -84,15 +84,16 @@ fn what_came_in_place_of_a_damaged_record_is_kept() {
             scene
         };
         let mend = |scene: &Scene| {
-            let region = scene.walker.region().unwrap();
-            let terms = Terms::IfAbsent(Store::token(&region), View::AS_WRITTEN);
+            let open_file = scene.walker.open_file().unwrap();
+            let condition =
+                PutCondition::IfAbsent(Store::token(&open_file), ExpiryRule::AS_WRITTEN);
             let found =
-                scene.walker.put(&entry(3, payload), &SCOPE, terms, &scene.walker.deadline());
+                scene.walker.put(&entry(3, payload), &SCOPE, condition, &scene.walker.deadline());
             found.unwrap().map(drop)
         };
         let theirs = |store: &Store| {
             let entry = entry(3, b"theirs");
-            store.put(&entry, &SCOPE, Terms::Replace, &store.deadline()).map(drop)
+            store.put(&entry, &SCOPE, PutCondition::Replace, &store.deadline()).map(drop)
         };
         let check = |scene: &Scene, found: Option<()>, is_theirs: bool| {
             assert_eq!(get(&scene.other, 3).unwrap(), if is_theirs { b"theirs" } else { payload });
@@ -123,7 +124,7 @@ fn a_compaction_copies_little_under_the_lock_and_holds_no_payload_in_memory() {
         let probe = move |effect: Effect<'_>| {
             if left.replace(left.get().wrapping_sub(1)) == 0 {
                 let entry = entry(100, &payload);
-                let stored = other.put(&entry, &SCOPE, Terms::Replace, &other.deadline());
+                let stored = other.put(&entry, &SCOPE, PutCondition::Replace, &other.deadline());
                 came.set(Some(stored.is_ok()));
             }
             let Effect::Write { file, bytes, .. } = effect else { return Ok(()) };
@@ -135,7 +136,7 @@ fn a_compaction_copies_little_under_the_lock_and_holds_no_payload_in_memory() {
             }
             Ok(())
         };
-        watch(probe, || store.compact(View::AS_WRITTEN)).unwrap();
+        watch(probe, || store.compact(ExpiryRule::AS_WRITTEN)).unwrap();
         let is_stored = outcome.get() == Some(true);
         stored += u32::from(is_stored);
         assert!((0..20).all(|key| get(&store, key).unwrap() == b"before"));
@@ -156,20 +157,20 @@ fn what_a_killed_writer_left_is_cleared_whatever_space_he_took() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 1, b"before");
-    let (tail, debris) = {
+    let (tail, unpublished) = {
         let writer = store.lock().unwrap();
         let journal = writer.journal();
         let tail = journal.tail().unwrap();
         journal.make_room(tail + SPACE).unwrap();
-        let (pad, medium) = (numbered(&journal, 2, b""), journal.ledger.medium);
+        let (pad, storage) = (numbered(&journal, 2, b""), journal.header.storage);
         for at in [tail, tail + 100_000] {
-            medium.write(at, &pad.head.encode(at, journal.facts.seed)).unwrap();
+            storage.write(at, &pad.head.encode(at, journal.superblock.seed)).unwrap();
         }
         (tail, tail + 100_000)
     };
-    let region = store.region().unwrap();
+    let open_file = store.open_file().unwrap();
     let (done, tells_holes) =
-        (Rc::new(Cell::new((0, 0))), volume::tells_holes(region.file().inner()));
+        (Rc::new(Cell::new((0, 0))), volume::tells_holes(open_file.file().inner()));
     let count = Rc::clone(&done);
     let probe = move |effect: Effect<'_>| {
         let (written, reads) = count.get();
@@ -186,9 +187,9 @@ fn what_a_killed_writer_left_is_cleared_whatever_space_he_took() {
     // What the system has read ahead counts as written, too: some MiB.
     assert!(!tells_holes || reads < 512, "{reads} reads of 64 KiB");
     let mut found = [1; HEAD_SIZE as usize];
-    region.file().read(debris, &mut found).unwrap();
+    open_file.file().read(unpublished, &mut found).unwrap();
     assert_eq!(found, [0; HEAD_SIZE as usize]);
-    assert_eq!(region.journal().locate(&identity(3)).unwrap().0, tail);
+    assert_eq!(open_file.journal().locate(&identity(3)).unwrap().0, tail);
     assert_eq!((get(&store, 1).unwrap(), get(&store, 2)), (b"before".to_vec(), None));
     assert_sound(&store);
 }

@@ -1,25 +1,25 @@
 //! Files that damage or malice made, and what each of them once did.
 
 use super::{SCOPE, assert_sound, draft, entry, get, identity, location, open, put, reboot};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
+use crate::engine::file::lookup::{Lookup, RECORD_COPY_MAX};
 use crate::engine::file::open::Location;
 use crate::engine::file::replay::{Outcome, Replay};
-use crate::engine::file::sight::{RECORD_COPY_MAX, Sight};
 use crate::engine::format::checkpoint::Checkpoint;
-use crate::engine::format::header::{Facts, HOME, HOME_SIZE, word};
+use crate::engine::format::header::{PROVENANCE, PROVENANCE_SIZE, Superblock, word};
 use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::engine::format::slot::{Slot, Table, Tag};
 use crate::engine::format::units::Ttl;
 use crate::engine::format::{WORD_MASK, checksum, seal};
-use crate::engine::index::{self, Seat};
+use crate::engine::index::{self, SlotEntry};
 use crate::engine::log::journal::Draft;
 use crate::engine::log::walk::{Step, Walk};
-use crate::engine::os::file::Medium as _;
-use crate::engine::os::place::Care;
+use crate::engine::os::file::Storage as _;
+use crate::engine::os::place::AccessMode;
 use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
-use crate::engine::store::put::{Entry, Terms};
+use crate::engine::store::put::{Entry, PutCondition};
 use crate::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -28,9 +28,9 @@ use std::time::Duration;
 
 /// The offsets of all records of a kind.
 fn records(store: &Store, kind: Kind) -> Vec<u64> {
-    let region = store.region().unwrap();
-    let (start, end) = (region.facts.log_start, region.journal().tail().unwrap());
-    let mut walk = Walk::new(region.file(), region.facts.seed, start, end);
+    let open_file = store.open_file().unwrap();
+    let (start, end) = (open_file.superblock.log_start, open_file.journal().tail().unwrap());
+    let mut walk = Walk::new(open_file.file(), open_file.superblock.seed, start, end);
     let mut found = Vec::new();
     while let Some(step) = walk.next().unwrap() {
         match step {
@@ -41,8 +41,8 @@ fn records(store: &Store, kind: Kind) -> Vec<u64> {
     found
 }
 
-/// A small cache, closed, its file open for tampering, and its facts.
-fn closed(dir: &tempfile::TempDir) -> (PathBuf, File, Facts) {
+/// A small cache, closed, its file open for tampering, and its superblock.
+fn closed(dir: &tempfile::TempDir) -> (PathBuf, File, Superblock) {
     let path = {
         let store = open(dir);
         put(&store, 1, b"x");
@@ -50,7 +50,7 @@ fn closed(dir: &tempfile::TempDir) -> (PathBuf, File, Facts) {
     };
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let image = fs::read(&path).unwrap();
-    (path, file, Facts::decode(image[..4096].try_into().unwrap()).unwrap())
+    (path, file, Superblock::decode(image[..4096].try_into().unwrap()).unwrap())
 }
 
 fn set(file: &File, place: u64, value: u64) {
@@ -65,11 +65,11 @@ fn one_flipped_bit_makes_no_clear() {
     (0..1000).for_each(|key| put(&store, key, &key.to_le_bytes()));
     put(&store, 5000, &[7; 100_000]);
     (1000..1010).for_each(|key| put(&store, key, &key.to_le_bytes()));
-    let region = store.region().unwrap();
+    let open_file = store.open_file().unwrap();
     let tables = records(&store, Kind::INDEX);
-    region.file().write(tables.last().unwrap() + 5, &[Kind::CLEAR.0]).unwrap();
+    open_file.file().write(tables.last().unwrap() + 5, &[Kind::CLEAR.0]).unwrap();
     assert!(!store.verify().unwrap().findings.is_empty());
-    region.file().write(records(&store, Kind::FILLED)[0] + 5, &[Kind::CLEAR.0]).unwrap();
+    open_file.file().write(records(&store, Kind::COMMIT)[0] + 5, &[Kind::CLEAR.0]).unwrap();
     let copy = reboot(&dir, &store);
     assert_eq!((0..1010).filter(|key| get(&copy, *key).is_some()).count(), 1010);
     put(&copy, 2, b"goes on");
@@ -80,15 +80,15 @@ fn one_flipped_bit_makes_no_clear() {
 fn keys_that_crowd_one_part_of_the_index_are_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let seed = store.region().unwrap().facts.seed;
+    let seed = store.open_file().unwrap().superblock.seed;
     let is_near = |key: &u64| Tag::of(identity(*key).hash(seed)).home(256) / 2 == 50;
     let mut kept = Vec::new();
     for key in (0..).filter(is_near).take(260) {
-        let put = store.put(&entry(key, b"x"), &SCOPE, Terms::Replace, &store.deadline());
+        let put = store.put(&entry(key, b"x"), &SCOPE, PutCondition::Replace, &store.deadline());
         kept.extend(put.is_ok().then_some(key));
     }
     assert!(kept.len() > 250);
-    store.compact(View::AS_WRITTEN).unwrap();
+    store.compact(ExpiryRule::AS_WRITTEN).unwrap();
     assert!(kept.iter().all(|key| get(&store, *key).is_some()));
     assert_sound(&store);
 }
@@ -100,18 +100,18 @@ fn of_many_slots_for_a_key_a_compaction_goes_by_the_newest() {
     let store = open(&dir);
     let offsets = [b"older", b"newer"].map(|payload| {
         put(&store, 1, payload);
-        store.region().unwrap().journal().locate(&identity(1)).unwrap().0
+        store.open_file().unwrap().journal().locate(&identity(1)).unwrap().0
     });
     put(&store, 2, b"other");
-    let region = store.region().unwrap();
-    let (medium, (_, table)) = (region.journal().ledger.medium, region.index());
-    let tag = Tag::of(identity(1).hash(region.facts.seed));
+    let open_file = store.open_file().unwrap();
+    let (storage, (_, table)) = (open_file.journal().header.storage, open_file.index());
+    let tag = Tag::of(identity(1).hash(open_file.superblock.seed));
     for offset in [offsets[0], offsets[1], offsets[0]] {
-        let seat = index::seat(medium, table, tag, |_| None::<()>);
-        let Seat::Free(at, _) = seat else { panic!("there is room") };
-        medium.store(at, Slot::new(tag, offset).0).unwrap();
+        let entry = index::slot_entry(storage, table, tag, |_| None::<()>);
+        let SlotEntry::Vacant(at, _) = entry else { panic!("there is room") };
+        storage.store(at, Slot::new(tag, offset).0).unwrap();
     }
-    store.compact(View::AS_WRITTEN).unwrap();
+    store.compact(ExpiryRule::AS_WRITTEN).unwrap();
     assert_eq!(get(&store, 1).unwrap(), b"newer");
     assert_eq!(store.stats().entries, 2);
     assert_sound(&store);
@@ -122,7 +122,7 @@ fn an_overwritten_value_does_not_come_back_in_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 1, b"superseded");
-    let region = store.region().unwrap();
+    let open_file = store.open_file().unwrap();
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
     let large = [9; 100_000];
     let offset = {
@@ -132,14 +132,14 @@ fn an_overwritten_value_does_not_come_back_in_a_compaction() {
         head.ttl = Ttl::new(Duration::from_millis(1));
         journal.reserve(&mut head).unwrap()
     };
-    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
+    let (next, _, at) = copy_to(&open_file, &new, ExpiryRule::AS_WRITTEN).unwrap();
     // Meanwhile: refreshed by a large value with a short life, which expires and is flushed.
-    region.file().write(offset + HEAD_SIZE, &large).unwrap();
-    store.lock().unwrap().fulfil(offset).unwrap();
+    open_file.file().write(offset + HEAD_SIZE, &large).unwrap();
+    store.lock().unwrap().commit(offset).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(store.flush(View::AS_WRITTEN).unwrap(), 1);
-    let mut replay = Replay::new(region.journal(), next.journal(), at);
-    assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
+    assert_eq!(store.flush(ExpiryRule::AS_WRITTEN).unwrap(), 1);
+    let mut replay = Replay::new(open_file.journal(), next.journal(), at);
+    assert!(replay.run(open_file.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
     let found = next.journal().locate(&identity(1));
     assert!(found.is_none_or(|(_, head)| head.kind != Kind::VALUE));
 }
@@ -149,7 +149,7 @@ fn an_overwritten_value_does_not_come_back_in_a_compaction() {
 fn a_verified_record_vouches_for_no_other_place() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let region = store.region().unwrap();
+    let open_file = store.open_file().unwrap();
     // An identity that, 16 bytes further on, is a head: of a value of half a terabyte.
     let mut outer = Identity { form: Identity::HASHED, ..Identity::default() };
     outer.bytes[8..13].copy_from_slice(&[0, 0, 0, 0, 0x80]);
@@ -157,18 +157,21 @@ fn a_verified_record_vouches_for_no_other_place() {
     outer.bytes[14] = Identity::HASHED;
     outer.bytes[16..].fill(0xab);
     let value = Entry { identity: outer, payload: b"p", ..entry(0, b"") };
-    let found = store.put(&value, &SCOPE, Terms::Replace, &store.deadline()).unwrap().unwrap();
-    let Sight::Mapped { record, .. } = found.sight else { panic!("mapped") };
+    let found =
+        store.put(&value, &SCOPE, PutCondition::Replace, &store.deadline()).unwrap().unwrap();
+    let Lookup::Mapped { record, .. } = found.lookup else { panic!("mapped") };
     let offset = record.offset();
     let mut inner = Identity { form: Identity::HASHED, ..Identity::default() };
-    region.file().read(offset + 24, &mut inner.bytes).unwrap();
-    let tag = Tag::of(inner.hash(region.facts.seed));
-    let table = region.index().1;
-    let Seat::Free(at, _) = index::seat(region.medium(), table, tag, |_| None::<()>) else {
+    open_file.file().read(offset + 24, &mut inner.bytes).unwrap();
+    let tag = Tag::of(inner.hash(open_file.superblock.seed));
+    let table = open_file.index().1;
+    let SlotEntry::Vacant(at, _) =
+        index::slot_entry(open_file.storage(), table, tag, |_| None::<()>)
+    else {
         panic!("room")
     };
-    region.journal().ledger.store(at, Slot::new(tag, offset + 16).0).unwrap();
-    assert!(store.find_seen(&inner, View::NEVER).is_none());
+    open_file.journal().header.store(at, Slot::new(tag, offset + 16).0).unwrap();
+    assert!(store.find_seen(&inner, ExpiryRule::NEVER).is_none());
 }
 
 #[test]
@@ -176,10 +179,10 @@ fn sequence_numbers_that_are_used_up_are_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 1, b"x");
-    let region = store.region().unwrap();
-    region.journal().raise_seq((1 << 48) - 2).unwrap();
+    let open_file = store.open_file().unwrap();
+    open_file.journal().raise_seq((1 << 48) - 2).unwrap();
     put(&store, 2, b"the last");
-    let put = store.put(&entry(3, b"y"), &SCOPE, Terms::Replace, &store.deadline());
+    let put = store.put(&entry(3, b"y"), &SCOPE, PutCondition::Replace, &store.deadline());
     assert!(matches!(put, Err(Error::Damaged { .. })));
     assert_eq!(
         (get(&store, 1).unwrap(), get(&store, 2).unwrap()),
@@ -190,9 +193,9 @@ fn sequence_numbers_that_are_used_up_are_an_error() {
 #[test]
 fn a_log_inside_the_header_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, file, facts) = closed(&dir);
-    let facts = Facts { log_start: 512, ..facts };
-    file.write_all_at(&facts.encode(), 0).unwrap();
+    let (path, file, superblock) = closed(&dir);
+    let superblock = Superblock { log_start: 512, ..superblock };
+    file.write_all_at(&superblock.encode(), 0).unwrap();
     let opened = Store::open(location(&path));
     assert!(matches!(opened, Err(Error::Damaged { .. })));
 }
@@ -200,12 +203,12 @@ fn a_log_inside_the_header_is_refused() {
 #[test]
 fn a_table_beyond_the_file_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, file, facts) = closed(&dir);
+    let (path, file, superblock) = closed(&dir);
     let size = file.metadata().unwrap().len();
     let mut head = Head::new(Kind::INDEX, Identity::NONE, 1 << 30);
     head.seq = 9;
-    head.payload_check = head.check_of(&[], facts.seed);
-    file.write_all_at(&head.encode(size - 64, facts.seed), size - 64).unwrap();
+    head.payload_check = head.check_of(&[], superblock.seed);
+    file.write_all_at(&head.encode(size - 64, superblock.seed), size - 64).unwrap();
     let table = Table::new(size, (1 << 30) / 64);
     file.write_all_at(&table.0.to_le_bytes(), word::PENDING).unwrap();
     set(&file, word::GROWN, 1 << 30);
@@ -218,16 +221,16 @@ fn a_table_beyond_the_file_is_not_believed() {
 fn features_that_stop_writers_stop_this_one() {
     let dir = tempfile::tempdir().unwrap();
     let (path, file, _) = closed(&dir);
-    let mut facts = [0; 256];
-    file.read_exact_at(&mut facts, 0).unwrap();
-    facts[20] = 1;
-    let check = checksum(&facts[..248], 1);
-    facts[248..].copy_from_slice(&check.to_le_bytes());
-    file.write_all_at(&facts, 0).unwrap();
+    let mut superblock = [0; 256];
+    file.read_exact_at(&mut superblock, 0).unwrap();
+    superblock[20] = 1;
+    let check = checksum(&superblock[..248], 1);
+    superblock[248..].copy_from_slice(&check.to_le_bytes());
+    file.write_all_at(&superblock, 0).unwrap();
     let before = fs::read(&path).unwrap();
     let store = Store::open(location(&path)).unwrap();
     assert_eq!(get(&store, 1).unwrap(), b"x");
-    let put = store.put(&entry(2, b"y"), &SCOPE, Terms::Replace, &store.deadline());
+    let put = store.put(&entry(2, b"y"), &SCOPE, PutCondition::Replace, &store.deadline());
     assert!(matches!(put, Err(Error::ReadOnly { .. })));
     assert!(fs::read(&path).unwrap() == before, "it is left as it is");
 }
@@ -235,14 +238,14 @@ fn features_that_stop_writers_stop_this_one() {
 #[test]
 fn files_with_pointers_of_another_width_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, file, facts) = closed(&dir);
-    for width in [16, 64].into_iter().filter(|width| *width != facts.pointer_width) {
-        let other = Facts { pointer_width: width, ..facts };
+    let (path, file, superblock) = closed(&dir);
+    for width in [16, 64].into_iter().filter(|width| *width != superblock.pointer_width) {
+        let other = Superblock { pointer_width: width, ..superblock };
         file.write_all_at(&other.encode(), 0).unwrap();
         let before = fs::read(&path).unwrap();
         let error = Store::open(location(&path)).map(drop).unwrap_err();
         let Error::Incompatible { found, expected, .. } = error else { panic!("{error}") };
-        assert_eq!((found, expected), (u64::from(width), u64::from(facts.pointer_width)));
+        assert_eq!((found, expected), (u64::from(width), u64::from(superblock.pointer_width)));
         assert!(fs::read(&path).unwrap() == before, "it is left as it is");
     }
 }
@@ -251,7 +254,7 @@ fn files_with_pointers_of_another_width_are_refused_and_left_alone() {
 #[test]
 fn memory_is_for_what_is_there_and_not_for_what_is_claimed() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, _, facts) = closed(&dir);
+    let (path, _, superblock) = closed(&dir);
     let copy = dir.path().join("claims.pcache");
     fs::copy(&path, &copy).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&copy).unwrap();
@@ -260,7 +263,7 @@ fn memory_is_for_what_is_there_and_not_for_what_is_claimed() {
     let tail = u64::from_le_bytes(tail) & ((1 << 48) - 1);
     let mut head = Head::new(Kind::VALUE, identity(5), 256 << 20);
     head.seq = 1000;
-    file.write_all_at(&head.encode(tail, facts.seed), tail).unwrap();
+    file.write_all_at(&head.encode(tail, superblock.seed), tail).unwrap();
     let end = head.next(tail);
     file.set_len(end.next_multiple_of(4096)).unwrap();
     for place in [word::TAIL, word::APPLIED, word::ALLOCATED] {
@@ -284,12 +287,12 @@ fn an_index_inside_a_value_is_not_believed() {
     let store = open(&dir);
     put(&store, 0, b"x");
     put(&store, 1, &[0; 40_000]);
-    let region = store.region().unwrap();
-    let journal = region.journal();
+    let open_file = store.open_file().unwrap();
+    let journal = open_file.journal();
     let (offset, _) = journal.locate(&identity(1)).unwrap();
     let inside = Table::new((offset + 64).next_multiple_of(64), 512);
     let checkpoint = Checkpoint {
-        tail: region.facts.log_start,
+        tail: open_file.superblock.log_start,
         index: inside,
         index_hash: journal.hash_table(inside).unwrap(),
         barrier: 0,
@@ -299,11 +302,11 @@ fn an_index_inside_a_value_is_not_believed() {
         used: 0,
     };
     let bytes = checkpoint.encode();
-    let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, region.facts.seed);
+    let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, open_file.superblock.seed);
     let at = journal.write(&mut [draft]).unwrap()[0];
-    journal.ledger.set(word::CHECKPOINT, at).unwrap();
-    journal.ledger.store(word::INDEX, inside.0).unwrap();
-    journal.settle().unwrap();
+    journal.header.set(word::CHECKPOINT, at).unwrap();
+    journal.header.store(word::INDEX, inside.0).unwrap();
+    journal.mark_applied().unwrap();
     let copy = reboot(&dir, &store);
     (2..300).for_each(|key| put(&copy, key, b"y"));
     assert_eq!((get(&copy, 0).unwrap(), get(&copy, 1).unwrap()), (b"x".into(), vec![0; 40_000]));
@@ -313,12 +316,12 @@ fn an_index_inside_a_value_is_not_believed() {
 /// which lies in a hole.
 #[cfg(target_os = "linux")]
 fn claim(store: &Store, key: u64, len: u64) {
-    let region = store.region().unwrap();
-    let journal = region.journal();
+    let open_file = store.open_file().unwrap();
+    let journal = open_file.journal();
     let (offset, head) = journal.locate(&identity(key)).unwrap();
     let head = Head { len, ..head };
     let file = OpenOptions::new().write(true).open(&store.location.path).unwrap();
-    file.write_all_at(&head.encode(offset, region.facts.seed), offset).unwrap();
+    file.write_all_at(&head.encode(offset, open_file.superblock.seed), offset).unwrap();
     let end = head.next(offset);
     file.set_len(end.next_multiple_of(4096)).unwrap();
     for place in [word::TAIL, word::APPLIED, word::ALLOCATED] {
@@ -338,7 +341,7 @@ fn proc_says(file: &str, name: &str) -> u64 {
 #[cfg(target_os = "linux")]
 fn who_reads_by_copy_takes_no_memory_for_a_claim() {
     let dir = tempfile::tempdir().unwrap();
-    let copying = Location { care: Care::Copied, ..location(&dir.path().join("x.pcache")) };
+    let copying = Location { access: AccessMode::Copied, ..location(&dir.path().join("x.pcache")) };
     let store = Store::open(copying).unwrap();
     put(&store, 1, b"x");
     put(&store, 5, b"small");
@@ -360,7 +363,7 @@ fn who_reads_by_copy_takes_no_memory_for_a_claim() {
 #[test]
 fn what_would_not_be_read_by_copy_is_not_stored_either() {
     let dir = tempfile::tempdir().unwrap();
-    let copying = Location { care: Care::Copied, ..location(&dir.path().join("x.pcache")) };
+    let copying = Location { access: AccessMode::Copied, ..location(&dir.path().join("x.pcache")) };
     let store = Store::open(copying).unwrap();
     for len in [(1 << 20) + 1, 5 << 20] {
         let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
@@ -369,7 +372,7 @@ fn what_would_not_be_read_by_copy_is_not_stored_either() {
     }
     let large = vec![0; RECORD_COPY_MAX as usize + 1];
     let entry = entry(7, &large);
-    let stored = store.put(&entry, &SCOPE, Terms::Replace, &store.deadline()).map(drop);
+    let stored = store.put(&entry, &SCOPE, PutCondition::Replace, &store.deadline()).map(drop);
     let stored = [stored, store.put_many(&[entry], &SCOPE)];
     for result in stored {
         assert!(matches!(result, Err(Error::TooLarge { limit: RECORD_COPY_MAX, .. })));
@@ -379,23 +382,23 @@ fn what_would_not_be_read_by_copy_is_not_stored_either() {
 /// Makes the index of a store one with 400 slots of one tag, more than there is room for near their home, and appends
 /// a checkpoint that knows it by its hash, and says that `used` slots are in use.
 fn claim_slots(store: &Store, used: u64) {
-    let region = store.region().unwrap();
-    let journal = region.journal();
+    let open_file = store.open_file().unwrap();
+    let journal = open_file.journal();
     let (offset, head) = journal.locate(&identity(1)).unwrap();
-    let (tag, table) = (Tag::of(head.identity.hash(journal.facts.seed)), region.index().1);
+    let (tag, table) = (Tag::of(head.identity.hash(journal.superblock.seed)), open_file.index().1);
     for n in 0..400 {
         let slot = Slot::new(tag, offset + n * 16);
-        journal.ledger.store(table.offset() + n * 8, slot.0).unwrap();
+        journal.header.store(table.offset() + n * 8, slot.0).unwrap();
     }
     journal.checkpoint().unwrap();
     let (honest, _) = journal.last_checkpoint().unwrap().unwrap();
     let bytes = Checkpoint { used, tail: journal.tail().unwrap(), ..honest }.encode();
-    let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, journal.facts.seed);
+    let draft = Draft::new(Kind::CHECKPOINT, Identity::NONE, &bytes, journal.superblock.seed);
     let at = journal.write(&mut [draft]).unwrap()[0];
-    journal.ledger.set(word::CHECKPOINT, at).unwrap();
-    journal.settle().unwrap();
-    journal.ledger.set(word::SYNCED, journal.tail().unwrap()).unwrap();
-    region.file().write(HOME, &[0; HOME_SIZE]).unwrap();
+    journal.header.set(word::CHECKPOINT, at).unwrap();
+    journal.mark_applied().unwrap();
+    journal.header.set(word::SYNCED, journal.tail().unwrap()).unwrap();
+    open_file.file().write(PROVENANCE, &[0; PROVENANCE_SIZE]).unwrap();
 }
 
 /// What the index of one who may not write is made for is what is in the file's, whatever a checkpoint says.
@@ -409,9 +412,9 @@ fn a_readers_own_index_is_no_larger_for_a_claim() {
         let location = Location { is_read_only: true, ..store.location.clone() };
         drop(store);
         let reader = Store::open(location).unwrap();
-        let region = reader.region().unwrap();
-        assert!(region.is_private());
-        let (words, table) = region.index();
+        let open_file = reader.open_file().unwrap();
+        assert!(open_file.is_private());
+        let (words, table) = open_file.index();
         assert!(table.slots() <= 2048, "{} slots, where {used} are claimed", table.slots());
         // It is the file's, and none that was made from the log: of 400, so many have room; and the scope's slot, if
         // it lies behind those.

@@ -2,21 +2,21 @@
 
 use super::cuts::{boot, image, set_word};
 use super::{SCOPE, draft, entry, get, identity, open, put};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::rebuild::Rebuilt;
 use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::engine::format::slot::{Slot, Table, Tag};
-use crate::engine::index::{self, Seat};
+use crate::engine::index::{self, SlotEntry};
 use crate::engine::log::journal::{Draft, Journal};
 use crate::engine::log::op::LARGE;
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
 use crate::engine::store::findings::Finding;
-use crate::engine::store::put::Terms;
+use crate::engine::store::put::PutCondition;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -97,7 +97,9 @@ fn payload(count: usize, is_large: bool) -> Vec<u8> {
 fn write(journal: &Journal<'_>, step: &Step, count: usize, model: &mut Model) {
     let list = |kind, offsets: Vec<u64>| {
         let bytes: Vec<u8> = offsets.into_iter().flat_map(u64::to_le_bytes).collect();
-        journal.write(&mut [Draft::new(kind, Identity::NONE, &bytes, journal.facts.seed)]).unwrap();
+        journal
+            .write(&mut [Draft::new(kind, Identity::NONE, &bytes, journal.superblock.seed)])
+            .unwrap();
     };
     match step {
         Step::Put(key) => {
@@ -105,7 +107,7 @@ fn write(journal: &Journal<'_>, step: &Step, count: usize, model: &mut Model) {
             model.keys.insert(*key, (journal.seq().unwrap(), Some(count as u8)));
         }
         Step::Remove(key) => {
-            let seed = journal.facts.seed;
+            let seed = journal.superblock.seed;
             let tombstone = Draft::new(Kind::TOMBSTONE, identity(*key), &[], seed);
             journal.write(&mut [tombstone]).unwrap();
             model.keys.insert(*key, (journal.seq().unwrap(), None));
@@ -114,12 +116,12 @@ fn write(journal: &Journal<'_>, step: &Step, count: usize, model: &mut Model) {
             let payload = payload(count, true);
             let mut head = draft(journal, *key, &payload).head;
             let offset = journal.reserve(&mut head).unwrap();
-            journal.medium().overwrite(offset + HEAD_SIZE, &payload).unwrap();
+            journal.storage().overwrite(offset + HEAD_SIZE, &payload).unwrap();
             model.reserved.push((*key, head.seq, count as u8, offset));
         }
         Step::Commit(numbers) => {
             let offsets = numbers.iter().filter_map(|number| model.commit(*number)).collect();
-            list(Kind::FILLED, offsets);
+            list(Kind::COMMIT, offsets);
         }
         Step::MarkDead(keys) => {
             let offset = |key: &u64| Some(journal.locate(&identity(*key))?.0);
@@ -141,7 +143,7 @@ fn found(journal: &Journal<'_>, locate: impl Fn(&Identity) -> Option<(u64, Head)
     let value = |key| {
         let (offset, head) = locate(&identity(key)).filter(|(_, head)| head.kind == Kind::VALUE)?;
         let mut payload = vec![0; head.len as usize];
-        journal.medium().read(offset + HEAD_SIZE, &mut payload).unwrap();
+        journal.storage().read(offset + HEAD_SIZE, &mut payload).unwrap();
         assert!(payload.iter().all(|byte| *byte == payload[0]));
         Some((key, payload[0]))
     };
@@ -158,14 +160,14 @@ fn assert_counted(journal: &Journal<'_>, entries: u64, live: u64) {
 
 /// Forgets the index and all that the log says, and redoes it from its beginning.
 fn redo_all(journal: &Journal<'_>) {
-    let (ledger, first) = (&journal.ledger, journal.facts.first_index);
-    ledger.medium.zero(first.offset(), first.end()).unwrap();
-    ledger.store(word::INDEX, first.0).unwrap();
-    ledger.store(word::PENDING, Table::NONE.0).unwrap();
+    let (header, first) = (&journal.header, journal.superblock.first_index);
+    header.storage.zero(first.offset(), first.end()).unwrap();
+    header.store(word::INDEX, first.0).unwrap();
+    header.store(word::PENDING, Table::NONE.0).unwrap();
     for place in [word::CLEARED, word::BARRIER, word::ENTRIES, word::LIVE, word::USED] {
-        ledger.set(place, 0).unwrap();
+        header.set(place, 0).unwrap();
     }
-    ledger.set(word::APPLIED, journal.facts.log_start).unwrap();
+    header.set(word::APPLIED, journal.superblock.log_start).unwrap();
     journal.redo(true).unwrap();
 }
 
@@ -176,13 +178,13 @@ proptest! {
     fn the_same_log_does_the_same_to_every_target(steps in prop::collection::vec(step(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
-        let region = store.region().unwrap();
-        let journal = region.journal();
+        let open_file = store.open_file().unwrap();
+        let journal = open_file.journal();
         let (mut model, mut copy) = (Model::default(), None);
         for (count, step) in steps.iter().enumerate() {
             if matches!(step, Step::Copy) && copy.is_none() {
                 let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-                let (next, _, at) = copy_to(&region, &new, View::NEVER).unwrap();
+                let (next, _, at) = copy_to(&open_file, &new, ExpiryRule::NEVER).unwrap();
                 copy = Some((new, next, at, model.cleared));
             }
             write(&journal, step, count, &mut model);
@@ -190,8 +192,8 @@ proptest! {
             journal.redo(false).unwrap();
         }
         let expected = model.values();
-        let barrier = journal.ledger.get(word::BARRIER).unwrap();
-        let counts = |place| journal.ledger.get(place).unwrap();
+        let barrier = journal.header.get(word::BARRIER).unwrap();
+        let counts = |place| journal.header.get(place).unwrap();
 
         prop_assert_eq!(found(&journal, |key| journal.locate(key)), expected.clone(), "live");
         assert_counted(&journal, counts(word::ENTRIES), counts(word::LIVE));
@@ -203,7 +205,7 @@ proptest! {
                 let head = records.head(offset).filter(|head| head.identity == *key)?;
                 Some((offset, head))
             };
-            let tag = Tag::of(key.hash(journal.facts.seed));
+            let tag = Tag::of(key.hash(journal.superblock.seed));
             index::find(&rebuilt.index, rebuilt.index.table(), tag, of_key)
         };
         prop_assert_eq!(found(&journal, in_rebuilt), expected.clone(), "rebuilt");
@@ -211,13 +213,13 @@ proptest! {
         prop_assert_eq!((rebuilt.cleared, rebuilt.barrier), (model.cleared, barrier));
 
         if let Some((new, next, at, cleared)) = copy {
-            let mut replay = Replay::new(region.journal(), next.journal(), at);
+            let mut replay = Replay::new(open_file.journal(), next.journal(), at);
             let outcome = replay.run(journal.tail().unwrap(), u64::MAX).unwrap();
             prop_assert!((outcome == Outcome::Cleared) == (cleared != model.cleared));
             if outcome == Outcome::Done {
                 let next = next.journal();
                 prop_assert_eq!(found(&next, |key| next.locate(key)), expected.clone(), "replayed");
-                assert_counted(&next, next.ledger.get(word::ENTRIES).unwrap(), next.ledger.get(word::LIVE).unwrap());
+                assert_counted(&next, next.header.get(word::ENTRIES).unwrap(), next.header.get(word::LIVE).unwrap());
             }
             drop(new);
         }
@@ -226,20 +228,20 @@ proptest! {
         // What is gone from the index is found missing, and nothing else.
         if let Some((key, _)) = expected.first_key_value() {
             let (offset, _) = journal.locate(&identity(*key)).unwrap();
-            let tag = Tag::of(identity(*key).hash(journal.facts.seed));
+            let tag = Tag::of(identity(*key).hash(journal.superblock.seed));
             let same = |slot: Slot| (slot.offset() == offset).then_some(());
-            let table = journal.ledger.table(word::INDEX);
-            let Seat::Taken(place, ..) = index::seat(journal.medium(), table, tag, same) else {
+            let table = journal.header.table(word::INDEX);
+            let SlotEntry::Occupied(place, ..) = index::slot_entry(journal.storage(), table, tag, same) else {
                 panic!("{key} is found and has no slot");
             };
-            journal.ledger.store(place, Slot::dead(tag).0).unwrap();
+            journal.header.store(place, Slot::dead(tag).0).unwrap();
             prop_assert_eq!(store.verify().unwrap().findings, [Finding::Unreachable { offset }]);
         }
 
         redo_all(&journal);
         prop_assert_eq!(found(&journal, |key| journal.locate(key)), expected, "redone");
         assert_counted(&journal, counts(word::ENTRIES), counts(word::LIVE));
-        prop_assert_eq!(journal.ledger.get(word::BARRIER).unwrap(), barrier);
+        prop_assert_eq!(journal.header.get(word::BARRIER).unwrap(), barrier);
         prop_assert_eq!(get(&store, KEYS), None);
     }
 }
@@ -254,16 +256,18 @@ fn a_flush_killed_behind_its_slot_refuses_what_began_before_it() {
     let journal = writer.journal();
     let (offset, head) = journal.locate(&identity(1)).unwrap();
     let dead = offset.to_le_bytes();
-    let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, journal.facts.seed);
+    let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, journal.superblock.seed);
     journal.write(&mut [list]).unwrap();
     let (table, tag) =
-        (journal.ledger.table(word::INDEX), Tag::of(head.identity.hash(journal.facts.seed)));
-    let Seat::Taken(at, ..) = index::seat(journal.medium(), table, tag, |_| Some(())) else {
+        (journal.header.table(word::INDEX), Tag::of(head.identity.hash(journal.superblock.seed)));
+    let SlotEntry::Occupied(at, ..) =
+        index::slot_entry(journal.storage(), table, tag, |_| Some(()))
+    else {
         panic!()
     };
-    journal.ledger.store(at, Slot::dead(tag).0).unwrap();
+    journal.header.store(at, Slot::dead(tag).0).unwrap();
     journal.redo(false).unwrap();
-    assert!(journal.ledger.get(word::BARRIER).unwrap() >= head.seq);
+    assert!(journal.header.get(word::BARRIER).unwrap() >= head.seq);
 }
 
 /// The healthy records move to another file, in which the damaged one is not.
@@ -275,7 +279,7 @@ fn what_a_damaged_record_superseded_does_not_come_back_by_salvage() {
         put(&store, 1, b"older");
         put(&store, 1, b"newer");
         put(&store, 2, b"beside it");
-        let at = store.region().unwrap().journal().locate(&identity(1)).unwrap().0;
+        let at = store.open_file().unwrap().journal().locate(&identity(1)).unwrap().0;
         store.sync().unwrap();
         let mut image = image(&store);
         set_word(&mut image, word::CHECKPOINT, 0);
@@ -295,17 +299,17 @@ fn what_a_damaged_record_superseded_does_not_come_back_by_salvage() {
 fn what_began_before_a_flush_is_refused_by_a_salvaged_file_too() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let token = Store::token(&store.region().unwrap());
+    let token = Store::token(&store.open_file().unwrap());
     put(&store, 1, b"flushed");
-    store.flush(View::new(Some(Duration::ZERO))).unwrap();
+    store.flush(ExpiryRule::new(Some(Duration::ZERO))).unwrap();
     store.sync().unwrap();
     let mut image = image(&store);
     for lost in [word::TAIL, word::BARRIER, word::CHECKPOINT] {
         image[lost as usize..lost as usize + 8].fill(0xff);
     }
     let after = boot(&dir, &image);
-    let terms = Terms::IfAbsent(token, View::AS_WRITTEN);
-    let stored = after.put(&entry(1, b"late"), &SCOPE, terms, &after.deadline()).unwrap();
+    let condition = PutCondition::IfAbsent(token, ExpiryRule::AS_WRITTEN);
+    let stored = after.put(&entry(1, b"late"), &SCOPE, condition, &after.deadline()).unwrap();
     assert!(stored.is_none());
     assert_eq!(get(&after, 1), None);
 }
@@ -317,17 +321,17 @@ fn a_damaged_record_makes_no_older_one_a_finding() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         put(&store, 1, b"older");
-        let region = store.region().unwrap();
-        let older = region.journal().locate(&identity(1)).unwrap().0;
+        let open_file = store.open_file().unwrap();
+        let older = open_file.journal().locate(&identity(1)).unwrap().0;
         put(&store, 1, b"newer");
-        let newer = region.journal().locate(&identity(1)).unwrap().0;
+        let newer = open_file.journal().locate(&identity(1)).unwrap().0;
         let mut byte = [0];
-        region.file().read(newer + place, &mut byte).unwrap();
-        region.file().overwrite(newer + place, &[byte[0] ^ flip]).unwrap();
+        open_file.file().read(newer + place, &mut byte).unwrap();
+        open_file.file().overwrite(newer + place, &[byte[0] ^ flip]).unwrap();
         for is_index_lost in [false, true] {
             if is_index_lost {
-                let table = region.index().1;
-                region.file().zero(table.offset(), table.end()).unwrap();
+                let table = open_file.index().1;
+                open_file.file().zero(table.offset(), table.end()).unwrap();
             }
             let findings = store.verify().unwrap().findings;
             assert!(findings.contains(&Finding::Corrupt { offset: newer }), "{findings:?}");

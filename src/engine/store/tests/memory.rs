@@ -25,8 +25,8 @@ fn value(key: u64) -> Vec<u8> {
 const COUNT: u64 = 20_000;
 
 fn is_mapped(store: &Store, key: u64) -> bool {
-    let found = store.find(&identity(key), View::AS_WRITTEN).unwrap();
-    matches!(found.sight, Sight::Mapped { .. })
+    let found = store.find(&identity(key), ExpiryRule::AS_WRITTEN).unwrap();
+    matches!(found.lookup, Lookup::Mapped { .. })
 }
 
 /// As time passes, a larger map is asked for again.
@@ -44,19 +44,19 @@ fn what_lies_behind_the_map_is_written_and_found() {
         let refusing = refuse_above(Rc::clone(&given));
         watch(refusing, || {
             let store = open(&dir);
-            let mapped = |store: &Store| store.region().unwrap().map().map(|map| map.len());
+            let mapped = |store: &Store| store.open_file().unwrap().map().map(|map| map.len());
             assert_eq!(mapped(&store).is_some(), limit > 0);
             for key in 0..COUNT {
                 put(&store, key, &value(key));
                 if key % 1000 == 2 && key > 1000 {
-                    store.remove(&identity(key - 3), View::AS_WRITTEN).unwrap();
+                    store.remove(&identity(key - 3), ExpiryRule::AS_WRITTEN).unwrap();
                 }
             }
             let is_removed = |key: u64| key % 1000 == 999 && key < COUNT - 1;
             let other = Store::open(Location { is_read_only: true, ..store.location.clone() });
             let other = other.unwrap();
             for store in [&store, &other] {
-                assert!(store.region().unwrap().file().size().unwrap() > 12 * MIB);
+                assert!(store.open_file().unwrap().file().size().unwrap() > 12 * MIB);
                 assert!(mapped(store).unwrap_or(0) <= limit);
                 for key in (0..COUNT).step_by(7).chain([999, 18_999, COUNT - 1]) {
                     let expected = (!is_removed(key)).then(|| value(key));
@@ -78,7 +78,7 @@ fn what_lies_behind_the_map_is_written_and_found() {
             let rebooted = reboot(&dir, &store);
             assert_eq!(rebooted.stats().entries, store.stats().entries);
             given.set(limit);
-            store.compact(View::AS_WRITTEN).unwrap();
+            store.compact(ExpiryRule::AS_WRITTEN).unwrap();
             assert_eq!(get(&store, COUNT - 1).unwrap(), value(COUNT - 1));
             assert_eq!(get(&other, COUNT - 1).unwrap(), value(COUNT - 1));
             assert_sound(&store);
@@ -92,15 +92,15 @@ fn a_larger_map_knows_what_was_verified() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     (0..100).for_each(|key| put(&store, key, &value(key)));
-    let small = store.region().unwrap();
+    let small = store.open_file().unwrap();
     for key in 100..COUNT {
         put(&store, key, &value(key));
     }
-    let large = store.region().unwrap();
+    let large = store.open_file().unwrap();
     assert!(large.is_same_file(&small) && !Arc::ptr_eq(&large, &small));
     assert!(large.map().unwrap().len() > small.map().unwrap().len());
     for key in (0..100).chain(COUNT - 100..COUNT) {
-        let found = store.find_seen(&identity(key), View::AS_WRITTEN);
+        let found = store.find_seen(&identity(key), ExpiryRule::AS_WRITTEN);
         assert!(found.is_some(), "{key} is looked at once more");
     }
     // The former map goes with its last holder.
@@ -126,7 +126,7 @@ fn maps_are_in_proportion_to_their_file() {
         for key in 0..60 {
             put(&store, key, &vec![7; MIB as usize]);
         }
-        let size = store.region().unwrap().file().size().unwrap();
+        let size = store.open_file().unwrap().file().size().unwrap();
         let sizes = sizes.borrow();
         assert!(sizes[0] < 2 * MIB, "{sizes:?}");
         assert!(sizes.len() <= 8 && *sizes.last().unwrap() < 3 * size, "{sizes:?} for {size}");

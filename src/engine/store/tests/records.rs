@@ -3,46 +3,46 @@
 
 use super::{SCOPE, assert_sound, draft, entry, get, identity, open, put, reboot};
 use crate::engine::file::effort::Effort;
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::open::Location;
 use crate::engine::file::replay::{Outcome, Replay};
 use crate::engine::file::trust;
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Identity, Kind};
 use crate::engine::format::slot::{Slot, Tag};
-use crate::engine::index::{self, Seat};
+use crate::engine::index::{self, SlotEntry};
 use crate::engine::log::journal::Draft;
 use crate::engine::log::op::LARGE;
 use crate::engine::os::effect::{Effect, watch};
-use crate::engine::os::file::Medium as _;
+use crate::engine::os::file::Storage as _;
 use crate::engine::os::replacement::Replacement;
 use crate::engine::store::Store;
 use crate::engine::store::compact::copy_to;
 use crate::engine::store::findings::Finding;
-use crate::engine::store::put::{Entry, Progress, Terms};
+use crate::engine::store::put::{Entry, PutCondition, PutProgress};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Space for a large value of `key`, reserved and written, and not filled yet.
+/// Space for a large value of `key`, reserved and written, and not committed yet.
 pub(super) fn reserve(store: &Store, key: u64, payload: &[u8]) -> u64 {
     let writer = store.lock().unwrap();
     let journal = writer.journal();
     let offset = journal.reserve(&mut draft(&journal, key, payload).head).unwrap();
-    writer.region().file().write(offset + HEAD_SIZE, payload).unwrap();
+    writer.open_file().file().write(offset + HEAD_SIZE, payload).unwrap();
     offset
 }
 
-/// What `key` has after a compaction that has copied all there is when the large value at `offset` is filled.
+/// What `key` has after a compaction that has copied all there is when the large value at `offset` is committed.
 fn compacted_around(store: &Store, offset: u64, key: u64) -> Option<Kind> {
-    let region = store.region().unwrap();
+    let open_file = store.open_file().unwrap();
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
-    store.lock().unwrap().fulfil(offset).unwrap();
-    let mut replay = Replay::new(region.journal(), next.journal(), at);
-    assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
+    let (next, _, at) = copy_to(&open_file, &new, ExpiryRule::AS_WRITTEN).unwrap();
+    store.lock().unwrap().commit(offset).unwrap();
+    let mut replay = Replay::new(open_file.journal(), next.journal(), at);
+    assert!(replay.run(open_file.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
     let found = next.journal().locate(&identity(key));
     found.inspect(|(_, head)| assert!(head.len < LARGE as u64)).map(|(_, head)| head.kind)
 }
@@ -56,28 +56,28 @@ fn a_verification_in_many_passes_finds_what_one_finds() {
     store.clear().unwrap();
     (0..200).for_each(|key| put(&store, key, b"flushed"));
     put(&store, 200, &vec![7; LARGE + 1]);
-    store.flush(View::new(Some(Duration::ZERO))).unwrap();
+    store.flush(ExpiryRule::new(Some(Duration::ZERO))).unwrap();
     (100..300).for_each(|key| put(&store, key, b"a value"));
     put(&store, 301, &vec![7; LARGE + 1]);
     for key in 120..140 {
-        store.remove(&identity(key), View::AS_WRITTEN).unwrap();
+        store.remove(&identity(key), ExpiryRule::AS_WRITTEN).unwrap();
     }
     for keys_max in [2, 9, 1000] {
         assert_eq!(store.verify_by(keys_max).unwrap().findings, []);
     }
     // Of these the index loses its slots.
-    let region = store.region().unwrap();
-    let journal = region.journal();
+    let open_file = store.open_file().unwrap();
+    let journal = open_file.journal();
     let mut lost: Vec<u64> = [105, 130, 150, 151, 152, 299, 301]
         .map(|key| {
             let (offset, _) = journal.locate(&identity(key)).unwrap();
-            let (medium, table) = (journal.ledger.medium, journal.ledger.table(word::INDEX));
-            let tag = Tag::of(identity(key).hash(journal.facts.seed));
+            let (storage, table) = (journal.header.storage, journal.header.table(word::INDEX));
+            let tag = Tag::of(identity(key).hash(journal.superblock.seed));
             let same = |slot: Slot| (slot.offset() == offset).then_some(());
-            let Seat::Taken(at, ..) = index::seat(medium, table, tag, same) else {
+            let SlotEntry::Occupied(at, ..) = index::slot_entry(storage, table, tag, same) else {
                 panic!("{key}")
             };
-            journal.ledger.store(at, Slot::dead(tag).0).unwrap();
+            journal.header.store(at, Slot::dead(tag).0).unwrap();
             offset
         })
         .into();
@@ -97,7 +97,7 @@ fn a_verification_in_many_passes_finds_what_one_finds() {
 }
 
 #[test]
-fn a_large_value_cleared_before_it_was_filled_does_not_come_back_in_a_compaction() {
+fn a_large_value_cleared_before_it_was_committed_does_not_come_back_in_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     let payload = vec![7; LARGE + 1];
@@ -108,28 +108,28 @@ fn a_large_value_cleared_before_it_was_filled_does_not_come_back_in_a_compaction
     assert_eq!(get(&store, 1), None);
 }
 
-/// It has another number in the new file: that of the record which says that it was filled.
+/// It has another number in the new file: that of the record which says that it was committed.
 #[test]
-fn a_large_value_filled_and_flushed_beside_a_compaction_is_gone() {
+fn a_large_value_committed_and_flushed_beside_a_compaction_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 2, b"x");
     let offset = reserve(&store, 1, &vec![7; LARGE + 1]);
-    let region = store.region().unwrap();
+    let open_file = store.open_file().unwrap();
     let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-    let (next, _, at) = copy_to(&region, &new, View::AS_WRITTEN).unwrap();
-    store.lock().unwrap().fulfil(offset).unwrap();
+    let (next, _, at) = copy_to(&open_file, &new, ExpiryRule::AS_WRITTEN).unwrap();
+    store.lock().unwrap().commit(offset).unwrap();
     put(&store, 3, b"x");
-    assert_eq!(store.flush(View::new(Some(Duration::ZERO))).unwrap(), 3);
+    assert_eq!(store.flush(ExpiryRule::new(Some(Duration::ZERO))).unwrap(), 3);
     put(&store, 2, b"y");
-    let mut replay = Replay::new(region.journal(), next.journal(), at);
-    assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
+    let mut replay = Replay::new(open_file.journal(), next.journal(), at);
+    assert!(replay.run(open_file.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
     let found = [1, 2, 3].map(|key| next.journal().locate(&identity(key)).is_some());
     assert_eq!(found, [false, true, false]);
 }
 
 #[test]
-fn a_large_value_superseded_before_it_was_filled_does_not_come_back_in_a_compaction() {
+fn a_large_value_superseded_before_it_was_committed_does_not_come_back_in_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     let payload = vec![7; LARGE + 1];
@@ -137,7 +137,7 @@ fn a_large_value_superseded_before_it_was_filled_does_not_come_back_in_a_compact
     put(&store, 1, b"newer");
     assert_eq!(compacted_around(&store, offset, 1), Some(Kind::VALUE));
     let offset = reserve(&store, 2, &payload);
-    store.remove(&identity(2), View::AS_WRITTEN).unwrap();
+    store.remove(&identity(2), ExpiryRule::AS_WRITTEN).unwrap();
     assert_eq!(compacted_around(&store, offset, 2), None);
     assert_eq!((get(&store, 1).unwrap(), get(&store, 2)), (b"newer".into(), None));
 }
@@ -148,14 +148,14 @@ fn a_refresh_replaces_what_was_stored_meanwhile_and_brings_back_nothing_removed(
     let store = open(&dir);
     put(&store, 1, b"before");
     let refresh = |meanwhile: &dyn Fn()| {
-        let token = Store::token(&store.region().unwrap());
+        let token = Store::token(&store.open_file().unwrap());
         meanwhile();
-        let terms = Terms::Refresh(token);
-        store.put(&entry(1, b"refreshed"), &SCOPE, terms, &store.deadline()).unwrap().is_some()
+        let condition = PutCondition::Refresh(token);
+        store.put(&entry(1, b"refreshed"), &SCOPE, condition, &store.deadline()).unwrap().is_some()
     };
     assert!(refresh(&|| put(&store, 1, b"meanwhile")));
     assert_eq!(get(&store, 1).unwrap(), b"refreshed");
-    let remove = || assert!(store.remove(&identity(1), View::AS_WRITTEN).unwrap());
+    let remove = || assert!(store.remove(&identity(1), ExpiryRule::AS_WRITTEN).unwrap());
     assert!(!refresh(&remove));
     assert_eq!(get(&store, 1), None);
     // A removal from before it began is none of its business.
@@ -164,32 +164,32 @@ fn a_refresh_replaces_what_was_stored_meanwhile_and_brings_back_nothing_removed(
 }
 
 /// Whether anything but zeros lies behind the tail, and whether the header says that it may.
-fn debris(store: &Store) -> (bool, bool) {
-    let region = store.region().unwrap();
-    let ledger = region.journal().ledger;
+fn unpublished(store: &Store) -> (bool, bool) {
+    let open_file = store.open_file().unwrap();
+    let header = open_file.journal().header;
     let image = std::fs::read(&store.location.path).unwrap();
-    let behind = &image[ledger.get(word::TAIL).unwrap() as usize..];
-    let is_shown = ledger.get(word::PUBLISHED).unwrap() < ledger.get(word::SEQ).unwrap();
+    let behind = &image[header.get(word::TAIL).unwrap() as usize..];
+    let is_shown = header.get(word::PUBLISHED).unwrap() < header.get(word::SEQ).unwrap();
     (behind.iter().any(|byte| *byte != 0), is_shown)
 }
 
 #[test]
 fn what_a_killed_writer_left_behind_the_tail_is_known_and_erased() {
-    let full = View::new(Some(Duration::ZERO));
+    let full = ExpiryRule::new(Some(Duration::ZERO));
     let large = vec![7; LARGE + 1];
     let batch = |store: &Store| {
         let entries: Vec<_> = (5..9).map(|key| entry(key, b"batch")).collect();
         store.put_many(&entries, &SCOPE)
     };
     let try_put = |store: &Store, key, payload: &[u8]| {
-        store.put(&entry(key, payload), &SCOPE, Terms::Replace, &store.deadline()).map(drop)
+        store.put(&entry(key, payload), &SCOPE, PutCondition::Replace, &store.deadline()).map(drop)
     };
     type Operation<'a> = &'a dyn Fn(&Store) -> crate::Result<()>;
     let operations: [Operation<'_>; 6] = [
         &|store| try_put(store, 1, b"x"),
         &|store| try_put(store, 2, &large),
         &batch,
-        &|store| store.remove(&identity(1), View::AS_WRITTEN).map(drop),
+        &|store| store.remove(&identity(1), ExpiryRule::AS_WRITTEN).map(drop),
         &|store| store.flush(full).map(drop),
         &|store| store.clear(),
     ];
@@ -210,11 +210,11 @@ fn what_a_killed_writer_left_behind_the_tail_is_known_and_erased() {
                 }
             };
             drop(watch(dying, || operation(&store)));
-            let (is_there, is_shown) = debris(&store);
+            let (is_there, is_shown) = unpublished(&store);
             assert!(is_shown || !is_there, "dead at {step}");
             found += u32::from(is_there);
             drop(store.lock().unwrap());
-            assert_eq!(debris(&store), (false, false), "dead at {step}");
+            assert_eq!(unpublished(&store), (false, false), "dead at {step}");
             if left.get() > 0 {
                 break;
             }
@@ -233,7 +233,7 @@ fn a_flush_killed_before_the_index_was_brought_up_to_it_is_redone() {
         let writer = store.lock().unwrap();
         let journal = writer.journal();
         let dead = journal.locate(&identity(1)).unwrap().0.to_le_bytes();
-        let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, journal.facts.seed);
+        let list = Draft::new(Kind::DEAD_LIST, Identity::NONE, &dead, journal.superblock.seed);
         journal.write(&mut [list]).unwrap();
     }
     assert!(get(&store, 1).is_some(), "published, and not yet in the index");
@@ -251,7 +251,7 @@ fn a_file_whose_last_payload_was_torn_is_not_believed_as_it_is() {
         let store = open(&dir);
         put(&store, 1, b"whole");
         put(&store, 1, b"a lost write");
-        let last = store.region().unwrap().journal().locate(&identity(1)).unwrap().0;
+        let last = store.open_file().unwrap().journal().locate(&identity(1)).unwrap().0;
         (store.location.path.clone(), last)
     };
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -277,7 +277,7 @@ fn the_names_of_a_compaction_are_on_the_device_when_it_returns() {
         }
         Ok(())
     };
-    watch(probe, || store.compact(View::AS_WRITTEN)).unwrap();
+    watch(probe, || store.compact(ExpiryRule::AS_WRITTEN)).unwrap();
     let seen = seen.borrow();
     let at = |what| seen.iter().rposition(|seen| *seen == what).unwrap();
     assert!(at("sync") < at("rename") && at("rename") < at("sync of names"), "{seen:?}");
@@ -289,7 +289,7 @@ fn a_flushed_large_value_uncovers_none_that_it_had_superseded() {
     let store = open(&dir);
     put(&store, 1, b"small");
     put(&store, 1, &[7; LARGE + 1]);
-    store.flush(View::new(Some(Duration::ZERO))).unwrap();
+    store.flush(ExpiryRule::new(Some(Duration::ZERO))).unwrap();
     assert_eq!(get(&store, 1), None);
     assert_sound(&store);
     assert_eq!(get(&reboot(&dir, &store), 1), None);
@@ -306,10 +306,10 @@ fn a_large_value_killed_between_its_two_stores_is_redone_and_no_damage() {
         let writer = store.lock().unwrap();
         let journal = writer.journal();
         let place = offset.to_le_bytes();
-        let filled = Draft::new(Kind::FILLED, Identity::NONE, &place, journal.facts.seed);
-        journal.write(&mut [filled]).unwrap();
+        let committed = Draft::new(Kind::COMMIT, Identity::NONE, &place, journal.superblock.seed);
+        journal.write(&mut [committed]).unwrap();
         let value = journal.records().unwrap().reserved(offset).unwrap().unwrap();
-        journal.ledger.store(offset, value.first_word()).unwrap();
+        journal.header.store(offset, value.first_word()).unwrap();
     }
     assert_sound(&store);
     assert_eq!(get(&store, 1), None);
@@ -328,18 +328,19 @@ fn one_who_may_not_write_finds_no_damage_in_what_others_append() {
     std::fs::copy(&store.location.path, &copy).unwrap();
     let at = Location { path: copy, ..store.location.clone() };
     let reader = Store::open(Location { is_read_only: true, ..at.clone() }).unwrap();
-    assert!(reader.region().unwrap().is_private());
+    assert!(reader.open_file().unwrap().is_private());
     let writer = Store::open(at).unwrap();
     put(&writer, 1, b"y");
     put(&writer, 2, b"z");
-    let report = reader.region().map(|region| (region.is_private(), reader.verify().unwrap()));
+    let report =
+        reader.open_file().map(|open_file| (open_file.is_private(), reader.verify().unwrap()));
     let (is_private, report) = report.unwrap();
     assert!(is_private);
     assert_eq!(report.findings, []);
     assert_sound(&writer);
 }
 
-/// A flush after the large value was filled, and before a compaction comes to that, removes what kept it from
+/// A flush after the large value was committed, and before a compaction comes to that, removes what kept it from
 /// counting.
 #[test]
 fn a_large_value_stays_superseded_when_its_successor_is_flushed() {
@@ -350,21 +351,26 @@ fn a_large_value_stays_superseded_when_its_successor_is_flushed() {
         let offset = reserve(&store, 1, &vec![7; LARGE + 1]);
         let supersede = || {
             let successor = Entry { ttl: Some(Duration::ZERO), ..entry(1, b"newer") };
-            store.put(&successor, &SCOPE, Terms::Replace, &store.deadline()).unwrap().unwrap();
+            store
+                .put(&successor, &SCOPE, PutCondition::Replace, &store.deadline())
+                .unwrap()
+                .unwrap();
         };
         if is_copied {
             supersede();
         }
-        let region = store.region().unwrap();
+        let open_file = store.open_file().unwrap();
         let new = Replacement::begin(&store.location.path).unwrap().unwrap();
-        let (next, _, at) = copy_to(&region, &new, View::NEVER).unwrap();
+        let (next, _, at) = copy_to(&open_file, &new, ExpiryRule::NEVER).unwrap();
         if !is_copied {
             supersede();
         }
-        store.lock().unwrap().fulfil(offset).unwrap();
-        assert_eq!(store.flush(View::AS_WRITTEN).unwrap(), 1);
-        let mut replay = Replay::new(region.journal(), next.journal(), at);
-        assert!(replay.run(region.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done);
+        store.lock().unwrap().commit(offset).unwrap();
+        assert_eq!(store.flush(ExpiryRule::AS_WRITTEN).unwrap(), 1);
+        let mut replay = Replay::new(open_file.journal(), next.journal(), at);
+        assert!(
+            replay.run(open_file.journal().tail().unwrap(), u64::MAX).unwrap() == Outcome::Done
+        );
         let found = next.journal().locate(&identity(1)).map(|(_, head)| head.kind);
         assert!(!matches!(found, Some(Kind::VALUE)), "copied {is_copied}: it came back");
         assert_eq!((get(&store, 1), get(&reboot(&dir, &store), 1)), (None, None));
@@ -372,12 +378,12 @@ fn a_large_value_stays_superseded_when_its_successor_is_flushed() {
     }
 }
 
-/// Whatever was appended last, a file at home is believed as it is.
+/// Whatever was appended last, a file whose provenance holds is believed as it is.
 #[test]
-fn a_file_at_home_is_believed_whatever_its_last_record_is() {
+fn a_file_whose_provenance_holds_is_believed_whatever_its_last_record_is() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let is_trusted = || trust::is_trusted(&store.region().unwrap()).unwrap();
+    let is_trusted = || trust::is_trusted(&store.open_file().unwrap()).unwrap();
     assert!(is_trusted());
     put(&store, 1, b"small");
     assert!(is_trusted());
@@ -388,9 +394,9 @@ fn a_file_at_home_is_believed_whatever_its_last_record_is() {
     store.clear().unwrap();
     assert!(is_trusted(), "a table");
     put(&store, 4, b"small");
-    let region = store.region().unwrap();
-    let at = region.journal().locate(&identity(4)).unwrap().0;
-    region.file().overwrite(at + HEAD_SIZE, b"torn!").unwrap();
+    let open_file = store.open_file().unwrap();
+    let at = open_file.journal().locate(&identity(4)).unwrap().0;
+    open_file.file().overwrite(at + HEAD_SIZE, b"torn!").unwrap();
     assert!(!is_trusted());
 }
 
@@ -402,13 +408,13 @@ fn a_verification_counts_all_and_tells_of_a_thousand_at_most() {
     let entries: Vec<_> = (0..1200).map(|key| entry(key, &payloads)).collect();
     store.put_many(&entries, &SCOPE).unwrap();
     let whole = store.verify().unwrap();
-    let region = store.region().unwrap();
-    let tables = region.journal().ledger.table(word::INDEX) != region.facts.first_index;
+    let open_file = store.open_file().unwrap();
+    let tables = open_file.journal().header.table(word::INDEX) != open_file.superblock.first_index;
     assert!(whole.findings.is_empty());
     assert!(whole.records > 1200 && whole.records < 1210 && tables, "{}", whole.records);
     for key in 0..1200 {
-        let at = region.journal().locate(&identity(key)).unwrap().0;
-        region.file().overwrite(at + HEAD_SIZE, b"x").unwrap();
+        let at = open_file.journal().locate(&identity(key)).unwrap().0;
+        open_file.file().overwrite(at + HEAD_SIZE, b"x").unwrap();
     }
     let damaged = store.verify().unwrap();
     assert_eq!((damaged.records, damaged.findings.len()), (whole.records, 1000));
@@ -418,10 +424,11 @@ fn a_verification_counts_all_and_tells_of_a_thousand_at_most() {
 #[test]
 fn a_put_that_follows_the_cache_is_made_for_the_file_it_ends_in() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let mut progress = Progress::default();
+    let mut progress = PutProgress::default();
     for store in dirs.each_ref().map(open) {
         let entry = entry(1, b"a value");
-        let stored = store.try_put(&entry, &SCOPE, Terms::Replace, Effort::Full, &mut progress);
+        let stored =
+            store.try_put(&entry, &SCOPE, PutCondition::Replace, Effort::Full, &mut progress);
         assert!(stored.unwrap().is_ok_and(|found| found.is_some()));
         assert_eq!(get(&store, 1).unwrap(), b"a value");
         assert_sound(&store);

@@ -2,15 +2,15 @@
 //! given back since. On a full disk a store into the map would be a signal there.
 
 use super::{SCOPE, assert_sound, entry, get, identity, open, put};
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::format::FILE_LIMIT;
-use crate::engine::format::header::{HOME, word};
+use crate::engine::format::header::{PROVENANCE, word};
 use crate::engine::format::record::Kind;
 use crate::engine::format::slot::{Table, Tag};
 use crate::engine::index::grow;
 use crate::engine::log::op::table_in;
 use crate::engine::os::effect::{Effect, watch};
-use crate::engine::store::put::Terms;
+use crate::engine::store::put::PutCondition;
 use crate::error::Error;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -57,8 +57,8 @@ impl Pages {
 fn nothing_is_stored_where_no_disk_space_was_taken() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let region = store.region().unwrap();
-    let allocated = region.journal().ledger.get(word::ALLOCATED).unwrap();
+    let open_file = store.open_file().unwrap();
+    let allocated = open_file.journal().header.get(word::ALLOCATED).unwrap();
     let pages = Rc::new(RefCell::new(Pages {
         inode: std::fs::metadata(&store.location.path).unwrap().ino(),
         taken: (0..allocated.div_ceil(PAGE)).collect(),
@@ -76,7 +76,7 @@ fn nothing_is_stored_where_no_disk_space_was_taken() {
         let entries: Vec<_> = (10_000..30_000).map(|key| entry(key, b"of a batch")).collect();
         store.put_many(&entries, &SCOPE).unwrap();
         put(&store, 1, &[1; 300_000]);
-        store.flush(View::new(Some(Duration::ZERO))).unwrap();
+        store.flush(ExpiryRule::new(Some(Duration::ZERO))).unwrap();
         (0..2000).for_each(|key| put(&store, key, b"after a flush"));
         for size in [70_000, 5_000_000] {
             store.clear().unwrap();
@@ -95,7 +95,7 @@ fn a_disk_with_room_for_a_record_alone_takes_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     put(&store, 1, b"before");
-    let word = |place| store.region().unwrap().journal().ledger.get(place).unwrap();
+    let word = |place| store.open_file().unwrap().journal().header.get(place).unwrap();
     // What was taken ahead is used up, but for a page.
     let left = word(word::ALLOCATED) - word(word::TAIL);
     put(&store, 2, &vec![2; (left - PAGE) as usize]);
@@ -110,7 +110,7 @@ fn a_disk_with_room_for_a_record_alone_takes_it() {
     watch(full, || {
         put(&store, 3, &[3; 2 * PAGE as usize]);
         let entry = entry(4, &[4; 8 * PAGE as usize]);
-        let refused = store.put(&entry, &SCOPE, Terms::Replace, &store.deadline());
+        let refused = store.put(&entry, &SCOPE, PutCondition::Replace, &store.deadline());
         assert!(matches!(refused, Err(Error::Io { .. })));
     });
     assert_eq!(get(&store, 3).unwrap(), [3; 2 * PAGE as usize]);
@@ -139,33 +139,33 @@ fn a_file_ends_at_its_limit() {
 fn a_table_that_was_left_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let first = store.region().unwrap().index().1;
-    let word = |place| store.region().unwrap().journal().ledger.medium.load(place);
+    let first = store.open_file().unwrap().index().1;
+    let word = |place| store.open_file().unwrap().journal().header.storage.load(place);
     let is_left = || word(word::RETIRED) == first.0;
     let mut key = 0..10_000;
     while !is_left() {
         put(&store, key.next().unwrap(), b"x");
     }
-    assert_ne!(store.region().unwrap().index().1, first);
+    assert_ne!(store.open_file().unwrap().index().1, first);
     assert!(key.start < first.slots() * 4 / 5, "it has grown before it was full");
     put(&store, key.next().unwrap(), b"x");
     assert!(is_left() && word(word::RECLAIMED) == first.size());
     put(&store, key.next().unwrap(), b"x");
     assert_eq!(word(word::RETIRED), Table::NONE.0);
     // A clear leaves a table, too.
-    let second = store.region().unwrap().index().1;
+    let second = store.open_file().unwrap().index().1;
     store.clear().unwrap();
     assert_eq!(word(word::RETIRED), second.0);
 }
 
-/// More keys than there is room for near their homes, in a table that is far from crowded as a whole.
+/// More keys than there is room for near their homes, in a table that is far from its load factor as a whole.
 #[test]
 fn a_crowd_in_one_place_makes_the_index_grow_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     let (seed, buckets) = {
-        let region = store.region().unwrap();
-        (region.facts.seed, region.index().1.buckets())
+        let open_file = store.open_file().unwrap();
+        (open_file.superblock.seed, open_file.index().1.buckets())
     };
     // The last ones find the buckets behind their home full of the others, as far as a search goes.
     let home = |key: &u64| Tag::of(identity(*key).hash(seed)).home(buckets);
@@ -174,13 +174,13 @@ fn a_crowd_in_one_place_makes_the_index_grow_at_once() {
     let is_made_anew = Rc::new(Cell::new(false));
     let seen = Rc::clone(&is_made_anew);
     let probe = move |effect: Effect<'_>| {
-        let is_home = matches!(effect, Effect::Write { at: HOME, .. });
-        seen.set(seen.get() || is_home);
+        let is_provenance = matches!(effect, Effect::Write { at: PROVENANCE, .. });
+        seen.set(seen.get() || is_provenance);
         Ok(())
     };
     watch(probe, || crowd.iter().for_each(|key| put(&store, *key, b"x")));
     assert!(crowd.iter().all(|key| get(&store, *key).is_some()));
-    assert_eq!(store.region().unwrap().index().1.buckets(), 2 * buckets);
+    assert_eq!(store.open_file().unwrap().index().1.buckets(), 2 * buckets);
     assert!(!is_made_anew.get());
     assert_sound(&store);
 }
@@ -194,11 +194,11 @@ fn growth_takes_disk_space_in_small_steps() {
     let writer = store.lock().unwrap();
     let journal = writer.journal();
     let (offset, head) = journal.append_table(Kind::INDEX, 64 << 10).unwrap();
-    grow::begin(journal.ledger, table_in(offset, &head)).unwrap();
-    let grown = || journal.ledger.get(word::GROWN).unwrap();
+    grow::begin(journal.header, table_in(offset, &head)).unwrap();
+    let grown = || journal.header.get(word::GROWN).unwrap();
     let mut steps = vec![0];
-    while journal.ledger.table(word::PENDING) != Table::NONE {
-        grow::step(journal.ledger).unwrap();
+    while journal.header.table(word::PENDING) != Table::NONE {
+        grow::step(journal.header).unwrap();
         steps.extend(Some(grown()).filter(|grown| steps.last() != Some(grown)));
     }
     assert_eq!(*steps.last().unwrap(), 4 << 20);

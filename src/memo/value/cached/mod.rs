@@ -9,7 +9,7 @@
 //! `Archive` and `Serialize` are safe traits, so that safe code can archive a slice that is longer than
 //! what it has written.
 //!
-//! A check ahead of who admits what was found ([`Found::is_valid`]) is of the same bytes, under the same scope.
+//! A check ahead of who admits what was found ([`StoreLookup::is_valid`]) is of the same bytes, under the same scope.
 //!
 //! What was checked before it was stored is valid in the file too: its bytes are the same, at an address
 //! that is aligned as well, and an archive refers to its parts by their distance.
@@ -29,10 +29,10 @@
 #[cfg(test)]
 mod tests;
 
-use crate::engine::file::sight::Sight;
+use crate::engine::file::lookup::Lookup;
 use crate::engine::os::map::Record;
-use crate::engine::store::share::Share;
-use crate::engine::store::{Found, Hit};
+use crate::engine::store::pin::FilePin;
+use crate::engine::store::{Hit, StoreLookup};
 use crate::error::{Error, Result};
 use crate::memo::value::archive::{
     CacheValue, append, check, encode_owned, may_be_too_deep, validate,
@@ -69,15 +69,15 @@ use std::sync::Arc;
 /// # Ok::<(), persist_cache::Error>(())
 /// ```
 pub struct Cached<V: Archive> {
-    /// The archived value, in what `share` keeps.
+    /// The archived value, in what `pin` keeps.
     archived: NonNull<V::Archived>,
-    /// What keeps the bytes alive: this thread's share of the mapped file, or a copy.
-    share: Arc<Share>,
+    /// What keeps the bytes alive: this thread's pin of the mapped file, or a copy.
+    pin: Arc<FilePin>,
 }
 
 const _: () = {
     const fn is_for_threads<T: Send + Sync>() {}
-    is_for_threads::<Share>();
+    is_for_threads::<FilePin>();
 };
 
 // SAFETY: shared ownership of an archived value, as an `Arc` of one is, and under the same bounds. What
@@ -88,30 +88,30 @@ unsafe impl<V: Archive<Archived: Send + Sync>> Sync for Cached<V> {}
 
 impl<V: CacheValue> Cached<V> {
     #[inline]
-    fn holding(share: Arc<Share>, record: Record) -> Cached<V> {
+    fn holding(pin: Arc<FilePin>, record: Record) -> Cached<V> {
         const { assert!(align_of::<V::Archived>() <= 16, "records are aligned to 16 bytes") }
         // SAFETY: the bytes are a valid archive of `V`, whose root is at their end: this is called only
         // as the safety section says. They are aligned to 16: a record's payload is by the format, and
         // an `AlignedVec` is.
-        let archived = unsafe { rkyv::access_unchecked::<V::Archived>(share.payload(&record)) };
-        Cached { archived: NonNull::from(archived), share }
+        let archived = unsafe { rkyv::access_unchecked::<V::Archived>(pin.payload(&record)) };
+        Cached { archived: NonNull::from(archived), pin }
     }
 
     /// What was found in place under a scope that is `V`'s.
     #[inline]
     pub(crate) fn of(hit: Hit, _proof: TypeProof<V>) -> Cached<V> {
-        Cached::holding(hit.share, hit.record)
+        Cached::holding(hit.pin, hit.record)
     }
 
     /// What a look-up found under a scope that is `V`'s, checked ahead of whoever admits it.
-    pub(crate) fn examine(found: Found, _proof: TypeProof<V>) -> Found {
+    pub(crate) fn examine(found: StoreLookup, _proof: TypeProof<V>) -> StoreLookup {
         examine(found, |bytes| check::<V>(bytes).is_ok())
     }
 
     /// What a look-up found under a scope that is `V`'s, if it is one.
-    pub(crate) fn admit(found: Found, _proof: TypeProof<V>) -> Option<Cached<V>> {
-        let (share, record) = admit(found, |bytes| check::<V>(bytes).is_ok())?;
-        Some(Cached::holding(share, record))
+    pub(crate) fn admit(found: StoreLookup, _proof: TypeProof<V>) -> Option<Cached<V>> {
+        let (pin, record) = admit(found, |bytes| check::<V>(bytes).is_ok())?;
+        Some(Cached::holding(pin, record))
     }
 
     /// A value that is in no file.
@@ -119,7 +119,7 @@ impl<V: CacheValue> Cached<V> {
         let mut archive = encode_owned(value)?;
         archive.shrink_to_fit(); // Before the check, as it may move.
         validate::<V>(&archive)?;
-        Ok(Cached::holding(Arc::new(Share::Copy(Box::new(archive))), Record::NONE))
+        Ok(Cached::holding(Arc::new(FilePin::Copy(Box::new(archive))), Record::NONE))
     }
 
     /// The value itself: its archive, brought back.
@@ -148,36 +148,36 @@ fn bring_back<V: CacheValue>(archived: &V::Archived) -> Result<V> {
 }
 
 /// What a look-up found, with what a check of its bytes comes to, unless this process has seen them.
-fn examine(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Found {
-    let is_valid = match &found.sight {
-        Sight::Mapped { record, is_fresh: true } => {
-            found.region.map().map(|map| is_valid(map.payload(record)))
+fn examine(found: StoreLookup, is_valid: impl Fn(&[u8]) -> bool) -> StoreLookup {
+    let is_valid = match &found.lookup {
+        Lookup::Mapped { record, is_fresh: true } => {
+            found.open_file.map().map(|map| is_valid(map.payload(record)))
         }
-        Sight::Copied(_, bytes) => Some(is_valid(bytes)),
+        Lookup::Copied(_, bytes) => Some(is_valid(bytes)),
         _ => None,
     };
-    Found { is_valid, ..found }
+    StoreLookup { is_valid, ..found }
 }
 
 /// The bytes that a look-up found, which are checked unless they were, or this process has seen them. Counts
 /// the hit.
-fn admit(found: Found, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<Share>, Record)> {
-    let Found { region, share, sight, saved, is_valid: verdict, .. } = found;
+fn admit(found: StoreLookup, is_valid: impl Fn(&[u8]) -> bool) -> Option<(Arc<FilePin>, Record)> {
+    let StoreLookup { open_file, pin, lookup, saved, is_valid: verdict, .. } = found;
     let is_valid = |bytes: &[u8]| verdict.unwrap_or_else(|| is_valid(bytes));
-    let admitted = match sight {
-        Sight::Mapped { record, is_fresh } => {
+    let admitted = match lookup {
+        Lookup::Mapped { record, is_fresh } => {
             if is_fresh {
-                let map = region.map()?;
+                let map = open_file.map()?;
                 is_valid(map.payload(&record)).then(|| map.mark(&record))?;
             }
-            (Arc::clone(&share), record)
+            (Arc::clone(&pin), record)
         }
-        Sight::Copied(_, bytes) if is_valid(&bytes) => {
-            (Arc::new(Share::Copy(Box::new(bytes))), Record::NONE)
+        Lookup::Copied(_, bytes) if is_valid(&bytes) => {
+            (Arc::new(FilePin::Copy(Box::new(bytes))), Record::NONE)
         }
-        Sight::Copied(..) | Sight::Absent | Sight::Moved | Sight::Long => return None,
+        Lookup::Copied(..) | Lookup::Absent | Lookup::Moved | Lookup::Long => return None,
     };
-    saved.inspect(|nanos| share.count_hit(*nanos));
+    saved.inspect(|nanos| pin.count_hit(*nanos));
     Some(admitted)
 }
 
@@ -186,14 +186,14 @@ impl<V: Archive> Deref for Cached<V> {
 
     #[inline]
     fn deref(&self) -> &V::Archived {
-        // SAFETY: `holding` had it from bytes that neither move nor change while `share` is held.
+        // SAFETY: `holding` had it from bytes that neither move nor change while `pin` is held.
         unsafe { self.archived.as_ref() }
     }
 }
 
 impl<V: Archive> Clone for Cached<V> {
     fn clone(&self) -> Cached<V> {
-        Cached { archived: self.archived, share: Arc::clone(&self.share) }
+        Cached { archived: self.archived, pin: Arc::clone(&self.pin) }
     }
 }
 
@@ -208,13 +208,13 @@ pub(crate) struct Chunk<V> {
     archive: AlignedVec,
     roots: Vec<u8>,
     /// Whether each value is checked, and not just those that may be nested too deep.
-    is_wary: bool,
+    needs_check: bool,
     value: PhantomData<fn(V)>,
 }
 
 impl<V: CacheValue> Chunk<V> {
-    pub(crate) fn new(is_wary: bool) -> Chunk<V> {
-        Chunk { archive: AlignedVec::new(), roots: Vec::new(), is_wary, value: PhantomData }
+    pub(crate) fn new(needs_check: bool) -> Chunk<V> {
+        Chunk { archive: AlignedVec::new(), roots: Vec::new(), needs_check, value: PhantomData }
     }
 
     /// Adds a value, unless it is one for which the sequence would be refused; `true` if the chunk should
@@ -222,7 +222,7 @@ impl<V: CacheValue> Chunk<V> {
     pub(crate) fn push(&mut self, value: &V) -> Result<bool> {
         let place = append(value, &mut self.archive)?;
         let (size, added) = (place.end, &self.archive[place]);
-        if self.is_wary || may_be_too_deep(added) {
+        if self.needs_check || may_be_too_deep(added) {
             validate::<V>(added)?;
         }
         let root = u32::try_from(size - size_of::<V::Archived>()).map_err(|_| Error::TooLarge {
@@ -289,7 +289,7 @@ fn is_sequence<V: CacheValue>(bytes: &[u8]) -> bool {
 
 /// The values of a sequence, brought back one by one as they are asked for.
 ///
-/// Its iterators hold pointers, not references: into what `share` keeps, for as long as it does.
+/// Its iterators hold pointers, not references: into what `pin` keeps, for as long as it does.
 pub(crate) struct Items<V: CacheValue> {
     /// The sequence.
     bytes: std::slice::Iter<'static, u8>,
@@ -302,36 +302,36 @@ pub(crate) struct Items<V: CacheValue> {
     next: usize,
     behind: u64,
     /// What keeps the bytes.
-    _share: Arc<Share>,
+    _pin: Arc<FilePin>,
 }
 
 impl<V: CacheValue> Items<V> {
-    fn holding(share: Arc<Share>, record: Record) -> Items<V> {
+    fn holding(pin: Arc<FilePin>, record: Record) -> Items<V> {
         const { assert!(align_of::<V::Archived>() <= 16, "records are aligned to 16 bytes") }
-        let payload = share.payload(&record);
-        // SAFETY: the same bytes. They neither move nor change while `share` is held, which is longer
+        let payload = pin.payload(&record);
+        // SAFETY: the same bytes. They neither move nor change while `pin` is held, which is longer
         // than anything is read from here.
         let bytes: &'static [u8] =
             unsafe { std::slice::from_raw_parts(payload.as_ptr(), payload.len()) };
         let (archive, behind) = ([].iter(), count_of(bytes));
         let (plain, roots, bytes) = ([].iter(), [].iter(), bytes.iter());
-        Items { bytes, plain, archive, roots, next: 0, behind, _share: share }
+        Items { bytes, plain, archive, roots, next: 0, behind, _pin: pin }
     }
 
     /// What was found in place under a scope that belongs to sequences of `V`.
     pub(crate) fn of(hit: Hit, _proof: TypeProof<Sequence<V>>) -> Items<V> {
-        Items::holding(hit.share, hit.record)
+        Items::holding(hit.pin, hit.record)
     }
 
     /// What a look-up found under a scope that belongs to sequences of `V`, checked ahead of whoever admits it.
-    pub(crate) fn examine(found: Found, _proof: TypeProof<Sequence<V>>) -> Found {
+    pub(crate) fn examine(found: StoreLookup, _proof: TypeProof<Sequence<V>>) -> StoreLookup {
         examine(found, is_sequence::<V>)
     }
 
     /// What a look-up found under a scope that belongs to sequences of `V`, if it is one.
-    pub(crate) fn admit(found: Found, _proof: TypeProof<Sequence<V>>) -> Option<Items<V>> {
-        let (share, record) = admit(found, is_sequence::<V>)?;
-        Some(Items::holding(share, record))
+    pub(crate) fn admit(found: StoreLookup, _proof: TypeProof<Sequence<V>>) -> Option<Items<V>> {
+        let (pin, record) = admit(found, is_sequence::<V>)?;
+        Some(Items::holding(pin, record))
     }
 
     /// How many there are yet.

@@ -57,7 +57,7 @@ fn sequence<V: CacheValue>(values: &[V]) -> AlignedVec {
 }
 
 fn items<V: CacheValue>(bytes: &AlignedVec) -> Vec<V> {
-    let mut items = Items::holding(Arc::new(Share::Copy(Box::new(bytes.clone()))), Record::NONE);
+    let mut items = Items::holding(Arc::new(FilePin::Copy(Box::new(bytes.clone()))), Record::NONE);
     let left = items.left() as usize;
     let values: Vec<V> = std::iter::from_fn(|| items.next()).map(Result::unwrap).collect();
     assert_eq!(values.len(), left);

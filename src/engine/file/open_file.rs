@@ -1,18 +1,18 @@
 //! One file of a cache, opened and verified, and the search in it. Any number of threads look up
 //! without a lock, in this order: state, index, slot, record. The mapping lives as long as anyone
-//! holds the region, whatever became of the file's name.
+//! holds the open file, whatever became of the file's name.
 
-use super::expiry::View;
-use crate::engine::format::header::{Facts, state, word};
+use super::expiry::ExpiryRule;
+use crate::engine::format::header::{Superblock, state, word};
 use crate::engine::format::record::Identity;
 use crate::engine::format::slot::{Slot, Table, Tag};
 use crate::engine::format::units::Cost;
 use crate::engine::format::{FILE_LIMIT, WORD_MASK, record};
 use crate::engine::index::{self, FrozenTable};
 use crate::engine::log::journal::Journal;
-use crate::engine::os::file::{CacheFile, Medium, PAGE_MAX};
+use crate::engine::os::file::{CacheFile, PAGE_MAX, Storage};
 use crate::engine::os::map::{Map, MappedFile, Record};
-use crate::engine::os::place::Care;
+use crate::engine::os::place::AccessMode;
 use crate::engine::os::{Words, clock, place};
 use crate::error::{Error, Result};
 use std::io;
@@ -36,9 +36,9 @@ pub(crate) enum Backing {
 }
 
 /// A file and what never changes of it.
-pub(crate) struct Region {
+pub(crate) struct OpenFile {
     pub(crate) backing: Backing,
-    pub(crate) facts: Facts,
+    pub(crate) superblock: Superblock,
     private: Option<Private>,
     /// Whether it may be mapped, and further than it is.
     is_mappable: bool,
@@ -53,30 +53,38 @@ pub(crate) struct Private {
     pub(crate) end: u64,
 }
 
-impl Region {
-    pub(crate) fn new(backing: Backing, facts: Facts, private: Option<Private>) -> Region {
-        Region { backing, facts, private, is_mappable: false, refused: AtomicU64::new(0) }
+impl OpenFile {
+    pub(crate) fn new(
+        backing: Backing,
+        superblock: Superblock,
+        private: Option<Private>,
+    ) -> OpenFile {
+        OpenFile { backing, superblock, private, is_mappable: false, refused: AtomicU64::new(0) }
     }
 
     /// Maps a file, or prepares to copy from it: as is asked for, or where address space is scarce.
-    pub(crate) fn attach(file: CacheFile, facts: Facts, care: Care) -> Result<Region> {
+    pub(crate) fn attach(
+        file: CacheFile,
+        superblock: Superblock,
+        access: AccessMode,
+    ) -> Result<OpenFile> {
         let file = Arc::new(file);
-        if care == Care::Copied {
-            return Ok(Region::new(Backing::Copied(file), facts, None));
+        if access == AccessMode::Copied {
+            return Ok(OpenFile::new(Backing::Copied(file), superblock, None));
         }
         let map = largest(&file, 0, |size| Map::new(&file, size));
         let map = map.map_err(Error::io("map", file.path()))?;
         let is_refused = map.is_none();
         let backing = map.map_or(Backing::Copied(file), |map| Backing::Mapped(MappedFile { map }));
-        let region = Region { is_mappable: true, ..Region::new(backing, facts, None) };
+        let open_file = OpenFile { is_mappable: true, ..OpenFile::new(backing, superblock, None) };
         if is_refused {
-            region.note_refusal();
+            open_file.note_refusal();
         }
-        Ok(region)
+        Ok(open_file)
     }
 
     /// The same file in a larger map; `None` if there is none to be had, which is noted.
-    pub(crate) fn grown(&self) -> Option<Region> {
+    pub(crate) fn grown(&self) -> Option<OpenFile> {
         let map = match &self.backing {
             Backing::Mapped(MappedFile { map }) => {
                 largest(map.file(), map.len(), |size| map.resized(size))
@@ -87,8 +95,8 @@ impl Region {
             self.note_refusal();
             return None;
         };
-        let region = Region::new(Backing::Mapped(MappedFile { map }), self.facts, None);
-        Some(Region { is_mappable: true, ..region })
+        let open_file = OpenFile::new(Backing::Mapped(MappedFile { map }), self.superblock, None);
+        Some(OpenFile { is_mappable: true, ..open_file })
     }
 
     fn note_refusal(&self) {
@@ -96,7 +104,7 @@ impl Region {
         self.refused.store(clock::now().as_millis() as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn medium(&self) -> &dyn Medium {
+    pub(crate) fn storage(&self) -> &dyn Storage {
         match &self.backing {
             Backing::Mapped(mapped) => mapped,
             Backing::Copied(file) => &**file,
@@ -112,12 +120,12 @@ impl Region {
         }
     }
     /// Whether both are one file, opened once, in whatever maps.
-    pub(crate) fn is_same_file(&self, other: &Region) -> bool {
+    pub(crate) fn is_same_file(&self, other: &OpenFile) -> bool {
         Arc::ptr_eq(self.shared_file(), other.shared_file())
     }
     /// What the holder of the lock may do.
     pub(crate) fn journal(&self) -> Journal<'_> {
-        Journal::new(self.medium(), &self.facts)
+        Journal::new(self.storage(), &self.superblock)
     }
     /// The map, if it is mapped.
     pub(crate) fn map(&self) -> Option<&Map> {
@@ -128,36 +136,45 @@ impl Region {
     }
 
     /// The value of `identity`, if it lies in place and this process has verified it before, and what
-    /// computing it took: the path of nearly every hit. `None` says nothing; [`find`](Region::find) does.
+    /// computing it took: the path of nearly every hit. `None` says nothing; [`find`](OpenFile::find) does.
     #[inline(always)]
-    pub(crate) fn find_seen(&self, identity: &Identity, view: View) -> Option<(Record, Cost)> {
-        self.find_seen_by(Tag::of(identity.hash(self.facts.seed)), identity, view)
+    pub(crate) fn find_seen(
+        &self,
+        identity: &Identity,
+        expiry: ExpiryRule,
+    ) -> Option<(Record, Cost)> {
+        self.find_seen_by(Tag::of(identity.hash(self.superblock.seed)), identity, expiry)
     }
 
     #[inline(always)]
-    fn find_seen_by(&self, tag: Tag, identity: &Identity, view: View) -> Option<(Record, Cost)> {
+    fn find_seen_by(
+        &self,
+        tag: Tag,
+        identity: &Identity,
+        expiry: ExpiryRule,
+    ) -> Option<(Record, Cost)> {
         let (map, table) = self.live_index()?;
         let record = index::find(map, table, tag, |offset| {
             let record = map.seen(offset)?;
             record::belongs_to(map.head(&record), identity).then_some(record)
         })?;
         let head = map.head(&record);
-        let counts = record::is_value(head) && !view.is_expired(head);
+        let counts = record::is_value(head) && !expiry.is_expired(head);
         counts.then(|| (record, record::cost(head)))
     }
 
-    /// As [`find_seen`](Region::find_seen), for each of the first [`PREFETCH_MAX`] identities. The machine
+    /// As [`find_seen`](OpenFile::find_seen), for each of the first [`PREFETCH_MAX`] identities. The machine
     /// fetches the slots of all, then the records that they lead to: each is most likely a cache miss, and
     /// none depends on another one.
     pub(crate) fn find_seen_many(
         &self,
         identities: &[Identity],
-        view: View,
+        expiry: ExpiryRule,
         mut give: impl FnMut(Option<(Record, Cost)>),
     ) {
         let mut tags = [Tag::default(); PREFETCH_MAX];
         for (tag, identity) in tags.iter_mut().zip(identities) {
-            *tag = Tag::of(identity.hash(self.facts.seed));
+            *tag = Tag::of(identity.hash(self.superblock.seed));
         }
         let tags = &tags[..identities.len().min(PREFETCH_MAX)];
         if let Some((map, table)) = self.live_index() {
@@ -167,7 +184,7 @@ impl Region {
             records.for_each(|offset| map.prefetch_record(offset));
         }
         for (tag, identity) in tags.iter().zip(identities) {
-            give(self.find_seen_by(*tag, identity, view));
+            give(self.find_seen_by(*tag, identity, expiry));
         }
     }
 
@@ -185,7 +202,7 @@ impl Region {
     /// Has the machine fetch the slot of an identity, most likely a cache miss, without waiting for it.
     pub(crate) fn prefetch_slot(&self, identity: &Identity) {
         if let Some((map, table)) = self.live_index() {
-            let tag = Tag::of(identity.hash(self.facts.seed));
+            let tag = Tag::of(identity.hash(self.superblock.seed));
             map.prefetch(index::first_place(table, tag));
         }
     }
@@ -197,7 +214,7 @@ impl Region {
         identity: &Identity,
         examine: impl Fn(u64) -> Option<T>,
     ) -> Result<Option<T>, Moved> {
-        let tag = Tag::of(identity.hash(self.facts.seed));
+        let tag = Tag::of(identity.hash(self.superblock.seed));
         if let Some(private) = &self.private {
             return Ok(index::find(&private.index, private.index.table(), tag, &examine));
         }
@@ -207,9 +224,9 @@ impl Region {
     /// Whether the cache is not in this file any more. While it is being moved, the path decides.
     pub(crate) fn has_moved(&self) -> bool {
         match self.is_private() {
-            // Of a file that is not at home the state says nothing.
+            // Of a file whose provenance does not hold the state says nothing.
             true => !self.is_at_path(),
-            false => has_moved(self.medium(), || self.is_at_path()),
+            false => has_moved(self.storage(), || self.is_at_path()),
         }
     }
 
@@ -250,7 +267,7 @@ impl Region {
 
     /// The sequence number of the newest record.
     pub(crate) fn seq(&self) -> u64 {
-        self.medium().load(word::SEQ) & WORD_MASK
+        self.storage().load(word::SEQ) & WORD_MASK
     }
 
     /// The slots of the index that name a record, of those that are wanted, and no more than `max`: what was in

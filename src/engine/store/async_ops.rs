@@ -3,13 +3,13 @@
 //! and finishing what a killed process left, are jobs of the pool's; and waits for a lock are the task's, which
 //! tries again after a while.
 
-use super::put::Progress;
-use super::{Found, Store, Unmet};
+use super::put::PutProgress;
+use super::{Store, StoreLookup, Unmet};
 use crate::engine::file::deadline::Deadline;
 use crate::engine::file::effort::Effort;
-use crate::engine::file::expiry::View;
+use crate::engine::file::expiry::ExpiryRule;
 use crate::engine::file::open::TRIES;
-use crate::engine::file::region::Region;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::record::Identity;
 use crate::engine::os::task::{offload, sleep};
 use crate::error::{Error, Result};
@@ -21,14 +21,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(8);
 
 /// A wait for a lock, tried again and again until the deadline.
-struct Patience {
+struct LockRetry {
     deadline: Deadline,
     pause: Duration,
 }
 
-impl Patience {
-    fn of(store: &Store) -> Patience {
-        Patience { deadline: store.deadline(), pause: PAUSE_MIN }
+impl LockRetry {
+    fn of(store: &Store) -> LockRetry {
+        LockRetry { deadline: store.deadline(), pause: PAUSE_MIN }
     }
 
     /// Waits before the next attempt; the error, if there is no time for one.
@@ -42,13 +42,13 @@ impl Patience {
 }
 
 impl Store {
-    /// As [`region`](Store::region), without blocking the thread.
-    pub(crate) async fn region_async(self: &Arc<Self>) -> Result<Arc<Region>> {
-        let mut patience = Patience::of(self);
+    /// As [`open_file`](Store::open_file), without blocking the thread.
+    pub(crate) async fn open_file_async(self: &Arc<Self>) -> Result<Arc<OpenFile>> {
+        let mut retry = LockRetry::of(self);
         for _ in 0..TRIES {
             match self.known() {
-                Some(region) => return Ok(region),
-                None => self.follow_async(None, &mut patience).await?,
+                Some(open_file) => return Ok(open_file),
+                None => self.follow_async(None, &mut retry).await?,
             }
         }
         Err(self.unstable())
@@ -59,15 +59,15 @@ impl Store {
     pub(crate) async fn find_async<X>(
         self: &Arc<Self>,
         identity: &Identity,
-        view: View,
+        expiry: ExpiryRule,
         examine: X,
-    ) -> Result<Found>
+    ) -> Result<StoreLookup>
     where
-        X: Fn(Found) -> Found + Copy + Send + 'static,
+        X: Fn(StoreLookup) -> StoreLookup + Copy + Send + 'static,
     {
-        match self.find_here(identity, view, Effort::Brief)? {
+        match self.find_here(identity, expiry, Effort::Brief)? {
             Ok(found) => Ok(found),
-            Err(unmet) => self.find_there_async(unmet, identity, view, examine).await,
+            Err(unmet) => self.find_there_async(unmet, identity, expiry, examine).await,
         }
     }
 
@@ -76,25 +76,25 @@ impl Store {
         self: &Arc<Self>,
         mut unmet: Unmet,
         identity: &Identity,
-        view: View,
+        expiry: ExpiryRule,
         examine: X,
-    ) -> Result<Found>
+    ) -> Result<StoreLookup>
     where
-        X: Fn(Found) -> Found + Copy + Send + 'static,
+        X: Fn(StoreLookup) -> StoreLookup + Copy + Send + 'static,
     {
-        let mut patience = Patience::of(self);
+        let mut retry = LockRetry::of(self);
         for _ in 0..TRIES {
             let looked = match unmet {
                 Unmet::Elsewhere(old) => {
-                    self.follow_async(old, &mut patience).await?;
-                    self.find_here(identity, view, Effort::Brief)?
+                    self.follow_async(old, &mut retry).await?;
+                    self.find_here(identity, expiry, Effort::Brief)?
                 }
                 Unmet::Long => {
                     let (store, identity) = (Arc::clone(self), *identity);
-                    let look = move || store.find_here(&identity, view, Effort::Full);
+                    let look = move || store.find_here(&identity, expiry, Effort::Full);
                     let found = offload(move || look().map(|found| found.map(examine))).await?;
                     // A hit is counted by the thread whose call it is.
-                    found.map(|found| Found { share: self.share_of(&found.region), ..found })
+                    found.map(|found| StoreLookup { pin: self.pin_of(&found.open_file), ..found })
                 }
             };
             unmet = match looked {
@@ -111,13 +111,13 @@ impl Store {
         self: &Arc<Self>,
         mut effort: Effort,
         mut attempt: A,
-    ) -> Result<Option<Found>>
+    ) -> Result<Option<StoreLookup>>
     where
-        A: Fn(&Store, Effort, &mut Progress) -> Result<Result<Option<Found>, Unmet>>
+        A: Fn(&Store, Effort, &mut PutProgress) -> Result<Result<Option<StoreLookup>, Unmet>>
             + Send
             + 'static,
     {
-        let (mut patience, mut progress, mut moves) = (Patience::of(self), Progress::default(), 0);
+        let (mut retry, mut progress, mut moves) = (LockRetry::of(self), PutProgress::default(), 0);
         loop {
             let attempted;
             match effort {
@@ -137,9 +137,9 @@ impl Store {
                 Ok(Err(Unmet::Elsewhere(_))) if moves == TRIES => return Err(self.unstable()),
                 Ok(Err(Unmet::Elsewhere(old))) => {
                     moves += 1;
-                    self.follow_async(old, &mut patience).await?;
+                    self.follow_async(old, &mut retry).await?;
                 }
-                Err(Error::Locked { .. }) => patience.wait(self).await?,
+                Err(Error::Locked { .. }) => retry.wait(self).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -148,14 +148,14 @@ impl Store {
     /// Has the file opened that the cache is in now, in place of `old`.
     async fn follow_async(
         self: &Arc<Self>,
-        mut old: Option<Arc<Region>>,
-        patience: &mut Patience,
+        mut old: Option<Arc<OpenFile>>,
+        retry: &mut LockRetry,
     ) -> Result<()> {
         loop {
             // The old file is left by the first attempt, and held on to by no later one.
             let (store, old) = (Arc::clone(self), old.take());
             match offload(move || store.try_follow(old)).await {
-                Err(Error::Locked { .. }) => patience.wait(self).await?,
+                Err(Error::Locked { .. }) => retry.wait(self).await?,
                 result => return result,
             }
         }

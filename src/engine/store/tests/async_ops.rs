@@ -1,17 +1,17 @@
 //! What is done on a task's own thread, and what is not: a probe sees the effects of this thread alone.
 
-use super::stranger::leave_home;
+use super::stranger::forget_provenance;
 use super::{SCOPE, assert_sound, entry, get, location, open, put};
 use crate::MmapCache;
 use crate::engine::file::deadline::Deadline;
 use crate::engine::file::effort::Effort;
 use crate::engine::file::open::Location;
-use crate::engine::format::header::{HOME, word};
+use crate::engine::format::header::{PROVENANCE, word};
 use crate::engine::format::slot::{Slot, Tag};
 use crate::engine::log::op::LARGE;
 use crate::engine::os::effect::{Effect, watch};
 use crate::engine::store::Store;
-use crate::engine::store::put::{Progress, Terms};
+use crate::engine::store::put::{PutCondition, PutProgress};
 use crate::error::Error;
 use futures_lite::future::block_on;
 use std::cell::Cell;
@@ -35,11 +35,11 @@ fn is_change(effect: &Effect<'_>) -> bool {
     !matches!(effect, Effect::Read | Effect::Map { .. })
 }
 
-/// Puts as a task does, on terms that no second record of the key would meet.
+/// Puts as a task does, under a condition that no second record of the key would meet.
 fn put_as_task(store: &Arc<Store>, key: u64) {
-    let terms = Terms::Mend(Store::token(&store.region().unwrap()));
-    let attempt = move |store: &Store, effort, progress: &mut Progress| {
-        store.try_put(&entry(key, b"a task's"), &SCOPE, terms, effort, progress)
+    let condition = PutCondition::Mend(Store::token(&store.open_file().unwrap()));
+    let attempt = move |store: &Store, effort, progress: &mut PutProgress| {
+        store.try_put(&entry(key, b"a task's"), &SCOPE, condition, effort, progress)
     };
     assert!(block_on(store.put_async(Effort::Brief, attempt)).unwrap().is_some());
 }
@@ -56,7 +56,8 @@ fn dies_at(store: &Store, step: u32, payload: &[u8]) -> bool {
         Ok(())
     };
     let dead = entry(1, payload);
-    watch(dying, || store.put(&dead, &SCOPE, Terms::Replace, &store.deadline()).map(drop)).ok();
+    watch(dying, || store.put(&dead, &SCOPE, PutCondition::Replace, &store.deadline()).map(drop))
+        .ok();
     left.get() == 0
 }
 
@@ -69,15 +70,15 @@ fn what_a_killed_writer_left_is_finished_on_no_tasks_thread() {
             let store = open(&dir);
             put(&store, 0, b"before");
             let is_dead = dies_at(&store, step, payload);
-            let region = store.region().unwrap();
-            let word = |place| region.journal().ledger.get(place).unwrap();
-            let has_debris = word(word::PUBLISHED) < word(word::SEQ);
+            let open_file = store.open_file().unwrap();
+            let word = |place| open_file.journal().header.get(place).unwrap();
+            let has_unpublished = word(word::PUBLISHED) < word(word::SEQ);
             let is_behind = word(word::APPLIED) < word(word::TAIL);
-            erased += u32::from(has_debris);
+            erased += u32::from(has_unpublished);
             redone += u32::from(is_behind);
             let ((), changes) = count(is_change, || put_as_task(&store, 2));
-            let is_finished = !has_debris && !is_behind;
-            assert_eq!(changes > 0, is_finished, "dead at {step}: {has_debris}, {is_behind}");
+            let is_finished = !has_unpublished && !is_behind;
+            assert_eq!(changes > 0, is_finished, "dead at {step}: {has_unpublished}, {is_behind}");
             assert_eq!(get(&store, 2).unwrap(), b"a task's");
             assert_sound(&store);
             // There is nothing to finish any more: it is brief.
@@ -92,19 +93,19 @@ fn what_a_killed_writer_left_is_finished_on_no_tasks_thread() {
 }
 
 /// Has slots that lead nowhere take all free places of the index.
-fn crowd_index(store: &Store) {
-    let region = store.region().unwrap();
-    let ledger = region.journal().ledger;
-    let table = ledger.table(word::INDEX);
+fn fill_index(store: &Store) {
+    let open_file = store.open_file().unwrap();
+    let header = open_file.journal().header;
+    let table = header.table(word::INDEX);
     for at in (table.offset()..table.end()).step_by(8) {
-        if ledger.medium.load(at) == 0 {
+        if header.storage.load(at) == 0 {
             let tag = Tag::of(at.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            ledger.store(at, Slot::new(tag, 1 << 39).0).unwrap();
+            header.store(at, Slot::new(tag, 1 << 39).0).unwrap();
         }
     }
 }
 
-/// A file is nobody's home while its index is made anew.
+/// A file has no provenance while its index is made anew.
 #[test]
 fn an_index_that_takes_no_more_is_made_anew_on_no_tasks_thread() {
     for has_scope in [true, false] {
@@ -113,15 +114,15 @@ fn an_index_that_takes_no_more_is_made_anew_on_no_tasks_thread() {
         if has_scope {
             put(&store, 0, b"before");
         }
-        crowd_index(&store);
-        let is_made = |effect: &Effect<'_>| matches!(effect, Effect::Write { at: HOME, .. });
+        fill_index(&store);
+        let is_made = |effect: &Effect<'_>| matches!(effect, Effect::Write { at: PROVENANCE, .. });
         let ((), made) = count(is_made, || put_as_task(&store, 1));
         assert_eq!((made, get(&store, 1).unwrap()), (0, b"a task's".into()));
         assert_sound(&store);
         let stats = store.stats();
         assert_eq!(stats.entries, 1 + u64::from(has_scope));
         // By whoever waits for nobody else, it is.
-        crowd_index(&store);
+        fill_index(&store);
         assert_ne!(count(is_made, || put(&store, 2, b"after")).1, 0);
         assert_sound(&store);
     }
@@ -155,7 +156,7 @@ fn a_file_is_verified_on_no_tasks_thread() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     (0..100).for_each(|key| put(&store, key, &[7; 1000]));
-    leave_home(&store);
+    forget_provenance(&store);
     drop(store);
     let here = location(&dir.path().join("x.pcache"));
     for location in [Location { is_read_only: true, ..here.clone() }, here] {

@@ -2,13 +2,13 @@
 //! is checked, a copy, or nothing.
 
 use super::effort::Effort;
-use super::expiry::View;
-use super::region::{Backing, Moved, Region};
+use super::expiry::ExpiryRule;
+use super::open_file::{Backing, Moved, OpenFile};
 use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Head, HeadBytes, Identity};
 use crate::engine::format::{WORD_MASK, record};
 use crate::engine::log::walk::{WINDOW_SIZE, Window};
-use crate::engine::os::file::{CacheFile, Medium};
+use crate::engine::os::file::{CacheFile, Storage};
 use crate::engine::os::map::{Map, MappedFile, Record};
 use crate::engine::os::{Words as _, heap};
 use rkyv::util::AlignedVec;
@@ -17,7 +17,7 @@ use rkyv::util::AlignedVec;
 pub(crate) const RECORD_COPY_MAX: u64 = 1 << 30;
 
 /// What a look-up found.
-pub(crate) enum Sight {
+pub(crate) enum Lookup {
     /// A value, in place. If it is fresh, this process has yet to check it as a type.
     Mapped { record: Record, is_fresh: bool },
     /// A value, copied.
@@ -30,26 +30,32 @@ pub(crate) enum Sight {
     Long,
 }
 
-impl Region {
-    /// What `identity` has, as `view` judges it.
+impl OpenFile {
+    /// What `identity` has, as `expiry` judges it.
     #[cold]
-    pub(crate) fn find(&self, identity: &Identity, view: View, effort: Effort) -> Sight {
-        let find_copied = |file| self.find_copied(file, identity, view, effort);
+    pub(crate) fn find(&self, identity: &Identity, expiry: ExpiryRule, effort: Effort) -> Lookup {
+        let find_copied = |file| self.find_copied(file, identity, expiry, effort);
         match &self.backing {
             Backing::Mapped(MappedFile { map }) => {
-                match self.find_mapped(map, identity, view, effort) {
+                match self.find_mapped(map, identity, expiry, effort) {
                     // It may be there all the same, behind the map.
-                    Sight::Absent if map.load(word::TAIL) & WORD_MASK > map.len() => {
+                    Lookup::Absent if map.load(word::TAIL) & WORD_MASK > map.len() => {
                         find_copied(map.file())
                     }
-                    sight => sight,
+                    lookup => lookup,
                 }
             }
             Backing::Copied(file) => find_copied(file),
         }
     }
 
-    fn find_mapped(&self, map: &Map, identity: &Identity, view: View, effort: Effort) -> Sight {
+    fn find_mapped(
+        &self,
+        map: &Map,
+        identity: &Identity,
+        expiry: ExpiryRule,
+        effort: Effort,
+    ) -> Lookup {
         let examine = |offset| {
             let (record, is_fresh) = match map.seen(offset) {
                 Some(record) => (record, false),
@@ -59,86 +65,86 @@ impl Region {
         };
         let (record, is_fresh) = match self.search(map, identity, examine) {
             Ok(Some(found)) => found,
-            Ok(None) => return Sight::Absent,
-            Err(Moved) => return Sight::Moved,
+            Ok(None) => return Lookup::Absent,
+            Err(Moved) => return Lookup::Moved,
         };
         let head = map.head(&record);
-        if !record::is_value(head) || view.is_expired(head) {
-            return Sight::Absent;
+        if !record::is_value(head) || expiry.is_expired(head) {
+            return Lookup::Absent;
         }
-        self.sight_of(map, record, is_fresh, effort)
+        self.lookup_of(map, record, is_fresh, effort)
     }
 
     /// A value in place. All of it is checked, here and now, unless this process has done so before.
-    fn sight_of(&self, map: &Map, record: Record, is_fresh: bool, effort: Effort) -> Sight {
+    fn lookup_of(&self, map: &Map, record: Record, is_fresh: bool, effort: Effort) -> Lookup {
         let (head, payload) = (map.head(&record), map.payload(&record));
         if is_fresh && !effort.allows(payload.len() as u64) {
-            return Sight::Long;
+            return Lookup::Long;
         }
         match !is_fresh || self.is_whole(head, record.offset(), payload) {
-            true => Sight::Mapped { record, is_fresh },
-            false => Sight::Absent,
+            true => Lookup::Mapped { record, is_fresh },
+            false => Lookup::Absent,
         }
     }
 
     /// The value at `offset`, to which a search led whoever had the lock.
-    pub(crate) fn value_at(&self, offset: u64, effort: Effort) -> Sight {
+    pub(crate) fn value_at(&self, offset: u64, effort: Effort) -> Lookup {
         let seen = |map: &Map| map.seen(offset).map(|record| (record, false));
         let met = |map| self.admit(map, offset).map(|record| (record, true));
         if let Some(map) = self.map()
             && let Some((record, is_fresh)) = seen(map).or_else(|| met(map))
         {
             return match record::is_value(map.head(&record)) {
-                true => self.sight_of(map, record, is_fresh, effort),
-                false => Sight::Absent,
+                true => self.lookup_of(map, record, is_fresh, effort),
+                false => Lookup::Absent,
             };
         }
         // The record is copied: the whole file is read by copy, or the record lies behind the map.
         let file = self.file();
-        match Medium::head(file, offset).filter(record::is_value) {
-            Some(head) => self.copied_sight(file, offset, head, effort),
-            None => Sight::Absent,
+        match Storage::head(file, offset).filter(record::is_value) {
+            Some(head) => self.copied_lookup(file, offset, head, effort),
+            None => Lookup::Absent,
         }
     }
 
     /// A value, copied, if it is whole.
-    fn copied_sight(&self, file: &CacheFile, at: u64, head: HeadBytes, effort: Effort) -> Sight {
+    fn copied_lookup(&self, file: &CacheFile, at: u64, head: HeadBytes, effort: Effort) -> Lookup {
         if !effort.allows(record::len(&head)) {
-            return Sight::Long;
+            return Lookup::Long;
         }
         let copy = self.copy(file, at, &head);
-        copy.map_or(Sight::Absent, |payload| Sight::Copied(Box::new(head), payload))
+        copy.map_or(Lookup::Absent, |payload| Lookup::Copied(Box::new(head), payload))
     }
 
     /// A record that this process meets for the first time, if its head verifies.
     fn admit(&self, map: &Map, offset: u64) -> Option<Record> {
         let record = map.record(offset)?;
-        Head::decode(map.head(&record), offset, self.facts.seed).map(|_| record)
+        Head::decode(map.head(&record), offset, self.superblock.seed).map(|_| record)
     }
 
     fn is_whole(&self, head: &HeadBytes, offset: u64, payload: &[u8]) -> bool {
-        let head = Head::decode(head, offset, self.facts.seed);
-        head.is_some_and(|head| head.check_of(payload, self.facts.seed) == head.payload_check)
+        let head = Head::decode(head, offset, self.superblock.seed);
+        head.is_some_and(|head| head.check_of(payload, self.superblock.seed) == head.payload_check)
     }
 
     fn find_copied(
         &self,
         file: &CacheFile,
         identity: &Identity,
-        view: View,
+        expiry: ExpiryRule,
         effort: Effort,
-    ) -> Sight {
+    ) -> Lookup {
         let examine = |offset| {
-            let bytes = Medium::head(file, offset)?;
-            Head::decode(&bytes, offset, self.facts.seed)?;
+            let bytes = Storage::head(file, offset)?;
+            Head::decode(&bytes, offset, self.superblock.seed)?;
             record::belongs_to(&bytes, identity).then_some((offset, bytes))
         };
         match self.search(file, identity, examine) {
-            Ok(Some((offset, head))) if record::is_value(&head) && !view.is_expired(&head) => {
-                self.copied_sight(file, offset, head, effort)
+            Ok(Some((offset, head))) if record::is_value(&head) && !expiry.is_expired(&head) => {
+                self.copied_lookup(file, offset, head, effort)
             }
-            Ok(_) => Sight::Absent,
-            Err(Moved) => Sight::Moved,
+            Ok(_) => Lookup::Absent,
+            Err(Moved) => Lookup::Moved,
         }
     }
 
@@ -154,8 +160,8 @@ impl Region {
             return None;
         }
         if len > WINDOW_SIZE {
-            let head = Head::decode(head, offset, self.facts.seed)?;
-            let is_whole = Window::new(file, end).is_whole(offset, &head, self.facts.seed);
+            let head = Head::decode(head, offset, self.superblock.seed)?;
+            let is_whole = Window::new(file, end).is_whole(offset, &head, self.superblock.seed);
             is_whole.ok()?.then_some(())?;
         }
         let mut payload = heap::zeros(usize::try_from(len).ok()?)?;

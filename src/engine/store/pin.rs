@@ -1,11 +1,11 @@
-//! What makes a hit free of shared writes: each thread keeps, for each store, a [`Share`] of the
-//! store's region and its own counters. A guard holds the thread's share, so that only a guard dropped
-//! by another thread ever moves the line of its count. Whoever leaves a superseded file takes the shares
+//! What makes a hit free of shared writes: each thread keeps, for each store, a [`FilePin`] of the
+//! store's open file and its own counters. A guard holds the thread's pin, so that only a guard dropped
+//! by another thread ever moves the line of its count. Whoever leaves a superseded file takes the pins
 //! of it from all threads, so that those that idle do not keep its disk space: see
 //! [`biased`](crate::engine::os::biased). Where the system has no barrier for that (Linux before 4.14), a thread
 //! lets go when it next uses the store, or ends.
 
-use crate::engine::file::region::Region;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::os::biased::{Biased, Owner, reclaim};
 use crate::engine::os::fork::PerProcess;
 use crate::engine::os::map::Record;
@@ -15,27 +15,27 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Keeps the bytes of values alive.
-pub(crate) enum Share {
-    /// A file, mapped or copied from, and where the thread whose share it is counts its hits.
-    Region(Arc<Region>, Arc<Counts>),
+pub(crate) enum FilePin {
+    /// A file, mapped or copied from, and where the thread whose pin it is counts its hits.
+    OpenFile(Arc<OpenFile>, Arc<Counts>),
     /// A copy, in a box: so each hit tells by one instruction that it is none.
     Copy(Box<AlignedVec>),
 }
 
-impl Share {
+impl FilePin {
     /// The file, if it is one.
     #[inline]
-    pub(crate) fn region(&self) -> Option<&Arc<Region>> {
+    pub(crate) fn open_file(&self) -> Option<&Arc<OpenFile>> {
         match self {
-            Share::Region(region, _) => Some(region),
-            Share::Copy(_) => None,
+            FilePin::OpenFile(open_file, _) => Some(open_file),
+            FilePin::Copy(_) => None,
         }
     }
 
-    /// Counts a hit that saved `nanos`. For the thread whose share it is.
+    /// Counts a hit that saved `nanos`. For the thread whose pin it is.
     #[inline]
     pub(crate) fn count_hit(&self, nanos: u64) {
-        if let Share::Region(_, counts) = self {
+        if let FilePin::OpenFile(_, counts) = self {
             counts.count_hit(nanos);
         }
     }
@@ -44,8 +44,10 @@ impl Share {
     #[inline]
     pub(crate) fn payload(&self, record: &Record) -> &[u8] {
         match self {
-            Share::Region(region, _) => region.map().map_or(&[], |map| map.payload(record)),
-            Share::Copy(bytes) => bytes,
+            FilePin::OpenFile(open_file, _) => {
+                open_file.map().map_or(&[], |map| map.payload(record))
+            }
+            FilePin::Copy(bytes) => bytes,
         }
     }
 }
@@ -145,120 +147,123 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The shares that threads of this process have of one store, for who takes them away.
+/// The pins that threads of this process have of one store, for who takes them away.
 #[derive(Default)]
-pub(crate) struct Shares(Mutex<Vec<Arc<Biased<Share>>>>);
+pub(crate) struct FilePins(Mutex<Vec<Arc<Biased<FilePin>>>>);
 
-impl Shares {
-    pub(crate) fn add(&self, share: Arc<Biased<Share>>) {
-        let mut shares = lock(&self.0);
-        if shares.len() == shares.capacity() {
-            shares.retain(|share| !share.is_taken()); // Those of threads that have ended.
+impl FilePins {
+    pub(crate) fn add(&self, pin: Arc<Biased<FilePin>>) {
+        let mut pins = lock(&self.0);
+        if pins.len() == pins.capacity() {
+            pins.retain(|pin| !pin.is_taken()); // Those of threads that have ended.
         }
-        shares.push(share);
+        pins.push(pin);
     }
 
     /// Takes all of them away. Those that are in use just now stay, to be reclaimed later.
     pub(crate) fn revoke(&self) {
         // All are revoked under the lock: whoever has had it, at whatever another thread is, can rely on it.
-        lock(&self.0).iter().for_each(|share| share.revoke());
+        lock(&self.0).iter().for_each(|pin| pin.revoke());
         self.reclaim();
     }
 
     /// Reclaims those that are revoked.
     pub(crate) fn reclaim(&self) {
-        let is_revoked = |share: &mut Arc<Biased<Share>>| share.is_closed();
-        let mut shares: Vec<_> = lock(&self.0).extract_if(.., is_revoked).collect();
+        let is_revoked = |pin: &mut Arc<Biased<FilePin>>| pin.is_closed();
+        let mut pins: Vec<_> = lock(&self.0).extract_if(.., is_revoked).collect();
         // Not under the lock: this may wait for a moment, and unmaps files.
-        reclaim(&mut shares);
-        lock(&self.0).append(&mut shares);
+        reclaim(&mut pins);
+        lock(&self.0).append(&mut pins);
     }
 }
 
-/// Where a store's shares are found: a place in each thread's list, used again after the store is gone. What
+/// Where a store's pins are found: a place in each thread's list, used again after the store is gone. What
 /// still lies there then has been revoked.
 pub(crate) struct Key {
-    seat: Seat,
+    pin_slot: PinSlot,
 }
 
 /// The place, for those who have the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seat(usize);
+pub(crate) struct PinSlot(usize);
 
-static NEXT_SEAT: AtomicUsize = AtomicUsize::new(0);
-static FREE_SEATS: PerProcess<Mutex<Vec<Seat>>> = PerProcess::first(Mutex::new(Vec::new()));
+static NEXT_PIN_SLOT: AtomicUsize = AtomicUsize::new(0);
+static FREE_PIN_SLOTS: PerProcess<Mutex<Vec<PinSlot>>> = PerProcess::first(Mutex::new(Vec::new()));
 
-fn free_seats() -> MutexGuard<'static, Vec<Seat>> {
-    lock(FREE_SEATS.get(Mutex::default))
+fn free_pin_slots() -> MutexGuard<'static, Vec<PinSlot>> {
+    lock(FREE_PIN_SLOTS.get(Mutex::default))
 }
 
 impl Key {
     pub(crate) fn new() -> Key {
-        let seat = free_seats().pop();
+        let pin_slot = free_pin_slots().pop();
         // Relaxed: nothing but distinct numbers is asked for.
-        Key { seat: seat.unwrap_or_else(|| Seat(NEXT_SEAT.fetch_add(1, Ordering::Relaxed))) }
+        Key {
+            pin_slot: pin_slot
+                .unwrap_or_else(|| PinSlot(NEXT_PIN_SLOT.fetch_add(1, Ordering::Relaxed))),
+        }
     }
 
-    pub(crate) fn seat(&self) -> Seat {
-        self.seat
+    pub(crate) fn pin_slot(&self) -> PinSlot {
+        self.pin_slot
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        release_share(self.seat);
-        free_seats().push(self.seat);
+        release_pin(self.pin_slot);
+        free_pin_slots().push(self.pin_slot);
     }
 }
 
 thread_local! {
-    static SHARES: RefCell<Vec<Option<Owner<Share>>>> = const { RefCell::new(Vec::new()) };
+    static PINS: RefCell<Vec<Option<Owner<FilePin>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// This thread's share of the store that has a seat; `None` if it has none (yet, or any more), or the thread is
+/// This thread's pin of the store that has a pin slot; `None` if it has none (yet, or any more), or the thread is
 /// ending.
 #[inline(always)]
-pub(crate) fn own_share(Seat(seat): Seat) -> Option<Arc<Share>> {
+pub(crate) fn own_pin(PinSlot(pin_slot): PinSlot) -> Option<Arc<FilePin>> {
     let get =
-        |shares: &RefCell<Vec<Option<Owner<Share>>>>| shares.borrow().get(seat)?.as_ref()?.get();
-    SHARES.try_with(get).ok()?
+        |pins: &RefCell<Vec<Option<Owner<FilePin>>>>| pins.borrow().get(pin_slot)?.as_ref()?.get();
+    PINS.try_with(get).ok()?
 }
 
-/// This thread's share of `region`, which it keeps from now on, if `enter` enters it among those that
-/// are revoked: the region may have been left meanwhile.
+/// This thread's pin of `open_file`, which it keeps from now on, if `enter` enters it among those that
+/// are revoked: the open file may have been left meanwhile.
 #[cold]
-pub(crate) fn share_of(
-    seat: Seat,
-    region: &Arc<Region>,
+pub(crate) fn pin_of(
+    pin_slot: PinSlot,
+    open_file: &Arc<OpenFile>,
     totals: &Totals,
-    enter: impl FnOnce(Arc<Biased<Share>>) -> bool,
-) -> Arc<Share> {
-    let is_of = |share: &Share| share.region().is_some_and(|own| Arc::ptr_eq(own, region));
-    if let Some(share) = own_share(seat).filter(|share| is_of(share)) {
-        return share;
+    enter: impl FnOnce(Arc<Biased<FilePin>>) -> bool,
+) -> Arc<FilePin> {
+    let is_of = |pin: &FilePin| pin.open_file().is_some_and(|own| Arc::ptr_eq(own, open_file));
+    if let Some(pin) = own_pin(pin_slot).filter(|pin| is_of(pin)) {
+        return pin;
     }
-    let share = Arc::new(Share::Region(Arc::clone(region), totals.new_counts()));
-    let own = Owner::new(Arc::clone(&share));
+    let pin = Arc::new(FilePin::OpenFile(Arc::clone(open_file), totals.new_counts()));
+    let own = Owner::new(Arc::clone(&pin));
     if !enter(Arc::clone(own.cell())) {
-        return share;
+        return pin;
     }
-    let keep = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
-        let mut list = shares.borrow_mut();
-        if list.len() <= seat.0 {
-            list.resize_with(seat.0 + 1, || None);
+    let keep = |pins: &RefCell<Vec<Option<Owner<FilePin>>>>| {
+        let mut list = pins.borrow_mut();
+        if list.len() <= pin_slot.0 {
+            list.resize_with(pin_slot.0 + 1, || None);
         }
-        list[seat.0].replace(own)
+        list[pin_slot.0].replace(own)
     };
     // What was there before goes when it is not borrowed any more. A thread that is ending keeps none.
-    drop(SHARES.try_with(keep));
-    share
+    drop(PINS.try_with(keep));
+    pin
 }
 
-/// Lets go of this thread's share.
-pub(crate) fn release_share(Seat(seat): Seat) {
-    let take = |shares: &RefCell<Vec<Option<Owner<Share>>>>| {
-        shares.borrow_mut().get_mut(seat).and_then(Option::take)
+/// Lets go of this thread's pin.
+pub(crate) fn release_pin(PinSlot(pin_slot): PinSlot) {
+    let take = |pins: &RefCell<Vec<Option<Owner<FilePin>>>>| {
+        pins.borrow_mut().get_mut(pin_slot).and_then(Option::take)
     };
     // What was taken goes when the list is not borrowed any more.
-    drop(SHARES.try_with(take));
+    drop(PINS.try_with(take));
 }

@@ -4,14 +4,14 @@
 //! [`tasks`](super::tasks).
 
 use super::outcome::{Outcome, Wanted};
-use crate::engine::file::expiry::View;
-use crate::engine::file::region::Region;
+use crate::engine::file::expiry::ExpiryRule;
+use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::record::Identity;
 use crate::engine::format::units::Cost;
 use crate::engine::store::election::{Election, Lead, Step};
 use crate::engine::store::flight::Leading;
-use crate::engine::store::put::{Entry, ScopeRecord, Terms};
-use crate::engine::store::{Found, Hit, Store, Token};
+use crate::engine::store::put::{Entry, PutCondition, ScopeRecord};
+use crate::engine::store::{Hit, Store, StoreLookup, Token};
 use crate::error::Result;
 use crate::memo::handle::Handle;
 use crate::memo::key::{CacheKey, KeySchema, identify};
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A part of a cache whose values are of type `V`.
-pub(crate) struct Section<V> {
+pub(crate) struct Keyspace<V> {
     pub(crate) handle: Arc<Handle>,
     pub(crate) scope: Scope,
     /// `None`: another type or function has a scope of this hash, and this one is never used.
@@ -34,15 +34,15 @@ pub(crate) struct Section<V> {
     longest: AtomicU64,
 }
 
-impl<V> Section<V> {
+impl<V> Keyspace<V> {
     #[inline]
     pub(crate) fn identify<K: CacheKey + ?Sized>(&self, key: &K) -> Identity {
         identify(&self.scope.hash, key)
     }
 
     #[inline]
-    pub(crate) fn view(&self) -> View {
-        self.handle.view.get()
+    pub(crate) fn expiry_rule(&self) -> ExpiryRule {
+        self.handle.expiry.get()
     }
 
     /// The store, and the right to use it.
@@ -51,7 +51,7 @@ impl<V> Section<V> {
         Some((self.handle.store()?, self.proof?))
     }
 
-    /// The right to use the scope, if it is this section's.
+    /// The right to use the scope, if it is this keyspace's.
     pub(crate) fn proof(&self) -> Option<TypeProof<V>> {
         self.proof
     }
@@ -66,7 +66,7 @@ impl<V> Section<V> {
     #[inline]
     pub(crate) fn find_seen(&self, identity: &Identity) -> Option<(Hit, TypeProof<V>)> {
         let (store, proof) = self.parts()?;
-        Some((store.find_seen(identity, self.view())?, proof))
+        Some((store.find_seen(identity, self.expiry_rule())?, proof))
     }
 
     /// Counts a call that found nothing.
@@ -77,25 +77,25 @@ impl<V> Section<V> {
     /// Removes a key; `true` if it had a value.
     pub(crate) fn remove(&self, identity: &Identity) -> Result<bool> {
         match (self.handle.demand()?, self.proof) {
-            (Some(store), Some(_)) => store.remove(identity, self.view()),
+            (Some(store), Some(_)) => store.remove(identity, self.expiry_rule()),
             _ => Ok(false),
         }
     }
 
-    /// On what terms a value that was not found is stored. What was found, and then is not admitted,
+    /// Under what condition a value that was not found is stored. What was found, and then is not admitted,
     /// is damaged.
-    pub(crate) fn terms(&self, found: &Found) -> Terms {
+    pub(crate) fn condition(&self, found: &StoreLookup) -> PutCondition {
         match found.is_absent() {
-            true => Terms::IfAbsent(found.token, self.view()),
-            false => Terms::Mend(found.token),
+            true => PutCondition::IfAbsent(found.token, self.expiry_rule()),
+            false => PutCondition::Mend(found.token),
         }
     }
 
-    /// On what terms a value that is computed from now on takes the place of what is there.
-    pub(crate) fn refresh_terms(&self) -> Result<Option<Terms>> {
+    /// Under what condition a value that is computed from now on takes the place of what is there.
+    pub(crate) fn refresh_condition(&self) -> Result<Option<PutCondition>> {
         self.retry();
         let Some((store, _)) = self.parts() else { return Ok(None) };
-        Ok(Some(Terms::Refresh(Store::token(&*store.region()?))))
+        Ok(Some(PutCondition::Refresh(Store::token(&*store.open_file()?))))
     }
 
     /// What is stored of a result that has been vetted.
@@ -106,7 +106,7 @@ impl<V> Section<V> {
         cost: Duration,
         is_valid: bool,
     ) -> Entry<'a> {
-        Entry { identity, payload, ttl: self.view().ttl(), cost, is_valid }
+        Entry { identity, payload, ttl: self.expiry_rule().ttl(), cost, is_valid }
     }
 
     pub(crate) fn scope_record(&self) -> ScopeRecord<'_> {
@@ -120,34 +120,34 @@ impl<V> Section<V> {
         identity: Identity,
         payload: &[u8],
         cost: Duration,
-        terms: Terms,
-    ) -> Result<Option<Found>> {
+        condition: PutCondition,
+    ) -> Result<Option<StoreLookup>> {
         let Some((store, _)) = self.parts() else { return Ok(None) };
         let entry = self.entry(identity, payload, cost, false);
-        store.put(&entry, &self.scope_record(), terms, &store.deadline())
+        store.put(&entry, &self.scope_record(), condition, &store.deadline())
     }
 }
 
-impl<V: CacheValue> Section<V> {
+impl<V: CacheValue> Keyspace<V> {
     pub(crate) fn new(
         handle: &Arc<Handle>,
         name: Name,
         key: KeySchema,
         fingerprint: &Fingerprint,
-    ) -> Section<V> {
-        let program = handle.code.program(Section::<V>::new as *const ());
+    ) -> Keyspace<V> {
+        let program = handle.code.program(Keyspace::<V>::new as *const ());
         let scope = Scope::new(name, key, fingerprint, program);
         let proof = TypeProof::of(&scope.hash, scope.instance);
-        Section { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
+        Keyspace { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
     }
 
-    /// The section of the same name whose values are known by their schema.
-    pub(crate) fn with_schema(&self, key: KeySchema) -> Section<V>
+    /// The keyspace of the same name whose values are known by their schema.
+    pub(crate) fn with_schema(&self, key: KeySchema) -> Keyspace<V>
     where
         V: Schema,
     {
         let fingerprint = Fingerprint::of_schema::<V>(Shape::One);
-        Section::new(&self.handle, self.scope.name.clone(), key, &fingerprint)
+        Keyspace::new(&self.handle, self.scope.name.clone(), key, &fingerprint)
     }
 
     #[inline]
@@ -167,7 +167,7 @@ impl<V: CacheValue> Section<V> {
         let start = values.len();
         if let Some((store, proof)) = self.parts() {
             let of = |hit| Cached::of(hit, proof);
-            store.find_seen_many(identities, self.view(), |hit| values.push(hit.map(of)));
+            store.find_seen_many(identities, self.expiry_rule(), |hit| values.push(hit.map(of)));
         }
         values.resize_with(start + identities.len(), || None);
         for (value, identity) in values[start..].iter_mut().zip(identities) {
@@ -178,11 +178,11 @@ impl<V: CacheValue> Section<V> {
         Ok(())
     }
 
-    /// As [`get`](Section::get), for a record that this process has not met.
+    /// As [`get`](Keyspace::get), for a record that this process has not met.
     #[cold]
     fn find(&self, identity: &Identity) -> Result<Option<Cached<V>>> {
         let found = match self.parts() {
-            Some((store, proof)) => Cached::admit(store.find(identity, self.view())?, proof),
+            Some((store, proof)) => Cached::admit(store.find(identity, self.expiry_rule())?, proof),
             None => None,
         };
         if found.is_none() {
@@ -196,7 +196,8 @@ impl<V: CacheValue> Section<V> {
         self.handle.demand()?;
         let Some((_, proof)) = self.parts() else { return Cached::from_value(value) };
         let archived = Wanted::Archived;
-        let stored = self.store(identity, value, Duration::ZERO, Terms::Replace, archived)?;
+        let stored =
+            self.store(identity, value, Duration::ZERO, PutCondition::Replace, archived)?;
         match stored.and_then(|found| Cached::admit(found, proof)) {
             Some(cached) => Ok(cached),
             None => Cached::from_value(value),
@@ -208,10 +209,10 @@ impl<V: CacheValue> Section<V> {
     pub(crate) fn hit(&self, identity: &Identity) -> Option<Cached<V>> {
         let Some(store) = &self.handle.store else { return self.hit_late(identity) };
         let proof = self.proof?;
-        Some(Cached::of(store.find_seen(identity, self.view())?, proof))
+        Some(Cached::of(store.find_seen(identity, self.expiry_rule())?, proof))
     }
 
-    /// As [`hit`](Section::hit), where the store came late. Apart, so that no other hit pays for it.
+    /// As [`hit`](Keyspace::hit), where the store came late. Apart, so that no other hit pays for it.
     #[cold]
     fn hit_late(&self, identity: &Identity) -> Option<Cached<V>> {
         let (hit, proof) = self.find_seen(identity)?;
@@ -223,9 +224,15 @@ impl<V: CacheValue> Section<V> {
     /// What rkyv archives by itself is valid unless it is nested too deep, and checking it takes time, so that
     /// it is left to who first accesses the record. A type whose own implementation archives something else is
     /// found out then; what takes the place of a value that was refused is checked.
-    pub(crate) fn vet(&self, archive: &[u8], terms: Terms, wanted: Wanted) -> Result<bool> {
+    pub(crate) fn vet(
+        &self,
+        archive: &[u8],
+        condition: PutCondition,
+        wanted: Wanted,
+    ) -> Result<bool> {
         self.handle.check_size(archive.len() as u64)?;
-        let is_checked = wanted == Wanted::Archived || terms.is_wary() || may_be_too_deep(archive);
+        let is_checked =
+            wanted == Wanted::Archived || condition.needs_check() || may_be_too_deep(archive);
         if is_checked {
             validate::<V>(archive)?;
         }
@@ -238,14 +245,14 @@ impl<V: CacheValue> Section<V> {
         identity: Identity,
         value: &V,
         cost: Duration,
-        terms: Terms,
+        condition: PutCondition,
         wanted: Wanted,
-    ) -> Result<Option<Found>> {
+    ) -> Result<Option<StoreLookup>> {
         let Some((store, _)) = self.parts() else { return Ok(None) };
         encode(value, |archive| {
-            let is_valid = self.vet(archive, terms, wanted)?;
+            let is_valid = self.vet(archive, condition, wanted)?;
             let entry = self.entry(identity, archive, cost, is_valid);
-            store.put(&entry, &self.scope_record(), terms, &store.deadline())
+            store.put(&entry, &self.scope_record(), condition, &store.deadline())
         })?
     }
 
@@ -263,14 +270,14 @@ impl<V: CacheValue> Section<V> {
             return compute().map(|value| Outcome::Made(value, None));
         };
         let mut election = self.election(store, identity);
-        let (mut lead, terms) = loop {
-            let (terms, token, region) = match self.look(store, identity, proof) {
+        let (mut lead, condition) = loop {
+            let (condition, token, open_file) = match self.look(store, identity, proof) {
                 Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(terms, token, region)) => (terms, token, region),
+                Ok(Look::Miss(condition, token, open_file)) => (condition, token, open_file),
                 Err(error) => break (election.into_lead(), Err(error)),
             };
-            if let Step::Compute(lead) = election.advance(&region, token) {
-                break (lead, Ok(terms));
+            if let Step::Compute(lead) = election.advance(&open_file, token) {
+                break (lead, Ok(condition));
             }
         };
         self.count_miss();
@@ -278,8 +285,9 @@ impl<V: CacheValue> Section<V> {
         let _leading = lead.as_ref().map(|_| Leading::new());
         let (value, cost) = timed(compute)?;
         self.note_cost(Cost::new(cost).nanos());
-        let stored = terms.and_then(|terms| self.store(*identity, &value, cost, terms, wanted));
-        Ok(Outcome::Made(value, self.settle(stored, wanted, lead.as_mut(), proof)))
+        let stored =
+            condition.and_then(|condition| self.store(*identity, &value, cost, condition, wanted));
+        Ok(Outcome::Made(value, self.conclude(stored, wanted, lead.as_mut(), proof)))
     }
 
     /// Computes anew, and stores the value in place of what is there.
@@ -288,10 +296,10 @@ impl<V: CacheValue> Section<V> {
         identity: &Identity,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, E> {
-        let terms = self.refresh_terms();
+        let condition = self.refresh_condition();
         let (value, cost) = timed(compute)?;
-        let stored = terms.and_then(|terms| match terms {
-            Some(terms) => self.store(*identity, &value, cost, terms, Wanted::Value),
+        let stored = condition.and_then(|condition| match condition {
+            Some(condition) => self.store(*identity, &value, cost, condition, Wanted::Value),
             None => Ok(None),
         });
         stored.inspect_err(|error| self.handle.note(error)).ok();
@@ -299,15 +307,16 @@ impl<V: CacheValue> Section<V> {
     }
 
     fn look(&self, store: &Store, identity: &Identity, proof: TypeProof<V>) -> Result<Look<V>> {
-        Ok(self.judge(store.find(identity, self.view())?, proof))
+        Ok(self.judge(store.find(identity, self.expiry_rule())?, proof))
     }
 
-    pub(crate) fn judge(&self, found: Found, proof: TypeProof<V>) -> Look<V> {
-        let (terms, token, region) = (self.terms(&found), found.token, Arc::clone(&found.region));
+    pub(crate) fn judge(&self, found: StoreLookup, proof: TypeProof<V>) -> Look<V> {
+        let (condition, token, open_file) =
+            (self.condition(&found), found.token, Arc::clone(&found.open_file));
         self.note_cost(found.saved.unwrap_or(0));
         match Cached::admit(found, proof) {
             Some(cached) => Look::Hit(cached),
-            None => Look::Miss(terms, token, region),
+            None => Look::Miss(condition, token, open_file),
         }
     }
 
@@ -318,16 +327,16 @@ impl<V: CacheValue> Section<V> {
 
     /// The way to the right to compute. What expires at once nobody waits for.
     pub(crate) fn election<'a>(&'a self, store: &'a Store, identity: &Identity) -> Election<'a> {
-        let is_kept = self.view() != View::new(Some(Duration::ZERO));
+        let is_kept = self.expiry_rule() != ExpiryRule::new(Some(Duration::ZERO));
         let timeout = if is_kept { self.handle.claim_timeout } else { Duration::ZERO };
         Election::new(store, identity, timeout, &self.longest)
     }
 
     /// What was stored, as a value if its archive is wanted; what went wrong is noted. Who leads tells the
     /// others if they will find nothing.
-    pub(crate) fn settle(
+    pub(crate) fn conclude(
         &self,
-        stored: Result<Option<Found>>,
+        stored: Result<Option<StoreLookup>>,
         wanted: Wanted,
         lead: Option<&mut Lead<'_>>,
         proof: TypeProof<V>,
@@ -350,8 +359,8 @@ impl<V: CacheValue> Section<V> {
 /// What a look came to.
 pub(crate) enum Look<V: CacheValue> {
     Hit(Cached<V>),
-    /// On what terms a result may be stored, and when and in which file it was missed.
-    Miss(Terms, Token, Arc<Region>),
+    /// Under what condition a result may be stored, and when and in which file it was missed.
+    Miss(PutCondition, Token, Arc<OpenFile>),
 }
 
 /// Computes, and says how long it took.
@@ -361,30 +370,33 @@ fn timed<V, E>(compute: impl FnOnce() -> Result<V, E>) -> Result<(V, Duration), 
     Ok((value, start.elapsed()))
 }
 
-impl<V: CacheValue> Section<Sequence<V>> {
+impl<V: CacheValue> Keyspace<Sequence<V>> {
     pub(crate) fn of_items(
         handle: &Arc<Handle>,
         name: Name,
         key: KeySchema,
         fingerprint: &Fingerprint,
     ) -> Self {
-        let program = handle.code.program(Section::<Sequence<V>>::of_items as *const ());
+        let program = handle.code.program(Keyspace::<Sequence<V>>::of_items as *const ());
         let scope = Scope::new(name, key, fingerprint, program);
         let proof = TypeProof::of_items(&scope.hash, scope.instance);
-        Section { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
+        Keyspace { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
     }
 
-    /// The section of the same name whose items are known by their schema.
-    pub(crate) fn items_with_schema(&self, key: KeySchema) -> Section<Sequence<V>>
+    /// The keyspace of the same name whose items are known by their schema.
+    pub(crate) fn items_with_schema(&self, key: KeySchema) -> Keyspace<Sequence<V>>
     where
         V: Schema,
     {
         let fingerprint = Fingerprint::of_schema::<V>(Shape::Sequence);
-        Section::of_items(&self.handle, self.scope.name.clone(), key, &fingerprint)
+        Keyspace::of_items(&self.handle, self.scope.name.clone(), key, &fingerprint)
     }
 
-    /// The items that are stored; or on what terms others may be, if they may.
-    pub(crate) fn items(&self, identity: &Identity) -> Result<Items<V>, Result<Option<Terms>>> {
+    /// The items that are stored; or under what condition others may be, if they may.
+    pub(crate) fn items(
+        &self,
+        identity: &Identity,
+    ) -> Result<Items<V>, Result<Option<PutCondition>>> {
         if let Some((hit, proof)) = self.find_seen(identity) {
             return Ok(Items::of(hit, proof));
         }
@@ -393,19 +405,19 @@ impl<V: CacheValue> Section<Sequence<V>> {
             self.count_miss();
             return Err(Ok(None));
         };
-        let found = store.find(identity, self.view()).map_err(Err)?;
+        let found = store.find(identity, self.expiry_rule()).map_err(Err)?;
         self.admit_items(found, proof)
     }
 
     pub(crate) fn admit_items(
         &self,
-        found: Found,
+        found: StoreLookup,
         proof: TypeProof<Sequence<V>>,
-    ) -> Result<Items<V>, Result<Option<Terms>>> {
-        let terms = self.terms(&found);
+    ) -> Result<Items<V>, Result<Option<PutCondition>>> {
+        let condition = self.condition(&found);
         Items::admit(found, proof).ok_or_else(|| {
             self.count_miss();
-            Ok(Some(terms))
+            Ok(Some(condition))
         })
     }
 }

@@ -10,16 +10,16 @@ use syn::ItemFn;
 use syn::ext::IdentExt as _;
 
 impl Expansion<'_> {
-    pub(super) fn site_name(&self) -> Ident {
+    pub(super) fn cached_function_name(&self) -> Ident {
         match (&self.function.companion, self.function.is_method) {
-            (Some(prefix), true) => format_ident!("__{}_site", prefix.unraw()),
-            _ => format_ident!("__site"),
+            (Some(prefix), true) => format_ident!("__{}_cached_function", prefix.unraw()),
+            _ => format_ident!("__cached_function"),
         }
     }
 
     /// The function in which the function's static is, inside `parent` or beside the function.
-    pub(super) fn site(&self, parent: Option<&Ident>) -> TokenStream {
-        let (private, name) = (self.private(), self.site_name());
+    pub(super) fn cached_function(&self, parent: Option<&Ident>) -> TokenStream {
+        let (private, name) = (self.private(), self.cached_function_name());
         let function = self.function.name().unraw().to_string();
         let parent = parent.map_or_else(String::new, |parent| format!("::{}", parent.unraw()));
         let tail = format!("{parent}::{name}::__Here");
@@ -27,9 +27,9 @@ impl Expansion<'_> {
         quote! {
             #[doc(hidden)]
             #[allow(dead_code, clippy::all, clippy::pedantic)]
-            fn #name() -> &'static #private::Site {
+            fn #name() -> &'static #private::CachedFunction {
                 enum __Here {}
-                static SITE: #private::Site = #private::Site::new(#private::Declaration {
+                static FUNCTION: #private::CachedFunction = #private::CachedFunction::new(#private::Declaration {
                     here: ::core::any::TypeId::of::<__Here>,
                     place: ::core::any::type_name::<__Here>,
                     tail: #tail,
@@ -45,7 +45,7 @@ impl Expansion<'_> {
                     version: || #version,
                     #options
                 });
-                &SITE
+                &FUNCTION
             }
         }
     }
