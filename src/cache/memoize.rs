@@ -2,39 +2,56 @@
 
 use super::MmapCache;
 use crate::error::Result;
-use crate::memo::call::keyspace::Keyspace;
-use crate::memo::memoized::items::{MemoizedIter, MemoizedStream};
+use crate::memo::memoized::items::{MemoizedIter, MemoizedStream, Sequences};
 use crate::memo::memoized::tasks::{AsyncMemoized, AsyncTryMemoized};
 use crate::memo::memoized::{Memoized, TryMemoized, as_pointer, refuse_captures};
-use crate::memo::scope::{Fingerprint, Name};
+use crate::memo::scope::Name;
 use crate::memo::table::Table;
-use crate::memo::value::type_proof::{Sequence, Shape};
 use crate::{CacheKey, CacheValue};
 use futures_core::Stream;
 use std::panic::Location;
 
+/// # Memoising functions
+///
+/// A memoised function computes a result once, and then reads it from the file: in this process and all others,
+/// now and after the next start. Methods whose names end in `_as` take a name for the function and accept
+/// any function; the others accept functions and closures without captured state.
 impl MmapCache {
-    /// Memoises a function: a result is computed once and then read from the file, in this process and
-    /// all others, now and after the next start.
-    ///
-    /// The function's code is not seen, so its entries belong to the program as built: they outlast
-    /// restarts, and are misses after a rebuild that changed anything. Give a name to what should last
-    /// ([`memoize_as`](MmapCache::memoize_as)), or mark it with [`#[cache]`](macro@crate::cache), which sees
-    /// its code. Within a program it is known by its path and its type, a closure by its place too.
+    /// Memoises a function without captured state.
     ///
     /// The argument is borrowed: for `fn slow(n: u64)` write `memoize(|n: &u64| slow(*n))`. For several
     /// arguments take a tuple: `memoize(|(path, depth): &(String, u32)| ..)`. If the function returns a
-    /// `Result`, errors are stored too: see [`try_memoize`](MmapCache::try_memoize).
+    /// `Result`, errors are stored too; [`try_memoize`](MmapCache::try_memoize) stores `Ok` alone.
     ///
-    /// A closure that captures something is refused by the compiler, since two of them with different
-    /// captures cannot be told apart:
+    /// A function is known by its path and its type, a closure by its place in the source too, and both belong to
+    /// the program as built: entries outlast restarts, and are misses after a rebuild that changed anything.
+    /// Entries that are to outlast builds need a name ([`memoize_as`](MmapCache::memoize_as)) or the attribute
+    /// [`#[cache]`](macro@crate::cache), which sees the function's code.
+    ///
+    /// # Cost
+    /// Does not touch the cache's file. The first such call in a process reads what the program was built as from
+    /// its executable, with some thirty system calls. Memoise a function once and keep the [`Memoized`]; each
+    /// call of this method allocates and hashes the function's name.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let length = cache.memoize(|text: &str| text.len() as u64);
+    /// assert_eq!(*length.call("four"), 4); // computed, and stored
+    /// assert_eq!(*length.call("four"), 4); // read
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    ///
+    /// A closure that captures something is refused by the compiler, and so is a function pointer: two of them
+    /// with different captures could not be told apart.
     ///
     /// ```compile_fail
     /// let factor = std::env::args().count() as u64;
     /// let scaled = persist_cache::MmapCache::disabled().memoize(move |n: &u64| n * factor);
     /// ```
     ///
-    /// So is a function pointer. Put what is captured into the argument, or give a name:
+    /// Put what is captured into the argument, or give a name that tells it:
     ///
     /// ```
     /// let factor = std::env::args().count() as u64;
@@ -53,9 +70,25 @@ impl MmapCache {
         Memoized::new(table, as_pointer(function))
     }
 
-    /// Memoises any function under a name. The name is your word: whatever is memoised under it in this
-    /// cache, with the same types, shares its entries. An edit of the function is not seen: change the name
-    /// then, or open the cache with [`Code::Program`](crate::Code::Program).
+    /// Memoises any function under a name.
+    ///
+    /// Whatever is memoised under one name in a cache, with the same types, shares its entries, and so does the
+    /// [`table`](MmapCache::table) of that name. That they are one function is your word. An edit of the function
+    /// is not seen: change the name then, or open the cache with [`Code::Program`](crate::Code::Program).
+    ///
+    /// # Cost
+    /// As [`table`](MmapCache::table).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let factor = 3;
+    /// let scaled = cache.memoize_as("scaled by 3", move |n: &u64| n * factor);
+    /// assert_eq!(*scaled.call(&4), 12);
+    /// assert_eq!(*cache.table::<u64, u64>("scaled by 3").get(&4)?.unwrap(), 12);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn memoize_as<K, V, F>(&self, name: &str, function: F) -> Memoized<K, V, F>
     where
         K: CacheKey + ?Sized,
@@ -65,8 +98,13 @@ impl MmapCache {
         Memoized::new(self.table(name), function)
     }
 
-    /// Memoises a function that can fail: `Ok` is stored, `Err` is returned and forgotten.
+    /// Memoises a function that can fail, without captured state. `Ok` is stored, `Err` is returned and
+    /// not stored.
     ///
+    /// # Cost
+    /// As [`memoize`](MmapCache::memoize).
+    ///
+    /// # Examples
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -87,8 +125,21 @@ impl MmapCache {
         TryMemoized::new(table, as_pointer(function))
     }
 
-    /// Memoises any function that can fail, under a name, as [`memoize_as`](MmapCache::memoize_as)
-    /// does.
+    /// Memoises any function that can fail under a name, as [`memoize_as`](MmapCache::memoize_as) does. `Ok`
+    /// is stored, `Err` is returned and not stored.
+    ///
+    /// # Cost
+    /// As [`table`](MmapCache::table).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let radix = 16;
+    /// let parse = cache.try_memoize_as("hex", move |text: &str| u64::from_str_radix(text, radix));
+    /// assert_eq!(parse.call("ff").map(|n| n.to_native()), Ok(255));
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn try_memoize_as<K, V, E, F>(&self, name: &str, function: F) -> TryMemoized<K, V, E, F>
     where
         K: CacheKey + ?Sized,
@@ -98,12 +149,17 @@ impl MmapCache {
         TryMemoized::new(self.table(name), function)
     }
 
-    /// Memoises an async function. It runs on any runtime, and blocks none: while other tasks or
-    /// processes compute the same, or hold the file's lock, the task waits, not its thread.
+    /// Memoises an async function without captured state.
     ///
-    /// Closures without captured state only, as for [`memoize`](MmapCache::memoize). With a plain closure
-    /// that returns a future, clone what the future needs of the argument.
+    /// It runs on any runtime and blocks no thread of it: while other tasks or processes compute the same, or hold
+    /// the file's lock, the task waits. Of a plain closure that returns a future, the future cannot borrow the
+    /// argument: clone what it needs.
     ///
+    /// # Cost
+    /// As [`memoize`](MmapCache::memoize). Calls that wait or store large results start up to five threads of this
+    /// library's, one for all sleeping tasks and up to four for what would block.
+    ///
+    /// # Examples
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -126,6 +182,23 @@ impl MmapCache {
     }
 
     /// Memoises any async function under a name, as [`memoize_as`](MmapCache::memoize_as) does.
+    ///
+    /// # Cost
+    /// As [`table`](MmapCache::table); of its calls, as [`memoize_async`](MmapCache::memoize_async).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// # futures_lite::future::block_on(async {
+    /// let host = String::from("example.org");
+    /// let length = cache.memoize_async_as("example.org", async |path: &str| {
+    ///     (host.len() + path.len()) as u64
+    /// });
+    /// assert_eq!(*length.call("/home").await, 16);
+    /// # });
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn memoize_async_as<K, V, F>(&self, name: &str, function: F) -> AsyncMemoized<K, V, F>
     where
         K: CacheKey + ?Sized,
@@ -135,8 +208,22 @@ impl MmapCache {
         AsyncMemoized::new(self.table(name), function)
     }
 
-    /// Memoises an async function that can fail: `Ok` is stored, `Err` is returned and forgotten. Else
-    /// as [`memoize_async`](MmapCache::memoize_async).
+    /// Memoises an async function that can fail, without captured state. `Ok` is stored, `Err` is returned and
+    /// not stored.
+    ///
+    /// # Cost
+    /// As [`memoize_async`](MmapCache::memoize_async).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// # futures_lite::future::block_on(async {
+    /// let parse = cache.try_memoize_async(async |text: &str| text.parse::<u64>());
+    /// assert_eq!(parse.call("42").await.map(|n| n.to_native()), Ok(42));
+    /// # });
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[track_caller]
     pub fn try_memoize_async<K, V, E, F>(&self, function: F) -> AsyncTryMemoized<K, V, F>
     where
@@ -149,8 +236,25 @@ impl MmapCache {
         AsyncTryMemoized::new(Table::new(&self.handle, name), function)
     }
 
-    /// Memoises any async function that can fail, under a name, as
-    /// [`memoize_as`](MmapCache::memoize_as) does.
+    /// Memoises any async function that can fail under a name, as [`memoize_as`](MmapCache::memoize_as) does.
+    /// `Ok` is stored, `Err` is returned and not stored.
+    ///
+    /// # Cost
+    /// As [`table`](MmapCache::table); of its calls, as [`memoize_async`](MmapCache::memoize_async).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// # futures_lite::future::block_on(async {
+    /// let radix = 16;
+    /// let parse = cache.try_memoize_async_as("hex", async |text: &str| {
+    ///     u64::from_str_radix(text, radix)
+    /// });
+    /// assert_eq!(parse.call("ff").await.map(|n| n.to_native()), Ok(255));
+    /// # });
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn try_memoize_async_as<K, V, E, F>(
         &self,
         name: &str,
@@ -164,13 +268,16 @@ impl MmapCache {
         AsyncTryMemoized::new(self.table(name), function)
     }
 
-    /// Memoises a function that returns an iterator, or anything that becomes one. On a miss the items
-    /// pass through as they come, and are stored when the last has; on a hit they are read one by one.
-    /// An iterator that is dropped before its end stores nothing.
+    /// Memoises a function without captured state that returns an iterator, or anything that becomes one.
     ///
-    /// Closures without captured state only, as for [`memoize`](MmapCache::memoize). If the items are
-    /// `Result`s, errors are stored too.
+    /// On a miss the items pass through as they come, and are stored when the last has come. On a hit they are
+    /// read one by one. An iterator that is dropped before its end stores nothing. If the items are `Result`s,
+    /// errors are stored too.
     ///
+    /// # Cost
+    /// As [`memoize`](MmapCache::memoize).
+    ///
+    /// # Examples
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -188,11 +295,25 @@ impl MmapCache {
         I: IntoIterator<Item = V>,
     {
         refuse_captures::<F>();
-        MemoizedIter::new(self.items::<K, V>(Name::of::<F>(Location::caller())), function)
+        let name = Name::of::<F>(Location::caller());
+        MemoizedIter::new(Sequences::new(&self.handle, name), function)
     }
 
-    /// Memoises any function that returns an iterator, under a name, as
-    /// [`memoize_as`](MmapCache::memoize_as) does.
+    /// Memoises any function that returns an iterator under a name, as [`memoize_as`](MmapCache::memoize_as)
+    /// does.
+    ///
+    /// # Cost
+    /// As [`table`](MmapCache::table).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let step = 3;
+    /// let multiples = cache.memoize_iter_as("of 3", |count: &u64| (0..*count).map(|n| n * step));
+    /// assert_eq!(multiples.call(&3).collect::<Vec<u64>>(), [0, 3, 6]);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn memoize_iter_as<K, V, I, F>(&self, name: &str, function: F) -> MemoizedIter<K, V, F>
     where
         K: CacheKey + ?Sized,
@@ -200,11 +321,27 @@ impl MmapCache {
         F: Fn(&K) -> I,
         I: IntoIterator<Item = V>,
     {
-        MemoizedIter::new(self.items::<K, V>(Name::Given(name.to_owned())), function)
+        let name = Name::Given(name.to_owned());
+        MemoizedIter::new(Sequences::new(&self.handle, name), function)
     }
 
-    /// Memoises a function that returns a stream: [`memoize_iter`](MmapCache::memoize_iter) for async
-    /// code; see [`CachedStream`](crate::CachedStream).
+    /// Memoises a function without captured state that returns a stream: what
+    /// [`memoize_iter`](MmapCache::memoize_iter) is for iterators.
+    ///
+    /// # Cost
+    /// As [`memoize_async`](MmapCache::memoize_async).
+    ///
+    /// # Examples
+    /// ```
+    /// use futures_lite::{StreamExt, stream};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// # futures_lite::future::block_on(async {
+    /// let squares = cache.memoize_stream(|end: &u64| stream::iter(0..*end).map(|n| n * n));
+    /// assert_eq!(squares.call(&4).collect::<Vec<u64>>().await, [0, 1, 4, 9]);
+    /// # });
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[track_caller]
     pub fn memoize_stream<K, V, S, F>(&self, function: F) -> MemoizedStream<K, V, F>
     where
@@ -214,11 +351,29 @@ impl MmapCache {
         S: Stream<Item = V>,
     {
         refuse_captures::<F>();
-        MemoizedStream::new(self.items::<K, V>(Name::of::<F>(Location::caller())), function)
+        let name = Name::of::<F>(Location::caller());
+        MemoizedStream::new(Sequences::new(&self.handle, name), function)
     }
 
-    /// Memoises any function that returns a stream, under a name, as
-    /// [`memoize_as`](MmapCache::memoize_as) does.
+    /// Memoises any function that returns a stream under a name, as [`memoize_as`](MmapCache::memoize_as) does.
+    ///
+    /// # Cost
+    /// As [`table`](MmapCache::table); of its calls, as [`memoize_async`](MmapCache::memoize_async).
+    ///
+    /// # Examples
+    /// ```
+    /// use futures_lite::{StreamExt, stream};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// # futures_lite::future::block_on(async {
+    /// let step = 3;
+    /// let multiples = cache.memoize_stream_as("of 3", move |count: &u64| {
+    ///     stream::iter(0..*count).map(move |n| n * step)
+    /// });
+    /// assert_eq!(multiples.call(&3).collect::<Vec<u64>>().await, [0, 3, 6]);
+    /// # });
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn memoize_stream_as<K, V, S, F>(&self, name: &str, function: F) -> MemoizedStream<K, V, F>
     where
         K: CacheKey + ?Sized,
@@ -226,11 +381,7 @@ impl MmapCache {
         F: Fn(&K) -> S,
         S: Stream<Item = V>,
     {
-        MemoizedStream::new(self.items::<K, V>(Name::Given(name.to_owned())), function)
-    }
-
-    fn items<K: CacheKey + ?Sized, V: CacheValue>(&self, name: Name) -> Keyspace<Sequence<V>> {
-        let fingerprint = Fingerprint::of_type::<V>(Shape::Sequence);
-        Keyspace::of_items(&self.handle, name, K::SCHEMA, &fingerprint)
+        let name = Name::Given(name.to_owned());
+        MemoizedStream::new(Sequences::new(&self.handle, name), function)
     }
 }

@@ -1,4 +1,111 @@
-//! Memoised functions: a table and the function that fills it.
+//! Memoised functions: a function, and the table that its results are kept in.
+//!
+//! There are six types, one for each kind of function, and what they have in common is written once, in
+//! `memoized!`. One generic type with six names would have been less code. Its six `call`s would all be methods
+//! of that type: `Memoized::call(&f, &key)`, which compiles today, would be ambiguous, rustdoc would show no
+//! `call` on the pages of the names (it adds methods to the page of an alias by a script, and leads links to the
+//! first `call`), and the compiler would call each type by a name, and with a marker, that no user has written.
+
+/// What every memoised function has beside its `call`. `$table` is what its results are kept in; `$make` and
+/// `$key` stand in the examples.
+macro_rules! memoized {
+    (values: $name:ident $(failing $error:ident)?, $make:literal, $key:literal) => {
+        memoized!(in Table: $name $(failing $error)?, $make, $key);
+
+        impl<K: CacheKey + ?Sized, V: CacheValue, $($error,)? F> $name<K, V, $($error,)? F> {
+            /// Returns the result for `key` if it is stored, and never computes it.
+            ///
+            /// A cache that cannot be read has no results: the error is not returned.
+            ///
+            /// # Cost
+            /// As [`Table::get`](crate::Table::get). It waits for no computation. It blocks the thread where
+            /// the file has to be opened anew, in async code too.
+            ///
+            /// # Examples
+            /// ```
+            /// # let dir = tempfile::tempdir().unwrap();
+            /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+            #[doc = concat!("let memoized = cache.", $make, ";")]
+            #[doc = concat!("assert!(memoized.peek(", $key, ").is_none());")]
+            /// # Ok::<(), persist_cache::Error>(())
+            /// ```
+            #[inline]
+            pub fn peek(&self, key: &K) -> Option<Cached<V>> {
+                self.table.get(key).ok().flatten()
+            }
+        }
+    };
+    (in $table:ident: $name:ident $(failing $error:ident)?, $make:literal, $key:literal) => {
+        impl<K: CacheKey + ?Sized, V: CacheValue, $($error,)? F> $name<K, V, $($error,)? F> {
+            pub(crate) fn new(table: $table<K, V>, function: F) -> Self {
+                Self { table, function, $(error: PhantomData::<fn() -> $error>)? }
+            }
+
+            /// Returns the same function, whose results are known by the [`Schema`] of their type.
+            ///
+            /// A change of the type is then a miss, and a rebuild is none. A function that was memoised without
+            /// a name still belongs to the program as built: see
+            /// [Which call it is](crate#which-call-it-is). Results that were stored without the schema are not
+            /// found with it.
+            ///
+            /// # Cost
+            /// Hashes the type's schema, and allocates. It does not touch the file. Call it once, where the
+            /// function is memoised.
+            ///
+            /// # Examples
+            /// ```
+            /// # let dir = tempfile::tempdir().unwrap();
+            /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+            #[doc = concat!("let memoized = cache.", $make, ".with_schema();")]
+            /// # let _ = memoized;
+            /// # Ok::<(), persist_cache::Error>(())
+            /// ```
+            #[must_use]
+            pub fn with_schema(self) -> Self
+            where
+                V: Schema,
+            {
+                Self::new(self.table.with_schema(), self.function)
+            }
+
+            /// Removes the result for `key`, and returns whether there was one.
+            ///
+            /// A computation of it that is under way returns its result and does not store it.
+            ///
+            /// # Errors
+            /// As [`Table::insert`](crate::Table::insert).
+            ///
+            /// # Cost
+            /// As [`Table::remove`](crate::Table::remove): it blocks the thread until it has the file's lock, in
+            /// async code too.
+            ///
+            /// # Examples
+            /// ```
+            /// # let dir = tempfile::tempdir().unwrap();
+            /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+            #[doc = concat!("let memoized = cache.", $make, ";")]
+            #[doc = concat!("assert!(!memoized.forget(", $key, ")?); // it was not stored")]
+            /// # Ok::<(), persist_cache::Error>(())
+            /// ```
+            pub fn forget(&self, key: &K) -> Result<bool> {
+                self.table.remove(key)
+            }
+        }
+
+        impl<K: ?Sized, V, $($error,)? F: Clone> Clone for $name<K, V, $($error,)? F> {
+            fn clone(&self) -> Self {
+                let (table, function) = (self.table.clone(), self.function.clone());
+                Self { table, function, $(error: PhantomData::<fn() -> $error>)? }
+            }
+        }
+
+        impl<K: ?Sized, V, $($error,)? F> fmt::Debug for $name<K, V, $($error,)? F> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
+}
 
 pub(crate) mod tasks;
 pub(crate) mod items;
@@ -10,11 +117,16 @@ use crate::memo::value::schema::Schema;
 use crate::{CacheKey, CacheValue, Cached};
 use std::any::{Any, TypeId};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// A function whose results are kept, from [`MmapCache::memoize`](crate::MmapCache::memoize). It can
-/// be named in a struct or a static:
+/// A memoised function, from [`MmapCache::memoize`](crate::MmapCache::memoize) or
+/// [`memoize_as`](crate::MmapCache::memoize_as).
 ///
+/// Without captured state its type can be written, so that it can be a field of a struct or a static. Clones
+/// share their results. It is `Send` and `Sync` where the function is both.
+///
+/// # Examples
 /// ```
 /// use persist_cache::{Memoized, MmapCache};
 /// use std::sync::LazyLock;
@@ -29,12 +141,25 @@ pub struct Memoized<K: ?Sized, V, F = fn(&K) -> V> {
     function: F,
 }
 
-/// A function that can fail and whose successes are kept, from
-/// [`MmapCache::try_memoize`](crate::MmapCache::try_memoize).
+/// A memoised function that can fail, from [`MmapCache::try_memoize`](crate::MmapCache::try_memoize) or
+/// [`try_memoize_as`](crate::MmapCache::try_memoize_as). `Ok` results are stored, `Err` results are not.
+///
+/// # Examples
+/// ```
+/// use persist_cache::{MmapCache, TryMemoized};
+/// use std::num::ParseIntError;
+///
+/// struct Parser { parse: TryMemoized<str, u64, ParseIntError> }
+///
+/// let cache = MmapCache::disabled();
+/// let parser = Parser { parse: cache.try_memoize(|text: &str| text.parse::<u64>()) };
+/// assert_eq!(parser.parse.call("42").map(|n| n.to_native()), Ok(42));
+/// assert!(parser.parse.call("forty-two").is_err());
+/// ```
 pub struct TryMemoized<K: ?Sized, V, E, F = fn(&K) -> Result<V, E>> {
     table: Table<K, V>,
     function: F,
-    error: std::marker::PhantomData<fn() -> E>,
+    error: PhantomData<fn() -> E>,
 }
 
 impl<K, V, F> Memoized<K, V, F>
@@ -43,52 +168,44 @@ where
     V: CacheValue,
     F: Fn(&K) -> V,
 {
-    pub(crate) fn new(table: Table<K, V>, function: F) -> Memoized<K, V, F> {
-        Memoized { table, function }
-    }
-
-    /// The same function, its results known by their [`Schema`]: exactly, and whatever else is built anew. (A function
-    /// without a name of its own still belongs to the program as built.)
-    #[must_use]
-    pub fn with_schema(self) -> Memoized<K, V, F>
-    where
-        V: Schema,
-    {
-        Memoized { table: self.table.with_schema(), function: self.function }
-    }
-
-    /// The function's result for `key`: as it is stored, or computed now and stored. The cache never
-    /// makes it fail: what cannot be stored is returned all the same, and counted in
-    /// [`Stats::store_errors`](crate::Stats::store_errors).
+    /// Returns the function's result for `key`. A result that is stored is read; any other is computed now,
+    /// and stored.
     ///
-    /// On a hit no lock, no system call, no allocation, no copy. If several callers miss at once, in
-    /// this process or others, one computes and the rest wait for it, up to
-    /// [`OpenOptions::claim_timeout`](crate::OpenOptions::claim_timeout); if it panics or dies, the next
-    /// takes over. The function may call itself, and any other.
+    /// The cache never makes a call fail. If the result cannot be stored (the disk is full, say, or the file's
+    /// lock cannot be had), the call returns it all the same, and
+    /// [`Stats::store_errors`](crate::Stats::store_errors) counts it. The function may call itself, and any other
+    /// memoised function.
     ///
     /// # Panics
-    /// If the function does, in which case nothing is stored; or if there is nothing to read in place, because
-    /// rkyv cannot archive the value ([`Error::Convert`](crate::Error::Convert)), its archive is not valid
-    /// ([`Error::Invalid`](crate::Error::Invalid)), as that of a value which is nested too deep, or there is no
-    /// memory for the archive beside the value: what the cache could not take is archived on the heap.
+    /// If the function panics; then nothing is stored. Also if there is nothing to read in place: rkyv cannot
+    /// archive the value ([`Error::Convert`](crate::Error::Convert)); its archive is not valid
+    /// ([`Error::Invalid`](crate::Error::Invalid)), as that of a value that is nested too deep; or there is no
+    /// memory for an archive of a value that the cache could not take.
+    ///
+    /// # Cost
+    /// - A **hit** takes no lock, makes no system call, allocates nothing and copies nothing: some 270
+    ///   instructions for a key of an integer. The first hit of a thread allocates, and the first hit on a
+    ///   result in a process checks its bytes, once.
+    /// - A **miss** claims the key with some six system calls, computes, archives the result into a buffer that
+    ///   the thread keeps, and stores it as [`Table::insert`](crate::Table::insert) does. It waits for the file's
+    ///   lock up to [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout).
+    /// - If **another caller computes** the same result, in this process or any other, the call waits for it, up
+    ///   to [`OpenOptions::claim_timeout`](crate::OpenOptions::claim_timeout). If that caller panics or its
+    ///   process dies, one of those who wait computes.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let length = cache.memoize(|text: &str| text.len() as u64);
+    /// assert_eq!(*length.call("four"), 4); // computed, and stored
+    /// assert_eq!(*length.call("four"), 4); // read
+    /// assert!(length.peek("four").is_some());
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[inline(always)]
     pub fn call(&self, key: &K) -> Cached<V> {
         self.table.get_or_insert_with(key, || (self.function)(key))
-    }
-
-    /// The result for `key`, if it is stored. Never computes.
-    #[inline]
-    pub fn peek(&self, key: &K) -> Option<Cached<V>> {
-        self.table.get(key).ok().flatten()
-    }
-
-    /// Removes the result for `key`; `true` if there was one. A computation of it that is under way is
-    /// not stored.
-    ///
-    /// # Errors
-    /// As [`Table::insert`].
-    pub fn forget(&self, key: &K) -> Result<bool> {
-        self.table.remove(key)
     }
 }
 
@@ -98,47 +215,38 @@ where
     V: CacheValue,
     F: Fn(&K) -> Result<V, E>,
 {
-    pub(crate) fn new(table: Table<K, V>, function: F) -> TryMemoized<K, V, E, F> {
-        TryMemoized { table, function, error: std::marker::PhantomData }
-    }
-
-    /// The same function, its results known by their [`Schema`]: exactly, and whatever else is built anew. (A function
-    /// without a name of its own still belongs to the program as built.)
-    #[must_use]
-    pub fn with_schema(self) -> TryMemoized<K, V, E, F>
-    where
-        V: Schema,
-    {
-        TryMemoized::new(self.table.with_schema(), self.function)
-    }
-
-    /// The function's result for `key`: as it is stored, or computed now and, if it is `Ok`, stored.
-    /// One that fails is computed by each caller in turn.
+    /// Returns the function's result for `key`. A result that is stored is read; any other is computed now,
+    /// and stored if it is `Ok`.
+    ///
+    /// If the function fails, the callers that wait for this result compute it themselves, one after the other.
     ///
     /// # Errors
-    /// Those of the function alone.
+    /// The function's own. The cache adds none.
     ///
     /// # Panics
     /// As [`Memoized::call`].
+    ///
+    /// # Cost
+    /// As [`Memoized::call`]. A call that fails stores nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let parse = cache.try_memoize(|text: &str| text.parse::<u64>());
+    /// assert_eq!(parse.call("42").map(|n| n.to_native()), Ok(42));
+    /// assert!(parse.call("forty-two").is_err());
+    /// assert!(parse.peek("forty-two").is_none());
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[inline]
     pub fn call(&self, key: &K) -> Result<Cached<V>, E> {
         self.table.get_or_try_insert_with(key, || (self.function)(key))
     }
-
-    /// The result for `key`, if it is stored. Never computes.
-    #[inline]
-    pub fn peek(&self, key: &K) -> Option<Cached<V>> {
-        self.table.get(key).ok().flatten()
-    }
-
-    /// Removes the result for `key`, as [`Memoized::forget`] does.
-    ///
-    /// # Errors
-    /// As [`Table::insert`].
-    pub fn forget(&self, key: &K) -> Result<bool> {
-        self.table.remove(key)
-    }
 }
+
+memoized!(values: Memoized, "memoize(|text: &str| text.len() as u64)", "\"four\"");
+memoized!(values: TryMemoized failing E, "try_memoize(|text: &str| text.parse::<u64>())", "\"4\"");
 
 /// A function without captured state, by its type: there is but one value of it.
 type Function = (TypeId, Arc<dyn Any + Send + Sync>);
@@ -181,29 +289,4 @@ where
     let entry = FUNCTIONS.find(|| hash_of(type_id), |own| own.0 == type_id);
     let function = entry.and_then(|own| own.1.downcast_ref::<F>());
     function.expect("`as_pointer` put it there")(key)
-}
-
-impl<K: ?Sized, V, F: Clone> Clone for Memoized<K, V, F> {
-    fn clone(&self) -> Memoized<K, V, F> {
-        Memoized { table: self.table.clone(), function: self.function.clone() }
-    }
-}
-
-impl<K: ?Sized, V, E, F: Clone> Clone for TryMemoized<K, V, E, F> {
-    fn clone(&self) -> TryMemoized<K, V, E, F> {
-        let (table, function) = (self.table.clone(), self.function.clone());
-        TryMemoized { table, function, error: self.error }
-    }
-}
-
-impl<K: ?Sized, V, F> fmt::Debug for Memoized<K, V, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memoized").finish_non_exhaustive()
-    }
-}
-
-impl<K: ?Sized, V, E, F> fmt::Debug for TryMemoized<K, V, E, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TryMemoized").finish_non_exhaustive()
-    }
 }
