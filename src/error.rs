@@ -6,11 +6,36 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The result of the store's own operations.
+/// The result of an operation on a cache.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+/// fn size_of(cache: &persist_cache::MmapCache, name: &str) -> persist_cache::Result<Option<u64>> {
+///     let size = cache.table::<str, u64>("sizes").get(name)?;
+///     Ok(size.map(|size| size.to_native()))
+/// }
+/// assert_eq!(size_of(&cache, "a.txt")?, None);
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation of the store failed. Every variant names the file, or what else it is about, and says how
-/// to go on.
+/// Why an operation on a cache failed.
+///
+/// Every variant names the file, or what else it is about, and its message says how to go on. Memoised calls return
+/// none of these: they compute.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use persist_cache::{Error, MmapCache};
+/// let path = dir.path().join("notes.txt");
+/// std::fs::write(&path, "to be or not to be")?;
+/// let Err(error) = MmapCache::open_at(&path) else { panic!() };
+/// assert!(matches!(error, Error::NotACache { .. }) && !error.is_transient());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -163,7 +188,18 @@ pub enum Error {
     },
 }
 
-/// In which way a file is open to other hands.
+/// How someone other than this user could change a file, in an [`Error::Exposed`].
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use persist_cache::{Error, Exposure, MmapCache};
+/// let path = dir.path().join("link.pcache");
+/// std::os::unix::fs::symlink("elsewhere.pcache", &path)?;
+/// let Err(error) = MmapCache::open_at(&path) else { panic!() };
+/// assert!(matches!(error, Error::Exposed { exposure: Exposure::Symlink, .. }));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Exposure {
@@ -193,13 +229,19 @@ pub enum Exposure {
 }
 
 impl Error {
-    /// Whether the same operation may succeed later without anybody's doing something about this cache: a
-    /// lock is given back, a disk is emptied, descriptors are closed, a directory is made. A file that is
+    /// Returns whether the same operation may succeed later without anyone doing something about this cache.
+    ///
+    /// A lock is given back, a disk is emptied, descriptors are closed, a directory is made. A file that is
     /// no cache, is of another format, damaged, or open to others stays so until somebody changes it.
     ///
+    /// # Cost
+    /// Free.
+    ///
+    /// # Examples
     /// ```
     /// let error = persist_cache::Error::Busy { path: "reports.pcache".into() };
     /// assert!(error.is_transient());
+    /// assert!(!persist_cache::Error::Disabled.is_transient());
     /// ```
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -18,6 +18,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What counts as the code of a function, for [`OpenOptions::code`](crate::OpenOptions::code).
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use persist_cache::{Code, MmapCache};
+/// let cache = MmapCache::options().root(dir.path()).code(Code::Program).open("sizes")?;
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Code {
     /// What is known of the function itself: the tokens of a `#[cache]` function and of its `deps`, or its

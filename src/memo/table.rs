@@ -20,8 +20,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A typed, named part of a cache: entries by hand, from [`MmapCache::table`](crate::MmapCache::table).
+/// A typed, named part of a cache, for entries by hand, from [`MmapCache::table`](crate::MmapCache::table).
 ///
+/// A clone costs one atomic increment, and is the same table. A table is `Send` and `Sync`.
+///
+/// # Examples
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -51,7 +54,22 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         }
     }
 
-    /// The table of the same name whose values are known by their [`Schema`]: exactly, and for good.
+    /// Returns the table of the same name whose values are known by the [`Schema`] of their type.
+    ///
+    /// A change of the type is then a miss, and a rebuild is none. Entries that were stored without the schema are not
+    /// found with it.
+    ///
+    /// # Cost
+    /// Hashes the type's schema, and allocates. It does not touch the file.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let sizes = cache.table::<str, Vec<u64>>("sizes").with_schema();
+    /// sizes.insert("a.txt", &vec![17])?;
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[must_use]
     pub fn with_schema(self) -> Table<K, V>
     where
@@ -60,9 +78,14 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         Table { keyspace: Arc::new(self.keyspace.with_schema(K::SCHEMA)), key: PhantomData }
     }
 
-    /// The same table by keys of another type that encode alike: `(u64, &str)` for `(u64, String)`.
-    /// That they do is checked by the compiler.
+    /// Returns the same table by keys of another type that encode alike: `(u64, &str)` for `(u64, String)`.
     ///
+    /// The compiler refuses a type whose keys encode otherwise.
+    ///
+    /// # Cost
+    /// One atomic increment.
+    ///
+    /// # Examples
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -84,21 +107,45 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         Table { keyspace: Arc::clone(&self.keyspace), key: PhantomData }
     }
 
-    /// The value of a key. On a hit no lock, no system call, no allocation, no copy, but for the first
-    /// time that this process meets the record, when it is checked.
+    /// Returns the value of a key, if it has one.
     ///
     /// # Errors
     /// If the file had to be opened anew, and that failed.
+    ///
+    /// # Cost
+    /// A hit takes no lock, makes no system call, allocates nothing and copies nothing. The first time that this
+    /// process meets an entry its bytes are checked, which takes as long as reading them, and the first hit of a thread
+    /// allocates.
+    ///
+    /// A miss costs as little, and ten times a second at most it asks the system whether another file has taken this
+    /// one's place. If one has, it is opened, as [`MmapCache::open`](crate::MmapCache::open) does.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let sizes = cache.table::<str, u64>("sizes");
+    /// assert!(sizes.get("a.txt")?.is_none());
+    /// sizes.insert("a.txt", &17)?;
+    /// assert_eq!(*sizes.get("a.txt")?.unwrap(), 17);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[inline]
     pub fn get(&self, key: &K) -> Result<Option<Cached<V>>> {
         self.keyspace.get(&self.keyspace.identify(key))
     }
 
-    /// The values of several keys, in their order, each as it is at some time during the call. The machine
-    /// waits for the memory of 32 of them at once: where there are more entries than its caches hold, a
-    /// key costs a third of a [`get`](Table::get) (on x86-64; elsewhere as much). No lock and no system call
-    /// on hits; two allocations.
+    /// Returns the values of several keys, in their order. Each is as it is at some time during the call.
     ///
+    /// # Errors
+    /// As [`get`](Table::get).
+    ///
+    /// # Cost
+    /// Two allocations; else as [`get`](Table::get) for each key. It asks for the memory of 32 entries at once: where
+    /// there are more entries than the processor's caches hold, a key costs a third of a [`get`](Table::get) (on
+    /// x86-64; elsewhere as much).
+    ///
+    /// # Examples
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -108,9 +155,6 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// assert!(found[0].as_deref().is_some_and(|nine| *nine == 9) && found[2].is_none());
     /// # Ok::<(), persist_cache::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// As [`get`](Table::get).
     pub fn get_many<Q: Borrow<K>>(&self, keys: &[Q]) -> Result<Vec<Option<Cached<V>>>> {
         let mut values = Vec::with_capacity(keys.len());
         let mut identities = Vec::with_capacity(keys.len().min(PREFETCH_MAX));
@@ -122,32 +166,74 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         Ok(values)
     }
 
-    /// Whether a key has a value.
+    /// Returns whether a key has a value.
     ///
     /// # Errors
     /// As [`get`](Table::get).
+    ///
+    /// # Cost
+    /// As [`get`](Table::get): the value is checked as if it were read, and counted as a hit or a miss.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let sizes = cache.table::<str, u64>("sizes");
+    /// sizes.insert("a.txt", &17)?;
+    /// assert!(sizes.contains("a.txt")? && !sizes.contains("b.txt")?);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn contains(&self, key: &K) -> Result<bool> {
         self.get(key).map(|found| found.is_some())
     }
 
-    /// Stores a value, in place of any that was there, and returns it as it is stored. Takes the lock;
-    /// about as long as taking it.
+    /// Stores a value, in place of any that was there, and returns it as it is stored.
     ///
     /// # Errors
-    /// If the disk is full, the file read-only, or the lock not to be had until the deadline
-    /// ([`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout)); if the value is over
-    /// [`OpenOptions::record_limit`](crate::OpenOptions::record_limit), cannot be archived
-    /// ([`Error::Convert`](crate::Error::Convert)) or has no valid archive
-    /// ([`Error::Invalid`](crate::Error::Invalid)); if the cache of a `#[cache]` function could not be opened, and
-    /// still cannot. Nothing that was stored before is lost by it.
+    /// - The disk is full ([`Error::Io`](crate::Error::Io)), or the file read-only
+    ///   ([`Error::ReadOnly`](crate::Error::ReadOnly)).
+    /// - Others had the lock until the deadline ([`Error::Locked`](crate::Error::Locked)).
+    /// - The value is over [`OpenOptions::record_limit`](crate::OpenOptions::record_limit)
+    ///   ([`Error::OverLimit`](crate::Error::OverLimit)), cannot be archived
+    ///   ([`Error::Convert`](crate::Error::Convert)), or has no valid archive
+    ///   ([`Error::Invalid`](crate::Error::Invalid)).
+    /// - The cache of a `#[cache]` function could not be opened, and still cannot.
+    ///
+    /// Nothing that was stored before is lost by an error.
+    ///
+    /// # Cost
+    /// Archives the value into a buffer that the thread keeps, and checks it. Then it takes the file's lock, copies the
+    /// value and gives the lock back: two system calls, and some more each time the file has to grow. A value of more
+    /// than 64 KiB takes the lock twice, and is written without it. The device is not waited for: that is
+    /// [`MmapCache::sync`](crate::MmapCache::sync). The lock is waited for up to
+    /// [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let sizes = cache.table::<str, u64>("sizes");
+    /// sizes.insert("a.txt", &17)?;
+    /// assert_eq!(*sizes.insert("a.txt", &18)?, 18);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn insert(&self, key: &K, value: &V) -> Result<Cached<V>> {
         self.keyspace.insert(self.keyspace.identify(key), value)
     }
 
-    /// Stores many values, and returns how many. Takes the lock once for each batch, which is full with
-    /// 256 entries or 64 KiB of values; a value of more than that is a batch of its own. Up to an error, all
-    /// or nothing of each batch is stored.
+    /// Stores many values, and returns how many. Of two values for one key, the later counts.
     ///
+    /// The values are stored in batches. A batch is full with 256 entries or 64 KiB of values, and a value of more than
+    /// that is a batch of its own. Each batch is stored wholly or not at all.
+    ///
+    /// # Errors
+    /// As [`insert`](Table::insert). The batches before the one that failed are stored.
+    ///
+    /// # Cost
+    /// Takes the lock once for each batch, and waits for it as [`insert`](Table::insert) does. The iterator runs
+    /// without the lock. The memory of one batch is allocated.
+    ///
+    /// # Examples
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -155,9 +241,6 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
     /// assert_eq!(squares.insert_many((0..1000).map(|n| (n, n * n)))?, 1000);
     /// # Ok::<(), persist_cache::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// As [`insert`](Table::insert).
     pub fn insert_many<Q: Borrow<K>>(
         &self,
         entries: impl IntoIterator<Item = (Q, V)>,
@@ -194,35 +277,77 @@ impl<K: CacheKey + ?Sized, V: CacheValue> Table<K, V> {
         }
     }
 
-    /// Removes a key; `true` if it had a value, be it a damaged one. Computations of it that are under way are
-    /// not stored.
+    /// Removes a key, and returns whether it had a value, be it a damaged one.
+    ///
+    /// Computations of the key that are under way return their results and do not store them.
     ///
     /// # Errors
     /// As [`insert`](Table::insert).
+    ///
+    /// # Cost
+    /// Takes the file's lock and gives it back, two system calls, and appends 64 bytes, whether or not there is a
+    /// value. The value's space comes back with [`MmapCache::compact`](crate::MmapCache::compact).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let sizes = cache.table::<str, u64>("sizes");
+    /// sizes.insert("a.txt", &17)?;
+    /// assert!(sizes.remove("a.txt")? && !sizes.remove("a.txt")?);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn remove(&self, key: &K) -> Result<bool> {
         self.keyspace.remove(&self.keyspace.identify(key))
     }
 
-    /// The value of a key, computed and stored if it has none. The cache never makes it fail: what
-    /// cannot be stored is returned all the same, and counted in
+    /// Returns the value of a key. If it has none, the value is computed now, and stored.
+    ///
+    /// The cache never makes it fail: what cannot be stored is returned all the same, and counted in
     /// [`Stats::store_errors`](crate::Stats::store_errors).
     ///
     /// # Panics
-    /// If `compute` does, in which case nothing is stored; or if there is nothing to read in place: see
-    /// [`Memoized::call`](crate::Memoized::call).
+    /// As [`Memoized::call`](crate::Memoized::call), whose function is `compute` here.
+    ///
+    /// # Cost
+    /// As [`Memoized::call`](crate::Memoized::call).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let sizes = cache.table::<str, u64>("sizes");
+    /// assert_eq!(*sizes.get_or_insert_with("a.txt", || 17), 17);
+    /// assert_eq!(*sizes.get_or_insert_with("a.txt", || unreachable!()), 17);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[inline(always)]
     pub fn get_or_insert_with(&self, key: &K, compute: impl FnOnce() -> V) -> Cached<V> {
         let Ok(cached) = self.get_or_try_insert_with(key, || Ok::<V, Infallible>(compute()));
         cached
     }
 
-    /// The value of a key, computed and stored if it has none and the computation succeeds.
+    /// Returns the value of a key. If it has none, the value is computed now, and stored if the computation
+    /// succeeds.
     ///
     /// # Errors
-    /// Those of `compute` alone.
+    /// Those of `compute`. The cache adds none.
     ///
     /// # Panics
     /// As [`get_or_insert_with`](Table::get_or_insert_with).
+    ///
+    /// # Cost
+    /// As [`Memoized::call`](crate::Memoized::call). A computation that fails stores nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let sizes = cache.table::<str, u64>("sizes");
+    /// assert!(sizes.get_or_try_insert_with("a.txt", || "x".parse()).is_err());
+    /// assert_eq!(*sizes.get_or_try_insert_with("a.txt", || "17".parse())?, 17);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn get_or_try_insert_with<E>(
         &self,

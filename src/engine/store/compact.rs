@@ -21,7 +21,17 @@ use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// What a compaction did.
+/// What a compaction did, from [`MmapCache::compact`](crate::MmapCache::compact).
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+/// cache.table::<str, u64>("sizes").insert("a.txt", &17)?;
+/// let compaction = cache.compact()?;
+/// assert_eq!((compaction.entries_kept, compaction.entries_dropped), (1, 0));
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Compaction {

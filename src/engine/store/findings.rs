@@ -2,7 +2,17 @@
 
 use std::fmt;
 
-/// What a verification found.
+/// What a verification found, from [`MmapCache::verify`](crate::MmapCache::verify).
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+/// cache.table::<str, u64>("sizes").insert("a.txt", &17)?;
+/// let report = cache.verify()?;
+/// assert!(report.records > 0 && report.findings.is_empty());
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Verification {
@@ -12,7 +22,16 @@ pub struct Verification {
     pub findings: Vec<Finding>,
 }
 
-/// A thing that is wrong, and the offset in the file where it is.
+/// Something that is wrong, and the offset in the file where it is. `Display` says it in words.
+///
+/// # Examples
+/// ```
+/// # fn show(report: &persist_cache::Verification) {
+/// for finding in &report.findings {
+///     eprintln!("{finding}"); // the record at 12352 fails its check
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {

@@ -7,7 +7,20 @@ use crate::engine::os::file::Storage as _;
 use crate::error::{Error, Result};
 use std::time::Duration;
 
-/// What a cache holds, and what this process did with it.
+/// What a cache holds, and what this process did with it, from [`MmapCache::stats`](crate::MmapCache::stats).
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+/// let sizes = cache.table::<str, u64>("sizes");
+/// sizes.insert("a.txt", &17)?;
+/// sizes.get("b.txt")?;
+/// let stats = cache.stats();
+/// assert_eq!((stats.entries, stats.hits, stats.misses), (1, 0, 1));
+/// assert!(stats.file_bytes > stats.live_bytes);
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {

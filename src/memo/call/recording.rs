@@ -346,16 +346,36 @@ pub(crate) fn pass<K: Kind, T>(
     pulled
 }
 
-/// The items of a cached function: as they are stored, or as they come.
+/// The items of a cached function, as they are stored or as they come: what [`MemoizedIter::call`] and `#[cache]`
+/// functions of iterators return.
 ///
-/// On a miss an item is recorded before it is handed on, and all of them are stored when the iterator
-/// has said `None`. One that is dropped before, that panics, or gives an `Err` where those are not
-/// stored, stores nothing. If recording fails (a full disk, say, or more bytes than
+/// On a miss an item is recorded before it is handed on, and all of them are stored when the iterator has returned
+/// `None`. An iterator that is dropped before that, that panics, or that gives an `Err` where those are not stored,
+/// stores nothing. If recording fails (a full disk, say, or more bytes than
 /// [`OpenOptions::record_limit`](crate::OpenOptions::record_limit)), every item still comes, once.
+///
+/// [`MemoizedIter::call`]: crate::MemoizedIter::call
 ///
 /// # Panics
 /// `next` panics if the function's iterator does, or if the items' own rkyv implementation cannot bring
 /// back what it has archived.
+///
+/// # Cost
+/// A stored item is brought back as [`Cached::into_owned`](crate::Cached::into_owned) does, without a lock or a system
+/// call. A computed item is archived into memory, of which a recording takes a MiB, and beyond that into a temporary
+/// file without a name beside the cache. The last call of `next` stores them all, and waits for the file's lock up to
+/// [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout).
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+/// let squares = cache.memoize_iter(|end: &u64| (0..*end).map(|n| n * n));
+/// assert_eq!(squares.call(&4).next(), Some(0)); // dropped early: nothing is stored
+/// assert_eq!(squares.call(&4).sum::<u64>(), 14);
+/// assert_eq!(cache.stats().entries, 1);
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
 #[must_use = "iterators are lazy"]
 pub struct CachedIter<I, K: Kind> {
     source: Source<I, K>,

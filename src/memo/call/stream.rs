@@ -127,14 +127,32 @@ impl<S, K: Kind> Source<S, K> {
     }
 }
 
-/// The items of a cached function as a stream: what [`CachedIter`](crate::CachedIter) is to iterators. It
-/// waits for nobody on the task's thread. Stored items that this process meets for the first time are
-/// checked before the first comes, which takes as long as reading them all.
+/// The items of a cached function as a stream: what [`CachedIter`](crate::CachedIter) is to iterators.
 ///
-/// The function is called at once if nothing is stored. It may be called too, and its stream dropped before
-/// it is polled, in the moment when the cache has moved to another file (by compaction, say), when the file has
-/// yet to be verified (after a reboot, say), or when another thread is just opening it: it is opened when this
-/// stream is first polled.
+/// The function is called at once if nothing is stored. It may be called too, and its stream dropped before it is
+/// polled, in the moment when the cache has moved to another file (by compaction, say), when the file has yet to be
+/// verified (after a reboot, say), or when another thread is just opening it: then the file is opened when this stream
+/// is first polled.
+///
+/// # Panics
+/// As [`CachedIter`](crate::CachedIter): a poll is its `next`.
+///
+/// # Cost
+/// As [`CachedIter`](crate::CachedIter), but that no poll waits: for the file's lock, and for a file to be opened, the
+/// task sleeps, and what is large is stored by another thread. Stored items that this process meets for the first time
+/// are checked before the first comes, which takes as long as reading them all.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+/// use futures_lite::{StreamExt, stream};
+/// # futures_lite::future::block_on(async {
+/// let squares = cache.memoize_stream(|end: &u64| stream::iter(0..*end).map(|n| n * n));
+/// assert_eq!(squares.call(&4).collect::<Vec<u64>>().await, [0, 1, 4, 9]);
+/// # });
+/// # Ok::<(), persist_cache::Error>(())
+/// ```
 #[must_use = "streams are lazy"]
 pub struct CachedStream<S, K: Kind> {
     source: Source<S, K>,

@@ -51,12 +51,28 @@ const TICK: Duration = Duration::from_millis(10);
 const TRIES: u32 = 5;
 
 impl FileKey {
-    /// The file at `path`, as it is now. One system call; for a file that changed a moment ago it blocks
-    /// until the tick of the file system's clock is over (10 ms, or five times that if the file keeps
-    /// changing), since a second change within it would leave the same stamp.
+    /// Returns the file at `path` as it is now.
     ///
     /// # Errors
-    /// If there is none, or the system refuses to tell.
+    /// If there is no such file, or the system refuses to tell.
+    ///
+    /// # Cost
+    /// One system call and one allocation; the content is not read. For a file that changed a moment ago it blocks
+    /// until the tick of the file system's clock is over, since a second change within it would leave the same times:
+    /// 10 ms, or up to 50 ms if the file keeps changing.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("text");
+    /// use persist_cache::FileKey;
+    /// assert!(FileKey::new(&path).is_err());
+    /// std::fs::write(&path, "to be")?;
+    /// let before = FileKey::new(&path)?;
+    /// std::fs::write(&path, "or not to be")?;
+    /// assert_ne!(FileKey::new(&path)?, before);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new(path: impl AsRef<Path>) -> io::Result<FileKey> {
         let path = path.as_ref();
         let mut key = FileKey::now(path)?;
@@ -89,7 +105,19 @@ impl FileKey {
         })
     }
 
-    /// Its path, as it was given.
+    /// Returns the file's path, as it was given.
+    ///
+    /// # Cost
+    /// Free.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("text");
+    /// std::fs::write(&path, "to be")?;
+    /// assert_eq!(persist_cache::FileKey::new(&path)?.path(), path);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

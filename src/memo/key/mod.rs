@@ -48,6 +48,8 @@ pub trait CacheKey {
     const SCHEMA: KeySchema;
 
     /// Writes the value's encoding.
+    ///
+    /// It runs on each call, hit or miss, so it should neither allocate nor wait.
     fn feed(&self, key: &mut KeyWriter);
 
     /// Writes the encodings of several values, without their number. Worth overriding where that can
@@ -61,30 +63,78 @@ pub trait CacheKey {
 }
 
 /// The shape of a key type, as a hash that constants can be made of.
+///
+/// # Examples
+/// ```
+/// use persist_cache::{CacheKey, KeySchema};
+///
+/// const POINT: KeySchema = KeySchema::new("Point").field("x", u32::SCHEMA).field("y", u32::SCHEMA);
+/// const SWAPPED: KeySchema = KeySchema::new("Point").field("y", u32::SCHEMA).field("x", u32::SCHEMA);
+/// assert_ne!(POINT, SWAPPED);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySchema(u128);
 
 impl KeySchema {
-    /// A type of this name, which should not change.
+    /// Returns the schema of a type of this name, without parts. The name should not change.
+    ///
+    /// # Cost
+    /// Hashes the name; in a constant, when the program is compiled.
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::KeySchema;
+    /// assert_ne!(KeySchema::new("Point"), KeySchema::new("Place"));
+    /// ```
     #[must_use]
     pub const fn new(name: &str) -> KeySchema {
         // The offset basis of 128-bit FNV-1a.
         KeySchema(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d).with(name.as_bytes())
     }
 
-    /// The type with another field or variant.
+    /// Returns the schema of the type with another field or variant.
+    ///
+    /// # Cost
+    /// As [`new`](KeySchema::new).
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{CacheKey, KeySchema};
+    /// const POINT: KeySchema = KeySchema::new("Point").field("x", u32::SCHEMA).field("y", u32::SCHEMA);
+    /// assert_ne!(POINT, KeySchema::new("Point").field("x", u32::SCHEMA));
+    /// ```
     #[must_use]
     pub const fn field(self, name: &str, schema: KeySchema) -> KeySchema {
         self.with(name.as_bytes()).of(schema)
     }
 
-    /// The type with another type parameter.
+    /// Returns the schema of the type with another type parameter.
+    ///
+    /// # Cost
+    /// As [`new`](KeySchema::new).
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{CacheKey, KeySchema};
+    /// const fn pair_of(part: KeySchema) -> KeySchema { KeySchema::new("Pair").of(part) }
+    /// assert_ne!(pair_of(u32::SCHEMA), pair_of(u64::SCHEMA));
+    /// ```
     #[must_use]
     pub const fn of(self, schema: KeySchema) -> KeySchema {
         self.with(&schema.0.to_le_bytes())
     }
 
-    /// The type with another constant parameter.
+    /// Returns the schema of the type with another constant parameter.
+    ///
+    /// # Cost
+    /// As [`new`](KeySchema::new).
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{CacheKey, KeySchema};
+    /// const fn row_of(len: usize) -> KeySchema { KeySchema::new("Row").constant(len as u128) }
+    /// assert_ne!(row_of(3), row_of(4));
+    /// ```
     #[must_use]
     pub const fn constant(self, value: u128) -> KeySchema {
         self.with(&value.to_le_bytes())
@@ -106,7 +156,19 @@ impl KeySchema {
     }
 }
 
-/// Takes a key's encoding: up to 24 bytes as they are, more as a hash of as many. Allocates nothing.
+/// Takes a key's encoding, in [`CacheKey::feed`]: up to 24 bytes as they are, more as a hash of as many.
+///
+/// # Examples
+/// ```
+/// use persist_cache::{CacheKey, KeySchema, KeyWriter};
+///
+/// struct Color([u8; 3]);
+///
+/// impl CacheKey for Color {
+///     const SCHEMA: KeySchema = KeySchema::new("Color");
+///     fn feed(&self, key: &mut KeyWriter) { key.bytes(&self.0) }
+/// }
+/// ```
 pub struct KeyWriter<'a> {
     /// What a long key is hashed under.
     scope: &'a [u8; 32],
@@ -127,8 +189,26 @@ impl<'a> KeyWriter<'a> {
         KeyWriter { scope, inline, len: 0, hasher: None }
     }
 
-    /// Writes bytes as they are. What has a length of its own must write it first
-    /// ([`length`](KeyWriter::length)): else two keys could run together into one.
+    /// Writes bytes as they are.
+    ///
+    /// What has a length of its own must write that first ([`length`](KeyWriter::length)): else two keys could run
+    /// together into one.
+    ///
+    /// # Cost
+    /// A copy, as long as the key is no longer than 24 bytes; beyond that the key is hashed with BLAKE3. Allocates
+    /// nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{CacheKey, KeySchema, KeyWriter};
+    ///
+    /// struct Color([u8; 3]);
+    ///
+    /// impl CacheKey for Color {
+    ///     const SCHEMA: KeySchema = KeySchema::new("Color");
+    ///     fn feed(&self, key: &mut KeyWriter) { key.bytes(&self.0) }
+    /// }
+    /// ```
     #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
@@ -152,18 +232,77 @@ impl<'a> KeyWriter<'a> {
     }
 
     /// Writes a length or count.
+    ///
+    /// # Cost
+    /// As 8 [`bytes`](KeyWriter::bytes).
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{CacheKey, KeySchema, KeyWriter};
+    ///
+    /// struct Name(String);
+    ///
+    /// impl CacheKey for Name {
+    ///     const SCHEMA: KeySchema = KeySchema::new("Name");
+    ///     fn feed(&self, key: &mut KeyWriter) {
+    ///         key.length(self.0.len());
+    ///         key.bytes(self.0.as_bytes());
+    ///     }
+    /// }
+    /// ```
     #[inline]
     pub fn length(&mut self, length: usize) {
         self.bytes(&(length as u64).to_le_bytes());
     }
 
     /// Writes which variant of an enum follows.
+    ///
+    /// # Cost
+    /// As 4 [`bytes`](KeyWriter::bytes).
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{CacheKey, KeySchema, KeyWriter};
+    ///
+    /// enum Shape { Circle(u32), Square(u32) }
+    ///
+    /// impl CacheKey for Shape {
+    ///     const SCHEMA: KeySchema =
+    ///         KeySchema::new("Shape").field("Circle", u32::SCHEMA).field("Square", u32::SCHEMA);
+    ///     fn feed(&self, key: &mut KeyWriter) {
+    ///         let (variant, size) = match self {
+    ///             Shape::Circle(radius) => (0, radius),
+    ///             Shape::Square(side) => (1, side),
+    ///         };
+    ///         key.variant(variant);
+    ///         size.feed(key);
+    ///     }
+    /// }
+    /// ```
     #[inline]
     pub fn variant(&mut self, index: u32) {
         self.bytes(&index.to_le_bytes());
     }
 
-    /// Writes a set of encodings in an order that depends on them alone: sorted by their hashes.
+    /// Writes a set of encodings in an order that depends on them alone, so that equal sets encode alike.
+    ///
+    /// # Cost
+    /// Allocates 33 bytes for each item, hashes those that are longer than 24 bytes, and sorts them.
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{CacheKey, KeySchema, KeyWriter};
+    /// use std::collections::HashSet;
+    ///
+    /// struct Tags(HashSet<String>);
+    ///
+    /// impl CacheKey for Tags {
+    ///     const SCHEMA: KeySchema = KeySchema::new("Tags").of(String::SCHEMA);
+    ///     fn feed(&self, key: &mut KeyWriter) {
+    ///         key.unordered(self.0.iter(), |tag, key| tag.feed(key));
+    ///     }
+    /// }
+    /// ```
     pub fn unordered<T>(
         &mut self,
         items: impl ExactSizeIterator<Item = T>,

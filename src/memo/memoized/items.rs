@@ -121,6 +121,28 @@ where
         let keyspace = &self.table.keyspace;
         CachedIter::new(keyspace, keyspace.identify(key), || (self.function)(key).into_iter())
     }
+
+    /// Returns the same function, whose results are known by the [`Schema`] of their type, as
+    /// [`Memoized::with_schema`](crate::Memoized::with_schema) does.
+    ///
+    /// # Cost
+    /// As [`Memoized::with_schema`](crate::Memoized::with_schema).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let memoized = cache.memoize_iter(|end: &u64| 0..*end).with_schema();
+    /// # let _ = memoized;
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_schema(self) -> MemoizedIter<K, V, F>
+    where
+        V: Schema,
+    {
+        MemoizedIter::new(self.table.with_schema(), self.function)
+    }
 }
 
 impl<K, V, F, S> MemoizedStream<K, V, F>
@@ -158,6 +180,28 @@ where
     pub fn call(&self, key: &K) -> CachedStream<S, Plain<V>> {
         let keyspace = &self.table.keyspace;
         CachedStream::new(keyspace, keyspace.identify(key), || (self.function)(key))
+    }
+
+    /// Returns the same function, whose results are known by the [`Schema`] of their type, as
+    /// [`Memoized::with_schema`](crate::Memoized::with_schema) does.
+    ///
+    /// # Cost
+    /// As [`Memoized::with_schema`](crate::Memoized::with_schema).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let memoized = cache.memoize_stream(|end: &u64| futures_lite::stream::iter(0..*end)).with_schema();
+    /// # let _ = memoized;
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_schema(self) -> MemoizedStream<K, V, F>
+    where
+        V: Schema,
+    {
+        MemoizedStream::new(self.table.with_schema(), self.function)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Memoised functions: a function, and the table that its results are kept in.
 //!
-//! There are six types, one for each kind of function, and what they have in common is written once, in
-//! `memoized!`. One generic type with six names would have been less code. Its six `call`s would all be methods
-//! of that type: `Memoized::call(&f, &key)`, which compiles today, would be ambiguous, rustdoc would show no
-//! `call` on the pages of the names (it adds methods to the page of an alias by a script, and leads links to the
-//! first `call`), and the compiler would call each type by a name, and with a marker, that no user has written.
+//! There are six types, one for each kind of function. What they have in common is written once, in `memoized!`;
+//! `call` and `with_schema` differ, or have bounds that a user may fail to meet, and an error in them would name
+//! the macro.
+//!
+//! One generic type with a marker for the kind, and six aliases, would take fewer lines, and was rejected. All six
+//! `call`s would be methods of one type, so that `Memoized::call(&f, &key)`, which compiles today, would be
+//! ambiguous. rustdoc shows an alias without methods until a script adds them, and a link to `AsyncMemoized::call`
+//! would lead to the first `call` of the six. And the compiler would call what a user has named `MemoizedIter` by
+//! the name of the generic type and of its marker.
 
 /// What every memoised function has beside its `call`. `$table` is what its results are kept in; `$make` and
 /// `$key` stand in the examples.
@@ -39,33 +43,6 @@ macro_rules! memoized {
         impl<K: CacheKey + ?Sized, V: CacheValue, $($error,)? F> $name<K, V, $($error,)? F> {
             pub(crate) fn new(table: $table<K, V>, function: F) -> Self {
                 Self { table, function, $(error: PhantomData::<fn() -> $error>)? }
-            }
-
-            /// Returns the same function, whose results are known by the [`Schema`] of their type.
-            ///
-            /// A change of the type is then a miss, and a rebuild is none. A function that was memoised without
-            /// a name still belongs to the program as built: see
-            /// [Which call it is](crate#which-call-it-is). Results that were stored without the schema are not
-            /// found with it.
-            ///
-            /// # Cost
-            /// Hashes the type's schema, and allocates. It does not touch the file. Call it once, where the
-            /// function is memoised.
-            ///
-            /// # Examples
-            /// ```
-            /// # let dir = tempfile::tempdir().unwrap();
-            /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
-            #[doc = concat!("let memoized = cache.", $make, ".with_schema();")]
-            /// # let _ = memoized;
-            /// # Ok::<(), persist_cache::Error>(())
-            /// ```
-            #[must_use]
-            pub fn with_schema(self) -> Self
-            where
-                V: Schema,
-            {
-                Self::new(self.table.with_schema(), self.function)
             }
 
             /// Removes the result for `key`, and returns whether there was one.
@@ -207,6 +184,32 @@ where
     pub fn call(&self, key: &K) -> Cached<V> {
         self.table.get_or_insert_with(key, || (self.function)(key))
     }
+
+    /// Returns the same function, whose results are known by the [`Schema`] of their type.
+    ///
+    /// A change of the type is then a miss, and a rebuild is none. A function that was memoised without a name
+    /// still belongs to the program as built: see [Which call it is](crate#which-call-it-is). Results that were
+    /// stored without the schema are not found with it.
+    ///
+    /// # Cost
+    /// Hashes the type's schema, and allocates. It does not touch the file. Call it once, where the function is
+    /// memoised.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let words = cache.memoize_as("words", |text: &str| vec![text.len() as u64]).with_schema();
+    /// # words.call("four");
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_schema(self) -> Memoized<K, V, F>
+    where
+        V: Schema,
+    {
+        Memoized::new(self.table.with_schema(), self.function)
+    }
 }
 
 impl<K, V, E, F> TryMemoized<K, V, E, F>
@@ -242,6 +245,28 @@ where
     #[inline]
     pub fn call(&self, key: &K) -> Result<Cached<V>, E> {
         self.table.get_or_try_insert_with(key, || (self.function)(key))
+    }
+
+    /// Returns the same function, whose results are known by the [`Schema`] of their type, as
+    /// [`Memoized::with_schema`] does.
+    ///
+    /// # Cost
+    /// As [`Memoized::with_schema`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let memoized = cache.try_memoize(|text: &str| text.parse::<u64>()).with_schema();
+    /// # let _ = memoized;
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_schema(self) -> TryMemoized<K, V, E, F>
+    where
+        V: Schema,
+    {
+        TryMemoized::new(self.table.with_schema(), self.function)
     }
 }
 

@@ -96,6 +96,28 @@ where
         let Ok(outcome) = keyspace.obtain_async(&identity, Wanted::Archived, compute).await;
         outcome.into_cached()
     }
+
+    /// Returns the same function, whose results are known by the [`Schema`] of their type, as
+    /// [`Memoized::with_schema`](crate::Memoized::with_schema) does.
+    ///
+    /// # Cost
+    /// As [`Memoized::with_schema`](crate::Memoized::with_schema).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let memoized = cache.memoize_async(async |text: &str| text.len() as u64).with_schema();
+    /// # let _ = memoized;
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_schema(self) -> AsyncMemoized<K, V, F>
+    where
+        V: Schema,
+    {
+        AsyncMemoized::new(self.table.with_schema(), self.function)
+    }
 }
 
 impl<K, V, E, F> AsyncTryMemoized<K, V, F>
@@ -137,6 +159,28 @@ where
         }
         let compute = || (self.function)(key);
         Ok(keyspace.obtain_async(&identity, Wanted::Archived, compute).await?.into_cached())
+    }
+
+    /// Returns the same function, whose results are known by the [`Schema`] of their type, as
+    /// [`Memoized::with_schema`](crate::Memoized::with_schema) does.
+    ///
+    /// # Cost
+    /// As [`Memoized::with_schema`](crate::Memoized::with_schema).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// let memoized = cache.try_memoize_async(async |text: &str| text.parse::<u64>()).with_schema();
+    /// # let _ = memoized;
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_schema(self) -> AsyncTryMemoized<K, V, F>
+    where
+        V: Schema,
+    {
+        AsyncTryMemoized::new(self.table.with_schema(), self.function)
     }
 }
 

@@ -50,12 +50,16 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// A cached result: dereferences to its archived form, in the file itself.
+/// A cached result. It dereferences to the result's archived form, in the mapped file itself.
 ///
-/// It keeps its bytes alive and unchanged for as long as it is held, whatever happens to the cache:
-/// clearing, compaction, deletion, in this process or another. Cloning it is cheap. It is `Send` and
-/// `Sync` where the archived type is both.
+/// A `Cached` keeps its bytes alive and unchanged for as long as it is held, whatever happens to the cache: clearing,
+/// compaction, deletion, in this process or another. A file that was replaced or deleted keeps its disk space while
+/// anyone holds a value in it. A `Cached` is `Send` and `Sync` where the archived type is both.
 ///
+/// # Cost
+/// To dereference is to follow a pointer. A clone is one atomic increment. Neither allocates nor copies.
+///
+/// # Examples
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
@@ -122,11 +126,25 @@ impl<V: CacheValue> Cached<V> {
         Ok(Cached::holding(Arc::new(FilePin::Copy(Box::new(archive))), Record::NONE))
     }
 
-    /// The value itself: its archive, brought back.
+    /// Returns the value itself, brought back from its archive.
     ///
     /// # Panics
     /// If the type's own rkyv implementation cannot bring back what it has archived; see
     /// [`try_into_owned`](Cached::try_into_owned).
+    ///
+    /// # Cost
+    /// Copies and allocates what the value is made of. It touches no lock and makes no system call of its own.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// use persist_cache::Cached;
+    /// let words = cache.memoize(|text: &str| text.split(' ').map(String::from).collect::<Vec<_>>());
+    /// let owned: Vec<String> = Cached::into_owned(words.call("to be"));
+    /// assert_eq!(owned, ["to", "be"]);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     #[must_use]
     pub fn into_owned(this: Cached<V>) -> V {
         match Cached::try_into_owned(this) {
@@ -135,7 +153,23 @@ impl<V: CacheValue> Cached<V> {
         }
     }
 
-    /// The value itself, or why rkyv cannot bring it back, as some `#[rkyv(with = ..)]` cannot.
+    /// Returns the value itself, brought back from its archive.
+    ///
+    /// # Errors
+    /// [`Error::Convert`] if rkyv cannot bring it back, as some `#[rkyv(with = ..)]` cannot.
+    ///
+    /// # Cost
+    /// As [`into_owned`](Cached::into_owned).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
+    /// use persist_cache::Cached;
+    /// let length = cache.memoize(|text: &str| text.len() as u64);
+    /// assert_eq!(Cached::try_into_owned(length.call("four"))?, 4);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
     pub fn try_into_owned(this: Cached<V>) -> Result<V> {
         bring_back(&*this)
     }

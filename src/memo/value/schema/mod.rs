@@ -43,7 +43,22 @@ pub trait Schema: 'static {
     fn describe(schema: &mut SchemaWriter);
 }
 
-/// Takes the description of a type: see [`Schema`].
+/// Takes the description of a type, in [`Schema::describe`]. Types that cannot derive [`Schema`] describe
+/// themselves with it.
+///
+/// # Examples
+/// ```
+/// use persist_cache::{Schema, SchemaWriter};
+///
+/// struct Meters(f64);
+///
+/// impl Schema for Meters {
+///     fn describe(schema: &mut SchemaWriter) {
+///         schema.name("Meters");
+///         schema.field::<f64>("0");
+///     }
+/// }
+/// ```
 pub struct SchemaWriter {
     hasher: blake3::Hasher,
     /// The types met so far; one that comes again is named by its number, so that a type may hold
@@ -53,22 +68,90 @@ pub struct SchemaWriter {
 
 impl SchemaWriter {
     /// Writes the name of the type, or any other word that tells it from others.
+    ///
+    /// # Cost
+    /// Hashes the word with BLAKE3, once for each table or function of the type.
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{Schema, SchemaWriter};
+    ///
+    /// struct Unit;
+    ///
+    /// impl Schema for Unit {
+    ///     fn describe(schema: &mut SchemaWriter) { schema.name("Unit") }
+    /// }
+    /// ```
     pub fn name(&mut self, name: &str) {
         self.word(b'n', name.as_bytes());
     }
 
     /// Writes a variant, whose fields follow.
+    ///
+    /// # Cost
+    /// As [`name`](SchemaWriter::name).
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{Schema, SchemaWriter};
+    ///
+    /// enum Shape { Circle(u32), Point }
+    ///
+    /// impl Schema for Shape {
+    ///     fn describe(schema: &mut SchemaWriter) {
+    ///         schema.name("Shape");
+    ///         schema.variant("Circle");
+    ///         schema.field::<u32>("0");
+    ///         schema.variant("Point");
+    ///     }
+    /// }
+    /// ```
     pub fn variant(&mut self, name: &str) {
         self.word(b'v', name.as_bytes());
     }
 
-    /// Writes a field or element.
+    /// Writes a field or element: its name, and the schema of its type.
+    ///
+    /// # Cost
+    /// As [`name`](SchemaWriter::name), and the description of the field's type. A type that was described before is
+    /// named by a number.
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{Schema, SchemaWriter};
+    ///
+    /// struct Meters(f64);
+    ///
+    /// impl Schema for Meters {
+    ///     fn describe(schema: &mut SchemaWriter) {
+    ///         schema.name("Meters");
+    ///         schema.field::<f64>("0");
+    ///     }
+    /// }
+    /// ```
     pub fn field<T: Schema + ?Sized>(&mut self, name: &str) {
         self.word(b'f', name.as_bytes());
         self.of::<T>();
     }
 
-    /// Writes the schema of a type that this one is made of.
+    /// Writes the schema of a type that this one is made of, without a name.
+    ///
+    /// # Cost
+    /// As [`field`](SchemaWriter::field).
+    ///
+    /// # Examples
+    /// ```
+    /// use persist_cache::{Schema, SchemaWriter};
+    ///
+    /// struct Stack<T>(Vec<T>);
+    ///
+    /// impl<T: Schema> Schema for Stack<T> {
+    ///     fn describe(schema: &mut SchemaWriter) {
+    ///         schema.name("Stack");
+    ///         schema.of::<T>();
+    ///     }
+    /// }
+    /// ```
     pub fn of<T: Schema + ?Sized>(&mut self) {
         let id = TypeId::of::<T>();
         match self.met.iter().position(|met| *met == id) {
