@@ -1,6 +1,6 @@
-//! What can go wrong, as plain values: which file, what was found, what was expected, and the way
-//! out. Stands on nothing of the crate. A memoised call never returns one of these for the cache's
-//! sake: it computes, and counts the trouble in [`Stats::store_errors`](crate::Stats).
+//! What can go wrong, as plain values: which file, what was found, what was expected, and how to go on. It stands on
+//! nothing of the crate. A memoised call never returns an error of the cache's: it computes, and counts the error
+//! in [`Stats::store_errors`](crate::Stats).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A system call failed.
+    /// A system call failed, or there was no memory or disk space for what it was to do.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was being done, as a verb: "open", "grow", ...
@@ -49,7 +49,7 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
-    /// The file is something else. It was left as it is.
+    /// The file is no cache. It was left as it is.
     #[error("{} is not a cache file: it begins with {found}; choose another path", path.display())]
     NotACache {
         /// The file.
@@ -73,7 +73,8 @@ pub enum Error {
         /// The value that this program reads and writes.
         expected: u64,
     },
-    /// A part of the file without which nothing can be read fails its check.
+    /// A part of the file without which no entry can be read fails its check. (A damaged entry is a miss, and no
+    /// error.)
     #[error(
         "{} is damaged: {what}; delete the file, the cache fills again", path.display()
     )]
@@ -95,7 +96,7 @@ pub enum Error {
         /// In which way.
         exposure: Exposure,
     },
-    /// Another process or thread held the lock until the deadline.
+    /// Another process or thread held the file's lock until the deadline.
     #[error(
         "{} is locked by another writer for more than {waited:?}; is a process stopped while it \
          writes? OpenOptions::lock_timeout sets the deadline", path.display()
@@ -106,13 +107,13 @@ pub enum Error {
         /// How long this operation waited.
         waited: Duration,
     },
-    /// Another process is compacting or replacing the file.
+    /// Another process is compacting or replacing the file. Nothing was changed.
     #[error("{} is being rewritten by another process; try again later", path.display())]
     Busy {
         /// The file.
         path: PathBuf,
     },
-    /// A sync of the file has failed, now or before. What was stored since the last one that did not may be
+    /// A sync of the file has failed, now or before. What was stored since the last sync that succeeded may be
     /// missing after a power cut, and the system does not tell what.
     #[error(
         "{} could not be brought to the device; MmapCache::compact brings what can be read to a new \
@@ -122,13 +123,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The cache was opened for reading, or the system allows no writing.
+    /// The cache was opened with [`OpenOptions::read_only`](crate::OpenOptions::read_only), or the system does not
+    /// allow this process to write the file.
     #[error("{} is read-only; open it from where it can be written", path.display())]
     ReadOnly {
         /// The file.
         path: PathBuf,
     },
-    /// An environment variable has a value that says nothing.
+    /// An environment variable that this library reads has a value that it does not know.
     #[error("the environment variable {name} is `{found}`; set it to {expected}, or unset it")]
     Setting {
         /// The variable.
@@ -138,16 +140,16 @@ pub enum Error {
         /// The values that it may have.
         expected: &'static str,
     },
-    /// The cache is disabled: there is no file.
+    /// The cache is disabled, so that there is no file.
     #[error("the cache is disabled; open one with MmapCache::open")]
     Disabled,
-    /// The file kept being replaced while it was opened.
+    /// Others replaced the file again and again while it was opened.
     #[error("{} was replaced again and again while it was opened; try again", path.display())]
     Unstable {
         /// The file.
         path: PathBuf,
     },
-    /// The value, the file or the index would pass the limit of the format, or of reading by copy.
+    /// The value, the file or the index would be larger than the format allows, or than can be read by copy.
     #[error("{what} would take {size} bytes, and {limit} is the limit; store less at once")]
     TooLarge {
         /// What grows too large.
@@ -157,7 +159,7 @@ pub enum Error {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// A result is larger than this cache is to hold.
+    /// A value is larger than [`OpenOptions::record_limit`](crate::OpenOptions::record_limit) allows.
     #[error(
         "a result of {size} bytes or more is over the limit of {limit}; OpenOptions::record_limit sets it"
     )]
@@ -167,9 +169,9 @@ pub enum Error {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// The archive of a value does not pass rkyv's validation, so that whoever meets it would refuse it: more
-    /// pointers than `depth_max` lie one within another, or its type's own implementation of `Archive` or
-    /// `Serialize` archives what is no value of the type. It was not stored.
+    /// The archive of a value does not pass rkyv's validation, so that nobody could read it. It was not stored. Either
+    /// more pointers than `depth_max` lie one within another, or the type's own implementation of `Archive` or
+    /// `Serialize` archives what is no value of the type.
     #[error(
         "the archive of this value is not valid: {source}; nest no more than {depth_max} pointers within \
          each other, or mend the rkyv implementation of its type"

@@ -1,4 +1,11 @@
-//! The cache as its users hold it: a file and its upkeep.
+//! The cache as its users hold it: which file it is, how it is opened, what is memoised in it, and its upkeep.
+//!
+//! It stands on `memo`, whose `Handle` is all that a cache is made of, and on the operations of the engine's `Store`.
+//! No bytes of a file are known here, and no way of a call. `#[cache]` functions open their caches through it; what
+//! they do beside that is `attribute`'s.
+//!
+//! What a user can do with a cache is public here, file by file: options, opening, memoising, upkeep. It could be the
+//! store's own interface, but then the engine would have to know names, roots and types.
 
 // In reading order: each stands on those above it.
 pub(crate) mod options;
@@ -8,12 +15,11 @@ mod memoize;
 pub(crate) mod upkeep;
 
 use crate::engine::file::expiry::ExpiryRule;
-use crate::error::{Error, Result};
-use crate::memo::handle::{Code, Handle};
+use crate::error::Error;
+use crate::memo::handle::Handle;
 use crate::memo::scope::Name;
 use crate::memo::table::Table;
 use crate::{CacheKey, CacheValue};
-use options::OpenOptions;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +33,8 @@ use std::time::Duration;
 /// Operations on the file as a whole stand here; results are read and written through what
 /// [`memoize`](MmapCache::memoize) and its like return, and through [`Table`]s. All operations that change
 /// the file take its lock, which is one for all processes, and wait for it up to
-/// [`OpenOptions::lock_timeout`]. No operation that reads takes it. None of them is async: in async code, run
-/// those that take the lock where blocking is allowed.
+/// [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout). No operation that reads takes it. None of the
+/// operations is async: in async code, run those that take the lock where blocking is allowed.
 ///
 /// # Examples
 /// ```
@@ -46,97 +52,6 @@ pub struct MmapCache {
 }
 
 impl MmapCache {
-    /// Opens the cache of this name in the default root, and creates it if there is none.
-    ///
-    /// Any name will do. The default root is `PERSIST_CACHE_DIR`, or `.persist_cache` in the working directory; see
-    /// [`OpenOptions::root`]. To be told where the file is, ask for its [`path`](MmapCache::path).
-    ///
-    /// # Errors
-    /// - [`Error::NotACache`], [`Error::Incompatible`] or [`Error::Damaged`] if the file is something else,
-    /// - [`Error::Exposed`] if it lies where others could change it,
-    /// - [`Error::Locked`] if others had the lock until the deadline,
-    /// - [`Error::Setting`] if the environment has a value that is none,
-    /// - [`Error::Io`] if the system refuses.
-    ///
-    /// Each says how to go on, and leaves the file as it is.
-    ///
-    /// # Cost
-    /// Thirty to fifty system calls and four for each directory on the way, whatever the size of the cache. If this
-    /// process has the cache open, one system call. The first opening in a process starts a thread.
-    ///
-    /// It waits in three cases, each up to [`OpenOptions::lock_timeout`] for others:
-    /// - Whoever creates the file waits for the device once, so that a power cut leaves no half-made file. Others
-    ///   that open it meanwhile wait for that.
-    /// - The first opening after a reboot, or of a copied file, verifies the file under its lock: all that was
-    ///   stored since the last [`sync`](MmapCache::sync) or [`compact`](MmapCache::compact) is read.
-    /// - Others that open it meanwhile wait for that.
-    ///
-    /// # Examples
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # // SAFETY: no other thread runs.
-    /// # unsafe { std::env::set_var("PERSIST_CACHE_DIR", dir.path()) };
-    /// let cache = persist_cache::MmapCache::open("reports")?; // $PERSIST_CACHE_DIR/reports-...pcache
-    /// assert_eq!(cache.name(), Some("reports"));
-    /// # Ok::<(), persist_cache::Error>(())
-    /// ```
-    pub fn open(name: impl AsRef<str>) -> Result<MmapCache> {
-        MmapCache::options().open(name)
-    }
-
-    /// Opens the cache in this file, and creates it if there is none. The file's directory must exist.
-    ///
-    /// # Errors
-    /// As [`open`](MmapCache::open).
-    ///
-    /// # Cost
-    /// As [`open`](MmapCache::open).
-    ///
-    /// # Examples
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let cache = persist_cache::MmapCache::open_at(dir.path().join("reports.pcache"))?;
-    /// assert_eq!(cache.name(), None);
-    /// # Ok::<(), persist_cache::Error>(())
-    /// ```
-    pub fn open_at(path: impl AsRef<Path>) -> Result<MmapCache> {
-        MmapCache::options().open_at(path)
-    }
-
-    /// Returns the options for opening a cache, at their defaults.
-    ///
-    /// # Cost
-    /// Free: they allocate nothing, and nothing is opened.
-    ///
-    /// # Examples
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let cache = persist_cache::MmapCache::options().root(dir.path()).open("reports")?;
-    /// # Ok::<(), persist_cache::Error>(())
-    /// ```
-    pub const fn options() -> OpenOptions {
-        OpenOptions::new()
-    }
-
-    /// Returns a cache that always misses and stores nothing: for switching caching off.
-    ///
-    /// Its operations succeed and do nothing.
-    ///
-    /// # Cost
-    /// One allocation. There is no file and no lock; calls that miss at once do not wait for each other.
-    ///
-    /// # Examples
-    /// ```
-    /// let cache = persist_cache::MmapCache::disabled();
-    /// let double = cache.memoize(|n: &u64| n * 2);
-    /// assert_eq!(*double.call(&4), 8);
-    /// assert!(double.peek(&4).is_none());
-    /// ```
-    #[must_use]
-    pub fn disabled() -> MmapCache {
-        MmapCache { handle: Arc::new(OpenOptions::new().handle(Code::Own)) }
-    }
-
     /// Returns a typed, named part of the cache, for entries by hand.
     ///
     /// Tables of one name and with the same types are one table, in all processes, and share their entries with what
@@ -187,7 +102,8 @@ impl MmapCache {
         self.handle.expiry.set(ExpiryRule::new(expiry.into()));
     }
 
-    /// Returns the expiry of this handle, as [`set_expiry`](MmapCache::set_expiry) or [`OpenOptions::expiry`] set it.
+    /// Returns the expiry of this handle, as [`set_expiry`](MmapCache::set_expiry) or
+    /// [`OpenOptions::expiry`](crate::OpenOptions::expiry) set it.
     ///
     /// # Cost
     /// One load from memory.

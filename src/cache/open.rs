@@ -12,6 +12,100 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// # Opening
+impl MmapCache {
+    /// Opens the cache of this name in the default root, and creates it if there is none.
+    ///
+    /// Any name will do. The default root is `PERSIST_CACHE_DIR`, or `.persist_cache` in the working directory; see
+    /// [`OpenOptions::root`]. To be told where the file is, ask for its [`path`](MmapCache::path).
+    ///
+    /// # Errors
+    /// - [`Error::NotACache`], [`Error::Incompatible`] or [`Error::Damaged`] if the file is something else,
+    /// - [`Error::Exposed`] if it lies where others could change it,
+    /// - [`Error::Locked`] if others had the lock until the deadline,
+    /// - [`Error::Setting`] if the environment has a value that is none,
+    /// - [`Error::Io`] if the system refuses.
+    ///
+    /// Each says how to go on, and leaves the file as it is.
+    ///
+    /// # Cost
+    /// Thirty to fifty system calls and four for each directory on the way, whatever the size of the cache. If this
+    /// process has the cache open, one system call. The first opening in a process starts a thread.
+    ///
+    /// It waits in three cases, each up to [`OpenOptions::lock_timeout`] for others:
+    /// - Whoever creates the file waits for the device once, so that a power cut leaves no half-made file. Others
+    ///   that open it meanwhile wait for that.
+    /// - The first opening after a reboot, or of a copied file, verifies the file under its lock: all that was
+    ///   stored since the last [`sync`](MmapCache::sync) or [`compact`](MmapCache::compact) is read.
+    /// - Others that open it meanwhile wait for that.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # // SAFETY: no other thread runs.
+    /// # unsafe { std::env::set_var("PERSIST_CACHE_DIR", dir.path()) };
+    /// let cache = persist_cache::MmapCache::open("reports")?; // $PERSIST_CACHE_DIR/reports-...pcache
+    /// assert_eq!(cache.name(), Some("reports"));
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    pub fn open(name: impl AsRef<str>) -> Result<MmapCache> {
+        MmapCache::options().open(name)
+    }
+
+    /// Opens the cache in this file, and creates it if there is none. The file's directory must exist.
+    ///
+    /// # Errors
+    /// As [`open`](MmapCache::open).
+    ///
+    /// # Cost
+    /// As [`open`](MmapCache::open).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let cache = persist_cache::MmapCache::open_at(dir.path().join("reports.pcache"))?;
+    /// assert_eq!(cache.name(), None);
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    pub fn open_at(path: impl AsRef<Path>) -> Result<MmapCache> {
+        MmapCache::options().open_at(path)
+    }
+
+    /// Returns the options for opening a cache, at their defaults.
+    ///
+    /// # Cost
+    /// Free: they allocate nothing, and nothing is opened.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let cache = persist_cache::MmapCache::options().root(dir.path()).open("reports")?;
+    /// # Ok::<(), persist_cache::Error>(())
+    /// ```
+    pub const fn options() -> OpenOptions {
+        OpenOptions::new()
+    }
+
+    /// Returns a cache that always misses and stores nothing: for switching caching off.
+    ///
+    /// Its operations succeed and do nothing.
+    ///
+    /// # Cost
+    /// One allocation. There is no file and no lock; calls that miss at once do not wait for each other.
+    ///
+    /// # Examples
+    /// ```
+    /// let cache = persist_cache::MmapCache::disabled();
+    /// let double = cache.memoize(|n: &u64| n * 2);
+    /// assert_eq!(*double.call(&4), 8);
+    /// assert!(double.peek(&4).is_none());
+    /// ```
+    #[must_use]
+    pub fn disabled() -> MmapCache {
+        MmapCache { handle: Arc::new(OpenOptions::new().handle(Code::Own)) }
+    }
+}
+
 impl OpenOptions {
     /// Opens the cache of this name in the root, and creates it if there is none.
     ///
@@ -61,7 +155,7 @@ impl OpenOptions {
     }
 
     /// A handle as these options say, on nothing.
-    pub(super) fn handle(&self, code: Code) -> Handle {
+    fn handle(&self, code: Code) -> Handle {
         Handle {
             store: None,
             late: None,

@@ -28,14 +28,14 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Code {
-    /// What is known of the function itself: the tokens of a `#[cache]` function and of its `deps`, or its
-    /// `version`; the name of a table or of what is memoised under one. A closure or function that is
-    /// memoised without a name counts as code of the program as built.
+    /// What is known of the function itself. For a `#[cache]` function that is its tokens and those of its `deps`, or
+    /// its `version`; for a table, or a function that is memoised under a name, the name. A closure or function that
+    /// is memoised without a name belongs to the program as built in any case.
     #[default]
     Own,
-    /// The program as built, beside that: the executable, the shared object that the code is in, and the
-    /// Rust libraries that were linked dynamically. After a rebuild that changed anything, all is a miss;
-    /// a restart is none.
+    /// Beside that, the program as built: the executable, the shared object that the code is in, and the
+    /// Rust libraries that were linked dynamically. After a rebuild that changed something all entries are misses;
+    /// after a restart they are not.
     Program,
 }
 

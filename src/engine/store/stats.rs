@@ -24,12 +24,12 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Values that can be found, expired ones included until they are flushed or compacted away.
+    /// Entries that can be found, expired ones included until they are flushed or compacted away.
     ///
-    /// Writers keep this count and the bytes beside it. A process killed in the middle of an append
+    /// Writers keep this count and the count of bytes beside it. A process that is killed in the middle of an append
     /// may leave them off by that append; a compaction counts anew.
     pub entries: u64,
-    /// Bytes of their records.
+    /// Bytes that these entries take in the file.
     pub live_bytes: u64,
     /// Bytes of the log that a compaction would give back.
     pub dead_bytes: u64,
@@ -39,10 +39,10 @@ pub struct Stats {
     pub hits: u64,
     /// Look-ups of this process that found none.
     pub misses: u64,
-    /// Memoised calls of this process whose result could not be looked up or stored, and attempts to open the
+    /// Calls of this process whose result could not be looked up or stored, and attempts to open the
     /// cache of a `#[cache]` function that failed.
     pub store_errors: u64,
-    /// What the hits of this process would have cost to compute.
+    /// How long the computations took whose results this process read. Each hit adds what its result took.
     pub time_saved: Duration,
 }
 

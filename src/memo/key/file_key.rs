@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use std::{io, thread};
 
-/// A file, as the argument of a function that reads it: a result is found again for as long as the
-/// file is the same, and is a miss once it has changed.
+/// A file, as the argument of a function that reads it. A result is found for as long as the file is the same,
+/// and is a miss once the file has changed.
 ///
-/// A path alone says nothing of what is in the file. This is a path with the file's size, its times of
-/// change, and which file it is (device and inode), as they were when it was made. It dereferences to
-/// the path.
+/// A path alone says nothing of what is in the file. A `FileKey` is a path with the file's size, its times of change,
+/// its device and its inode, as they were when the `FileKey` was made. It dereferences to the path.
 ///
+/// Three changes are not seen: one that leaves the size and all times as they were, for which somebody has to set the
+/// machine's clock back; one through a map, until the system notes it; and a second one within one tick
+/// of a file system that keeps its times in whole seconds.
+///
+/// # Examples
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc").unwrap();
@@ -29,10 +33,6 @@ use std::{io, thread};
 /// assert_eq!(*words.call(&FileKey::new(&path)?), 6);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-///
-/// What it cannot see: a change of the content that leaves size and all times as they were, for which
-/// one must set the machine's clock back; one through a map, until the system notes it; or a second
-/// change within one tick of a file system that keeps its times in whole seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileKey {
     path: PathBuf,

@@ -10,13 +10,21 @@ mod tests;
 
 use crate::engine::format::record::{INLINE_KEY, Identity};
 
-/// An argument that a result can be kept under.
+/// A type whose values can be the argument of a memoised function, or the key of a table.
 ///
-/// Implemented for integers, floats, `bool`, `char`, strings, paths, byte and other slices, arrays,
-/// `Vec`, `VecDeque`, `Option`, `Result`, `Box`, `Rc`, `Arc`, `Cow`, references, maps and sets of both
-/// kinds, tuples of up to twelve, `Duration`, `SystemTime`, addresses, and `()`. For a type of your
-/// own, feed its fields:
+/// It is implemented for integers, floats, `bool`, `char`, strings, paths, byte and other slices, arrays,
+/// `Vec`, `VecDeque`, `Option`, `Result`, `Box`, `Rc`, `Arc`, `Cow`, references, the maps and sets of std,
+/// tuples of up to twelve, `Duration`, `SystemTime`, IP and socket addresses, and `()`. For a type of your own,
+/// [derive it](derive@crate::CacheKey).
 ///
+/// Two values that feed alike are one key. An implementation by hand has to feed all that the result depends on, in
+/// a fixed order, and an enum's variant before its fields ([`KeyWriter::variant`]).
+///
+/// # Cost
+/// A key is encoded on each call. Of up to 24 bytes, the encoding is the key; a longer one is hashed with BLAKE3. Only
+/// maps and sets allocate.
+///
+/// # Examples
 /// ```
 /// use persist_cache::{CacheKey, KeySchema, KeyWriter};
 ///
@@ -33,9 +41,6 @@ use crate::engine::format::record::{INLINE_KEY, Identity};
 ///     }
 /// }
 /// ```
-///
-/// Two values that feed alike are one key, so feed all that the result depends on, in a fixed order,
-/// and an enum's variant before its fields ([`KeyWriter::variant`]).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the key of a cached call",
     label = "not a `CacheKey`",
@@ -44,7 +49,7 @@ use crate::engine::format::record::{INLINE_KEY, Identity};
             with `key = ..` for instance; or leave it out, with `ignore(..)`"
 )]
 pub trait CacheKey {
-    /// The shape of the type: part of the scope, so that a change of it is a miss.
+    /// The shape of the type. A change of it makes all entries misses.
     const SCHEMA: KeySchema;
 
     /// Writes the value's encoding.
@@ -52,8 +57,10 @@ pub trait CacheKey {
     /// It runs on each call, hit or miss, so it should neither allocate nor wait.
     fn feed(&self, key: &mut KeyWriter);
 
-    /// Writes the encodings of several values, without their number. Worth overriding where that can
-    /// be done in one piece, as for bytes.
+    /// Writes the encodings of several values, without their number.
+    ///
+    /// The default writes one after the other. An implementation that can write all in one piece, as for bytes, has
+    /// to write the same.
     fn feed_slice(values: &[Self], key: &mut KeyWriter)
     where
         Self: Sized,

@@ -18,8 +18,17 @@ use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
-/// A result that can be cached: whatever derives rkyv's three traits, and owns what it holds.
+/// A type whose values can be cached: any that derives rkyv's three traits and owns what it holds.
 ///
+/// It is implemented for every such type; there is nothing to implement by hand. At most 1024 pointers (boxes,
+/// vectors, shared pointers, ..) of a value may lie one within another. A value that is nested deeper is not stored:
+/// see [`Error::Invalid`](crate::Error::Invalid).
+///
+/// # Cost
+/// A value is archived when it is stored, and its archive is checked the first time that a process meets it. Both take
+/// time in proportion to its size. A hit does neither.
+///
+/// # Examples
 /// ```
 /// use persist_cache::rkyv::{Archive, Deserialize, Serialize};
 ///
@@ -30,10 +39,6 @@ use std::ops::Range;
 /// fn takes(_: impl persist_cache::CacheValue) {}
 /// takes(Report { words: 6, longest: "question".into() });
 /// ```
-///
-/// Implemented for every such type; there is nothing to implement by hand. In a value at most 1024 pointers
-/// (boxes, vectors, shared pointers, ..) may lie one within another: a value that is nested deeper is not
-/// stored, see [`Error::Invalid`](crate::Error::Invalid).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cached",
     label = "not a `CacheValue`",

@@ -8,12 +8,23 @@ mod tests;
 
 use std::any::TypeId;
 
-/// A result type that says what it is made of, so that its entries are exact and last: a field that
-/// changes its name, place or type is a miss, nested ones too; a new compiler is none.
+/// A result type that says what it is made of, so that its entries outlast builds and compilers.
 ///
-/// Derive it beside rkyv's traits. `#[cache]` functions find it by themselves; for closures and tables
-/// ask for it with `with_schema`.
+/// A field that changes its name, place or type makes the entries misses, also a field of a nested type. A new
+/// compiler, profile or crate version does not.
 ///
+/// Derive it beside rkyv's traits. `#[cache]` functions find it by themselves. Closures and tables ask for it with
+/// `with_schema` ([`Memoized::with_schema`](crate::Memoized::with_schema),
+/// [`Table::with_schema`](crate::Table::with_schema)).
+///
+/// It is implemented for the types of std that rkyv can archive. The name of a type counts, the module that it is in
+/// does not. What `#[rkyv(..)]` says of a field counts as well. A field whose type has no schema can be marked
+/// `#[schema(opaque)]`: then its type counts as it is spelled, and that it means the same tomorrow is your word.
+///
+/// # Cost
+/// A schema is hashed once for each table or function of the type, and never in a call.
+///
+/// # Examples
 /// ```
 /// use persist_cache::Schema;
 /// use persist_cache::rkyv::{Archive, Deserialize, Serialize};
@@ -27,11 +38,6 @@ use std::any::TypeId;
 /// let reports = cache.table::<str, Report>("reports").with_schema();
 /// # Ok::<(), persist_cache::Error>(())
 /// ```
-///
-/// Implemented for the types of std that rkyv can archive. The name of a type counts, the module it
-/// is in does not. A field whose type has no schema can be marked `#[schema(opaque)]`: then its type
-/// counts as it is spelled, and that it means the same tomorrow is your word. What `#[rkyv(..)]` says
-/// of a field counts as well.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say its schema",
     label = "no `Schema`",
