@@ -140,7 +140,8 @@ pub enum Error {
         /// The values that it may have.
         expected: &'static str,
     },
-    /// The cache is disabled, so that there is no file.
+    /// The cache is disabled, so that there is no file. No operation returns this today: those of a disabled cache
+    /// succeed and do nothing.
     #[error("the cache is disabled; open one with MmapCache::open")]
     Disabled,
     /// Others replaced the file again and again while it was opened.

@@ -163,9 +163,9 @@ where
     /// - A **hit** takes no lock, makes no system call, allocates nothing and copies nothing: some 270
     ///   instructions for a key of an integer. The first hit of a thread allocates, and the first hit on a
     ///   result in a process checks its bytes, once.
-    /// - A **miss** claims the key with some six system calls, computes, archives the result into a buffer that
-    ///   the thread keeps, and stores it as [`Table::insert`](crate::Table::insert) does. It waits for the file's
-    ///   lock up to [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout).
+    /// - A **miss** claims the key, with four system calls, computes, and stores the result as
+    ///   [`Table::insert`](crate::Table::insert) does, with two more. It waits for the file's lock up to
+    ///   [`OpenOptions::lock_timeout`](crate::OpenOptions::lock_timeout).
     /// - If **another caller computes** the same result, in this process or any other, the call waits for it, up
     ///   to [`OpenOptions::claim_timeout`](crate::OpenOptions::claim_timeout). If that caller panics or its
     ///   process dies, one of those who wait computes.
@@ -199,8 +199,8 @@ where
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let cache = persist_cache::MmapCache::options().root(dir.path()).open("doc")?;
-    /// let words = cache.memoize_as("words", |text: &str| vec![text.len() as u64]).with_schema();
-    /// # words.call("four");
+    /// let length = cache.memoize_as("length", |text: &str| text.len() as u64).with_schema();
+    /// assert_eq!(*length.call("four"), 4);
     /// # Ok::<(), persist_cache::Error>(())
     /// ```
     #[must_use]
