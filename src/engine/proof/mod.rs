@@ -1,7 +1,8 @@
 //! The promises, tried from inside. A probe before every effect (see [`effect`](crate::engine::os::effect))
 //! numbers the steps of each operation, so that a process can be made to die, a disk to refuse, or the
 //! power to fail at every one of them. [`script`] says what may be found afterwards; [`kills`],
-//! [`refusals`] and [`cuts`] try it; [`orders`] runs the protocol under a model checker.
+//! [`refusals`] and [`cuts`] try it; [`orders`] runs the protocol under a model checker. [`example`] makes what
+//! `docs/architecture.md` shows.
 //!
 //! `cargo test` tries a part, the same one each time. `PERSIST_CACHE_EFFORT=n` multiplies it.
 
@@ -10,6 +11,8 @@ mod disk;
 mod kills;
 mod refusals;
 mod cuts;
+mod drawings;
+mod example;
 #[cfg(any(model = "loom", model = "shuttle"))]
 mod orders;
 
