@@ -1,0 +1,32 @@
+//! The documents name what there is: a test that guards a promise, a function that keeps it.
+#![allow(missing_docs)]
+
+use std::fs;
+use std::path::Path;
+
+/// All Rust source below a folder.
+fn source(below: &Path) -> String {
+    let entries = fs::read_dir(below).unwrap().map(|entry| entry.unwrap().path());
+    let text =
+        entries.map(|path| match path.extension().is_some_and(|extension| extension == "rs") {
+            true => fs::read_to_string(path).unwrap(),
+            false if path.is_dir() => source(&path),
+            false => String::new(),
+        });
+    text.collect()
+}
+
+/// A long name with underscores is a function's, mostly a test's.
+#[test]
+fn every_function_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = source(&root.join("src")) + &source(&root.join("tests"));
+    for name in ["architecture.md", "format.md", "reliability.md"] {
+        let document = fs::read_to_string(root.join("docs").join(name)).unwrap();
+        let words = document.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let long = |word: &&str| word.matches('_').count() >= 3 && **word == word.to_lowercase();
+        for word in words.filter(long) {
+            assert!(source.contains(&format!("fn {word}(")), "{name} names {word}");
+        }
+    }
+}
