@@ -1,11 +1,12 @@
 //! The macros of `persist-cache`, which re-exports them and is where they are documented.
 
-mod cache;
+// In reading order: each stands on those above it.
 mod code;
-mod derive;
-mod function;
 mod options;
+mod function;
 mod tracked;
+mod derive;
+mod cache;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;

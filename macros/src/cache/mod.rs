@@ -8,9 +8,10 @@
 //!
 //! Local names of the expansion have spans of their own, which the user's names cannot meet.
 
-mod call;
-mod cached_function;
+// In reading order: the parts of an expansion, which this module puts together.
 mod way;
+mod cached_function;
+mod call;
 
 use crate::function::{Function, Gives};
 use crate::options::{OF_CACHE, Options};
