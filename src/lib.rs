@@ -191,7 +191,7 @@ pub use engine::store::compact::Compaction;
 pub use engine::store::findings::{Finding, Verification};
 pub use engine::store::stats::Stats;
 pub use error::{Error, Exposure, Result};
-pub use memo::call::recording::CachedIter;
+pub use memo::call::iterator::CachedIter;
 pub use memo::call::stream::CachedStream;
 pub use memo::handle::Code;
 pub use memo::key::file_key::FileKey;

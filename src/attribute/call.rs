@@ -6,9 +6,10 @@
 use super::probe::Form;
 use crate::engine::format::record::Identity;
 use crate::error::Result;
+use crate::memo::call::iterator::CachedIter;
 use crate::memo::call::keyspace::Keyspace;
 use crate::memo::call::outcome::{Outcome, Wanted};
-use crate::memo::call::recording::{CachedIter, Split};
+use crate::memo::call::output::Split;
 use crate::memo::call::stream::CachedStream;
 use crate::memo::value::type_proof::Sequence;
 use crate::{CacheValue, Cached};

@@ -21,7 +21,7 @@ use crate::engine::store::pin::lock;
 use crate::engine::store::stats::Stats;
 use crate::error::Result;
 use crate::memo::call::keyspace::Keyspace;
-use crate::memo::call::recording::Split;
+use crate::memo::call::output::Split;
 use crate::memo::handle::{Code, Handle, LockWait, Over};
 use crate::memo::key::{KeySchema, KeyWriter, identify_fed};
 use crate::memo::scope::{CachedFunctionName, Name};

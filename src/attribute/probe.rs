@@ -3,7 +3,7 @@
 #![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
 #![expect(private_interfaces, reason = "expansions pass these on and never look inside")]
 
-use crate::memo::call::recording::{Fallible, Plain, Split};
+use crate::memo::call::output::{Fallible, Plain, Split};
 use crate::memo::scope::Fingerprint;
 use crate::memo::value::schema::Schema;
 use crate::memo::value::type_proof::Shape;

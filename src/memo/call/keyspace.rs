@@ -17,9 +17,9 @@ use crate::memo::handle::Handle;
 use crate::memo::key::{CacheKey, KeySchema, identify};
 use crate::memo::scope::{Fingerprint, Name, Scope};
 use crate::memo::value::archive::{CacheValue, encode, may_be_too_deep, validate};
-use crate::memo::value::cached::{Cached, Items};
+use crate::memo::value::cached::Cached;
 use crate::memo::value::schema::Schema;
-use crate::memo::value::type_proof::{Sequence, Shape, TypeProof};
+use crate::memo::value::type_proof::{Shape, TypeProof};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -35,6 +35,15 @@ pub(crate) struct Keyspace<V> {
 }
 
 impl<V> Keyspace<V> {
+    /// A keyspace of a scope, and the right to use it.
+    pub(crate) fn with(
+        handle: &Arc<Handle>,
+        scope: Scope,
+        proof: Option<TypeProof<V>>,
+    ) -> Keyspace<V> {
+        Keyspace { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
+    }
+
     #[inline]
     pub(crate) fn identify<K: CacheKey + ?Sized>(&self, key: &K) -> Identity {
         identify(&self.scope.hash, key)
@@ -138,7 +147,7 @@ impl<V: CacheValue> Keyspace<V> {
         let program = handle.code.program(Keyspace::<V>::new as *const ());
         let scope = Scope::new(name, key, fingerprint, program);
         let proof = TypeProof::of(&scope.hash, scope.instance);
-        Keyspace { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
+        Keyspace::with(handle, scope, proof)
     }
 
     /// The keyspace of the same name whose values are known by their schema.
@@ -368,56 +377,4 @@ fn timed<V, E>(compute: impl FnOnce() -> Result<V, E>) -> Result<(V, Duration), 
     let start = Instant::now();
     let value = compute()?;
     Ok((value, start.elapsed()))
-}
-
-impl<V: CacheValue> Keyspace<Sequence<V>> {
-    pub(crate) fn of_items(
-        handle: &Arc<Handle>,
-        name: Name,
-        key: KeySchema,
-        fingerprint: &Fingerprint,
-    ) -> Self {
-        let program = handle.code.program(Keyspace::<Sequence<V>>::of_items as *const ());
-        let scope = Scope::new(name, key, fingerprint, program);
-        let proof = TypeProof::of_items(&scope.hash, scope.instance);
-        Keyspace { handle: Arc::clone(handle), scope, proof, longest: AtomicU64::new(0) }
-    }
-
-    /// The keyspace of the same name whose items are known by their schema.
-    pub(crate) fn items_with_schema(&self, key: KeySchema) -> Keyspace<Sequence<V>>
-    where
-        V: Schema,
-    {
-        let fingerprint = Fingerprint::of_schema::<V>(Shape::Sequence);
-        Keyspace::of_items(&self.handle, self.scope.name.clone(), key, &fingerprint)
-    }
-
-    /// The items that are stored; or under what condition others may be, if they may.
-    pub(crate) fn items(
-        &self,
-        identity: &Identity,
-    ) -> Result<Items<V>, Result<Option<PutCondition>>> {
-        if let Some((hit, proof)) = self.find_seen(identity) {
-            return Ok(Items::of(hit, proof));
-        }
-        self.retry();
-        let Some((store, proof)) = self.parts() else {
-            self.count_miss();
-            return Err(Ok(None));
-        };
-        let found = store.find(identity, self.expiry_rule()).map_err(Err)?;
-        self.admit_items(found, proof)
-    }
-
-    pub(crate) fn admit_items(
-        &self,
-        found: StoreLookup,
-        proof: TypeProof<Sequence<V>>,
-    ) -> Result<Items<V>, Result<Option<PutCondition>>> {
-        let condition = self.condition(&found);
-        Items::admit(found, proof).ok_or_else(|| {
-            self.count_miss();
-            Ok(Some(condition))
-        })
-    }
 }

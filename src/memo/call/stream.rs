@@ -1,14 +1,13 @@
-//! Streams: what [iterators](super::recording) are to plain code, for tasks, on whose threads they wait for
+//! Streams: what [iterators](super::iterator) are to plain code, for tasks, on whose threads they wait for
 //! nobody.
 
 use super::keyspace::Keyspace;
-use super::recording::{Kind, Recording, left, pass, replay};
-use crate::engine::file::effort::Effort;
+use super::output::Kind;
+use super::recording::{Live, Recording, left, replay};
 use crate::engine::format::record::Identity;
 use crate::engine::store::put::PutCondition;
-use crate::engine::store::{Store, StoreLookup, Token, Unmet};
+use crate::engine::store::{Store, Unmet};
 use crate::error::Result;
-use crate::memo::value::archive::CacheValue;
 use crate::memo::value::cached::Items;
 use crate::memo::value::type_proof::Sequence;
 use std::fmt;
@@ -16,66 +15,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// The items that are stored; or under what condition others may be, if they may.
-type Looked<V> = Result<Items<V>, Result<Option<PutCondition>>>;
-
-impl<V: CacheValue> Keyspace<Sequence<V>> {
-    /// As [`items`](Keyspace::items), in the file that is open. However long what is there is, it is checked here
-    /// and now: whether the function is to be called depends on it, whose argument is here now and no longer.
-    fn items_here(&self, identity: &Identity) -> Result<Looked<V>, Unmet> {
-        if let Some((hit, proof)) = self.find_seen(identity) {
-            return Ok(Ok(Items::of(hit, proof)));
-        }
-        if self.handle.store().is_none() && self.handle.is_due() {
-            return Err(Unmet::Elsewhere(None));
-        }
-        let Some((store, proof)) = self.parts() else {
-            self.count_miss();
-            return Ok(Err(Ok(None)));
-        };
-        match store.find_here(identity, self.expiry_rule(), Effort::Full) {
-            Ok(found) => Ok(self.admit_items(found?, proof)),
-            Err(error) => Ok(Err(Err(error))),
-        }
-    }
-
-    /// As [`items`](Keyspace::items), in a file that must be opened first, for a computation that began at
-    /// `token`. Where nobody knows when it began, since there was no file that told, it is not stored.
-    async fn items_there(
-        &self,
-        unmet: Unmet,
-        identity: &Identity,
-        token: Option<Token>,
-    ) -> Looked<V> {
-        self.retry_async().await;
-        let Some((store, proof)) = self.shared_parts() else {
-            self.count_miss();
-            return Err(Ok(None));
-        };
-        let examine = move |found| Items::examine(found, proof);
-        let found = store.find_there_async(unmet, identity, self.expiry_rule(), examine).await;
-        let found = found.map_err(Err)?;
-        match token {
-            Some(token) => self.admit_items(StoreLookup { token, ..found }, proof),
-            None => self.admit_items(found, proof).map_err(|_| Ok(None)),
-        }
-    }
-
-    /// As [`refresh_condition`](Keyspace::refresh_condition), by the file that is open.
-    fn refresh_condition_here(&self) -> Result<Option<PutCondition>> {
-        self.retry();
-        let Some((store, _)) = self.parts() else { return Ok(None) };
-        let token = store.known_token().ok_or_else(|| store.unstable())?;
-        Ok(Some(PutCondition::Refresh(token)))
-    }
-}
-
 /// Where a cached stream has its items from.
 enum Source<S, K: Kind> {
     /// From the record.
     Replay(Items<K::Value>),
-    /// From the function; recorded, for as long as that goes well.
-    Live(Pin<Box<S>>, Option<Recording<K::Value>>),
+    /// From the function.
+    Live(Live<Pin<Box<S>>, K>),
     /// From the record, if there is one in a file that must be opened first; else from the function.
     Looking(Look<K::Value>, Option<Pin<Box<S>>>),
     /// The last one has passed and is being stored.
@@ -95,7 +40,7 @@ impl<S, K: Kind> Source<S, K> {
     ) -> Source<S, K> {
         let unmet = match keyspace.items_here(&identity) {
             Ok(Ok(items)) => return Source::Replay(items),
-            Ok(Err(condition)) => return Source::record(keyspace, identity, condition, compute),
+            Ok(Err(condition)) => return Source::live(keyspace, identity, condition, compute),
             Err(unmet) => unmet,
         };
         // The function is called now, since its argument is here now and no longer.
@@ -115,15 +60,14 @@ impl<S, K: Kind> Source<S, K> {
         Source::Looking(Box::pin(look), Some(Box::pin(compute())))
     }
 
-    /// The items of `compute`, on their way to be stored.
-    fn record(
+    /// The items of `compute`, to be stored on these terms.
+    fn live(
         keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,
         condition: Result<Option<PutCondition>>,
         compute: impl FnOnce() -> S,
     ) -> Source<S, K> {
-        let recording = Recording::on(condition, keyspace, identity);
-        Source::Live(Box::pin(compute()), recording)
+        Source::Live(Live::new(keyspace, identity, condition, || Box::pin(compute())))
     }
 }
 
@@ -174,7 +118,7 @@ impl<S, K: Kind> CachedStream<S, K> {
         compute: impl FnOnce() -> S,
     ) -> CachedStream<S, K> {
         let condition = keyspace.refresh_condition_here();
-        CachedStream { source: Source::record(keyspace, identity, condition, compute) }
+        CachedStream { source: Source::live(keyspace, identity, condition, compute) }
     }
 }
 
@@ -191,17 +135,16 @@ where
         loop {
             match &mut self.source {
                 Source::Replay(items) => return Poll::Ready(replay::<K>(items)),
-                Source::Live(stream, recording) => {
-                    let poll = || stream.as_mut().poll_next(context);
-                    let item = pass::<K, _>(recording, poll, |poll| match poll {
+                Source::Live(live) => {
+                    let poll = |stream: &mut Pin<Box<S>>| stream.as_mut().poll_next(context);
+                    let item = live.pass(poll, |poll| match poll {
                         Poll::Ready(item) => item.as_ref(),
                         Poll::Pending => None,
                     });
                     if let Some(item) = ready!(item) {
                         return Poll::Ready(Some(item));
                     }
-                    let recording = recording.take();
-                    self.source = recording.map_or(Source::Over, |recording| {
+                    self.source = live.recording.take().map_or(Source::Over, |recording| {
                         Source::Storing(Box::pin(recording.finish_async()))
                     });
                 }
@@ -209,7 +152,7 @@ where
                     let looked = ready!(look.as_mut().poll(context));
                     self.source = match (looked, stream.take()) {
                         (Ok(items), _) => Source::Replay(items),
-                        (Err(recording), Some(stream)) => Source::Live(stream, recording),
+                        (Err(recording), Some(source)) => Source::Live(Live { source, recording }),
                         (Err(_), None) => Source::Over,
                     };
                 }
@@ -225,7 +168,7 @@ where
     fn size_hint(&self) -> (usize, Option<usize>) {
         match &self.source {
             Source::Replay(items) => left(items),
-            Source::Live(stream, _) => stream.size_hint(),
+            Source::Live(live) => live.source.size_hint(),
             Source::Looking(..) => (0, None),
             Source::Storing(_) | Source::Over => (0, Some(0)),
         }

@@ -1,8 +1,9 @@
 //! Memoised functions that return an iterator or a stream.
 
 use crate::error::Result;
+use crate::memo::call::iterator::CachedIter;
 use crate::memo::call::keyspace::Keyspace;
-use crate::memo::call::recording::{CachedIter, Plain};
+use crate::memo::call::output::Plain;
 use crate::memo::call::stream::CachedStream;
 use crate::memo::handle::Handle;
 use crate::memo::scope::{Fingerprint, Name};
