@@ -1,16 +1,16 @@
-//! The election of who computes: one call's way from its miss to the right to compute. See
-//! [`flight`](super::flight). What the call does next is decided in one place; how it waits, plain and async code do
-//! each in their own way.
+//! The election of who computes: the steps of a call from its miss to the right to compute, and what it holds
+//! meanwhile. See [`flight`](super::flight). Which step comes next is not decided here, but by the caller's
+//! table (`memo/call/machine.rs`); a step that waits is there twice, for threads and for tasks.
 
-use super::flight::{Flight, Flights, Landing, Leading, Rescue};
+use super::flight::{Flight, Flights, Leading, Rescue};
 use super::{Store, Token};
 use crate::engine::file::deadline::Deadline;
 use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::header::{state, word};
 use crate::engine::format::record::Identity;
 use crate::engine::os::claims::Claims;
-use crate::engine::os::task::{offload, sleep};
-use crate::engine::os::threads::{self, ThreadId};
+use crate::engine::os::task::offload;
+use crate::engine::os::threads::ThreadId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,152 +51,165 @@ impl Drop for Lead<'_> {
     }
 }
 
-/// One call's part in it.
+/// What came of entering a flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entered {
+    Yes,
+    /// Another computes. `may_wait`: there is time to wait for it, and the caller is not called by a leader.
+    No {
+        may_wait: bool,
+    },
+}
+
+/// What a wait for another's flight came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Landing {
+    /// It is over, or the time is: there may be a result.
+    Look,
+    /// It is over, and left nothing to look for.
+    Free,
+    /// It does not go on; the lead is that of a rescue.
+    Stuck,
+}
+
+/// What came of claiming a key before other processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    /// `is_unchanged`: nothing was stored since the look that missed, which need not be repeated.
+    Yes { is_unchanged: bool },
+    /// Another process computes. `may_wait`: as in [`Entered::No`].
+    No { may_wait: bool },
+    /// The sidecar is not open, or lost its name since.
+    NoSidecar,
+    /// The system gives no claim.
+    Failed,
+}
+
+/// One call's part in it: what it holds on its way, and how long it may take.
 pub(crate) struct Election<'a> {
     store: &'a Store,
     /// The hash of the key: its place among the flights, and among the claims.
     key: u64,
-    deadline: Option<Deadline>,
+    deadline: Deadline,
     lead: Option<Lead<'a>>,
-    /// Held from when another's flight was found stuck until it was looked again.
-    rescue: Option<Rescue>,
-    /// The sidecar has just been opened: if it is not there even so, there can be none.
-    has_opened: bool,
+    /// In which file the last look missed, and when; until a claim compares them with what is there by then. The
+    /// next look may be in another file, so that this one is let go of before.
+    missed: Option<(Arc<OpenFile>, Token)>,
     pause: Duration,
-    /// What the function is known to have taken, in nanoseconds.
+    /// What the function is known to have taken, in nanoseconds; zero if nothing is known.
     longest: &'a AtomicU64,
 }
 
-/// What a call does next.
-pub(crate) enum Step<'a> {
-    /// Compute; and keep the lead, if it has one, until the result is stored.
-    Compute(Option<Lead<'a>>),
-    /// Look again: there may be a result now.
-    Look,
-    /// Wait so long for another's flight to land, then look again.
-    Wait(Arc<Flight>, Duration),
-    /// Wait so long, and go on.
-    Pause(Duration),
-    /// Open the sidecar of the claims, and go on.
-    Open,
-}
-
 impl<'a> Election<'a> {
-    /// `timeout` of zero: nobody waits for anybody. `longest`: what the function is known to have taken, in
-    /// nanoseconds; zero if nothing is.
     pub(crate) fn new(
         store: &'a Store,
         identity: &Identity,
         timeout: Duration,
         longest: &'a AtomicU64,
     ) -> Election<'a> {
-        // Where nothing can be stored there is nothing to wait for.
-        let has_use = !timeout.is_zero() && !store.location.is_read_only;
-        let deadline = has_use.then(|| Deadline::after(timeout));
-        let (key, lead, rescue) = (identity.hash(0), None, None);
-        let (has_opened, pause) = (false, PAUSE_MIN);
-        Election { store, key, deadline, lead, rescue, has_opened, pause, longest }
+        let (key, deadline) = (identity.hash(0), Deadline::after(timeout));
+        Election { store, key, deadline, lead: None, missed: None, pause: PAUSE_MIN, longest }
     }
 
-    /// What to do after a look that missed, up to the next one or to the computation. `token` is of
-    /// when it missed in `open_file`.
-    pub(crate) fn advance(&mut self, open_file: &OpenFile, token: Token) -> Step<'a> {
-        loop {
-            match self.step(open_file, token, threads::own()) {
-                Step::Pause(pause) => std::thread::sleep(pause),
-                Step::Open => self.store.flights().open_claims(&self.store.location.path),
-                Step::Wait(flight, timeout) => match flight.wait(timeout, || self.longest()) {
-                    Landing::Free => return Step::Compute(None),
-                    Landing::Look => return Step::Look,
-                    Landing::Stuck(rescue) => {
-                        self.rescue = Some(rescue);
-                        return Step::Look;
-                    }
-                },
-                step => return step,
+    /// Notes in which file a look missed, and when it began.
+    pub(crate) fn note_miss(&mut self, open_file: &Arc<OpenFile>, token: Token) {
+        self.missed = Some((Arc::clone(open_file), token));
+    }
+
+    /// Enters a flight if none is under way. `own` is the thread that would compute, if it is not a task.
+    pub(crate) fn enter(&mut self, own: Option<ThreadId>) -> Entered {
+        match self.store.flights().enter(self.key, own) {
+            true => {
+                // In place of that of a rescue: who was stuck has ended.
+                self.lead = Some(self.lead(None));
+                Entered::Yes
+            }
+            false => Entered::No { may_wait: self.may_wait() },
+        }
+    }
+
+    /// Waits for the flight that is under way.
+    pub(crate) fn wait(&mut self) -> Landing {
+        self.missed = None; // Nobody holds on to a file while it waits.
+        let Some((flight, timeout)) = self.join() else { return Landing::Look };
+        match flight.wait(timeout, || self.longest()) {
+            Ok(is_free) => Landing::of(is_free),
+            Err(rescue) => {
+                self.lead = Some(self.lead(Some(rescue)));
+                Landing::Stuck
             }
         }
     }
 
-    /// As [`advance`](Election::advance), without blocking the thread.
-    pub(crate) async fn advance_async(&mut self, open_file: &OpenFile, token: Token) -> Step<'a> {
-        loop {
-            match self.step(open_file, token, None) {
-                Step::Pause(pause) => sleep(pause).await,
-                Step::Open => {
-                    let (state, path) = (Arc::clone(self.store.state()), &self.store.location.path);
-                    let path = path.clone();
-                    offload(move || state.flights.open_claims(&path)).await;
-                }
-                Step::Wait(flight, timeout) => match flight.wait_async(timeout).await {
-                    true => return Step::Compute(None),
-                    false => return Step::Look,
-                },
-                step => return step,
-            }
+    /// As [`wait`](Election::wait), without blocking the thread. Tasks rescue nobody.
+    pub(crate) async fn wait_async(&mut self) -> Landing {
+        self.missed = None;
+        match self.join() {
+            Some((flight, timeout)) => Landing::of(flight.wait_async(timeout).await),
+            None => Landing::Look,
         }
     }
 
-    /// The lead, if it has one, for who computes without more ado.
-    pub(crate) fn into_lead(self) -> Option<Lead<'a>> {
-        self.lead
+    /// Tries to claim the key, for who has entered its flight.
+    pub(crate) fn claim(&mut self) -> Claimed {
+        let Some(claims) = self.store.flights().claims() else { return Claimed::NoSidecar };
+        let lead = self.lead.as_mut().expect("a flight is entered before its key is claimed");
+        match claims.try_claim(self.key) {
+            Ok(true) => lead.claim = Some(claims),
+            Ok(false) => return Claimed::No { may_wait: self.may_wait() },
+            Err(_) => return Claimed::Failed,
+        }
+        let missed = self.missed.take();
+        let is_unchanged = missed.is_some_and(|(open_file, token)| is_as_it_was(&open_file, token));
+        Claimed::Yes { is_unchanged }
+    }
+
+    /// Opens the sidecar of the claims.
+    pub(crate) fn open(&self) {
+        self.store.flights().open_claims(&self.store.location.path);
+    }
+
+    /// As [`open`](Election::open), on another thread than the task's.
+    pub(crate) async fn open_async(&self) {
+        let (state, path) = (Arc::clone(self.store.state()), self.store.location.path.clone());
+        offload(move || state.flights.open_claims(&path)).await;
+    }
+
+    /// How long to wait before a claim is tried again.
+    pub(crate) fn next_pause(&mut self) -> Duration {
+        let next = (self.pause * 2).min(PAUSE_MAX);
+        std::mem::replace(&mut self.pause, next)
+    }
+
+    /// The lead, for who computes; given back if it is to compute without one.
+    pub(crate) fn into_lead(self, leads: bool) -> Option<Lead<'a>> {
+        self.lead.filter(|_| leads)
+    }
+
+    fn lead(&self, rescue: Option<Rescue>) -> Lead<'a> {
+        Lead { store: self.store, key: self.key, claim: None, rescue, is_futile: false }
+    }
+
+    /// Who leads, or is called by one who does, waits for nobody; nor does anyone after the deadline.
+    fn may_wait(&self) -> bool {
+        !Leading::is_there() && self.deadline.left().is_some()
+    }
+
+    /// The flight that is under way, and how long to wait for it; `None` if either is over.
+    fn join(&self) -> Option<(Arc<Flight>, Duration)> {
+        let left = self.deadline.left()?;
+        Some((self.store.flights().join(self.key)?, left))
     }
 
     fn longest(&self) -> Option<Duration> {
         // Relaxed: a number of its own.
         Some(self.longest.load(Ordering::Relaxed)).filter(|n| *n > 0).map(Duration::from_nanos)
     }
+}
 
-    /// `own` is the thread that would compute, if it is not a task.
-    fn step(&mut self, open_file: &OpenFile, token: Token, own: Option<ThreadId>) -> Step<'a> {
-        let Some(deadline) = &self.deadline else { return Step::Compute(None) };
-        let Some(mut lead) = self.lead.take() else {
-            let (store, key) = (self.store, self.key);
-            let rescue = self.rescue.take();
-            if store.flights().enter(key, own) {
-                self.lead = Some(Lead { store, key, claim: None, rescue: None, is_futile: false });
-                return self.step(open_file, token, own);
-            }
-            if rescue.is_some() {
-                let (claim, is_futile) = (None, false);
-                return Step::Compute(Some(Lead { store, key, claim, rescue, is_futile }));
-            }
-            let left = if Leading::is_there() { None } else { deadline.left() };
-            let Some(left) = left else { return Step::Compute(None) };
-            return match store.flights().join(key) {
-                Some(flight) => Step::Wait(flight, left),
-                None => Step::Look,
-            };
-        };
-        if lead.claim.is_some() {
-            return Step::Compute(Some(lead));
-        }
-        let Some(claims) = self.store.flights().claims() else {
-            if std::mem::replace(&mut self.has_opened, true) {
-                return Step::Compute(Some(lead));
-            }
-            self.lead = Some(lead);
-            return Step::Open;
-        };
-        self.has_opened = false;
-        match claims.try_claim(lead.key) {
-            Ok(true) => {
-                lead.claim = Some(claims);
-                // Nothing was stored since the look that missed: it need not look again.
-                if is_as_it_was(open_file, token) {
-                    return Step::Compute(Some(lead));
-                }
-                self.lead = Some(lead);
-                Step::Look
-            }
-            Ok(false) if !Leading::is_there() && deadline.left().is_some() => {
-                self.lead = Some(lead);
-                let pause = self.pause;
-                self.pause = (self.pause * 2).min(PAUSE_MAX);
-                Step::Pause(pause)
-            }
-            Ok(false) | Err(_) => Step::Compute(Some(lead)),
-        }
+impl Landing {
+    fn of(is_free: bool) -> Landing {
+        if is_free { Landing::Free } else { Landing::Look }
     }
 }
 

@@ -9,7 +9,7 @@
 //! part of a leader's work, takes up another call for the same key, and waits for what waits for it. That
 //! is seen if nothing else in the process goes on, and suspected if the leader's thread waits for another
 //! for far longer than the function ever took: then one who waits computes as well. Else there is the
-//! deadline. How a call goes through this is in [`election`](super::election).
+//! deadline. The steps of a call through this are in [`election`](super::election).
 
 use super::pin::lock;
 use super::stall::{Suspicion, Waiting};
@@ -65,16 +65,6 @@ struct FlightState {
     is_free: bool,
 }
 
-/// What a wait for a flight came to.
-pub(crate) enum Landing {
-    /// It is over, or the time is: look again.
-    Look,
-    /// It is over and left nothing to look for.
-    Free,
-    /// It does not go on: look again, and else compute.
-    Stuck(Rescue),
-}
-
 /// The right to compute what another thread is computing and cannot end. When it is dropped, the others look
 /// again.
 pub(crate) struct Rescue {
@@ -122,30 +112,31 @@ impl Flight {
         wake_all(wakers.into_values());
     }
 
-    /// Waits until the flight is over, or so long, or until it is known not to go on. `longest` is what the
-    /// function is known to have taken, if it is known.
+    /// Waits until the flight is over, or so long; `true` if it left nothing to look for. Where it is known not
+    /// to go on, gives the right to rescue it instead. `longest` is what the function is known to have taken, if
+    /// it is known.
     pub(crate) fn wait(
         self: &Arc<Self>,
         timeout: Duration,
         longest: impl Fn() -> Option<Duration>,
-    ) -> Landing {
+    ) -> Result<bool, Rescue> {
         let (own, start) = (threads::own(), Instant::now());
         let _waiting = own.map(Waiting::new);
         let mut suspicion = Suspicion::new();
         let mut state = lock(&self.state);
         let rescues = state.rescues;
         state.waiting += 1;
-        let landing = loop {
+        let landed = loop {
             let left = timeout.saturating_sub(start.elapsed());
             let is_under_way = |state: &mut FlightState| !state.is_over && state.rescues == rescues;
             let pause = suspicion.next_pause().min(left);
             let waited = self.landed.wait_timeout_while(state, pause, is_under_way);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if !is_under_way(&mut state) {
-                break if state.is_free { Landing::Free } else { Landing::Look };
+                break Ok(state.is_free);
             }
             if left <= pause {
-                break Landing::Look;
+                break Ok(false);
             }
             let leader = state.leader;
             drop(state);
@@ -155,11 +146,11 @@ impl Flight {
             if is_stuck && is_under_way(&mut state) && state.leader == leader {
                 state.leader = own;
                 let flight = Arc::clone(self);
-                break Landing::Stuck(Rescue { flight, former: leader, is_futile: false });
+                break Err(Rescue { flight, former: leader, is_futile: false });
             }
         };
         state.waiting -= 1;
-        landing
+        landed
     }
 
     /// As [`wait`](Flight::wait), without blocking the thread, and hence without being in anybody's way.

@@ -1,17 +1,12 @@
 //! A typed part of a cache, by identity: what tables, memoised functions and `#[cache]` functions are
-//! made of. Where a found record becomes a value, and a computed value a record; and the way of a call
-//! that misses, from its look-up through its claim to the stored result. How tasks go that way is in
-//! [`tasks`](super::tasks).
+//! made of. Where a found record becomes a value, and a computed value a record. The way of a call that misses is
+//! in [`machine`](super::machine).
 
-use super::outcome::{Outcome, Wanted};
+use super::outcome::Wanted;
 use crate::engine::file::expiry::ExpiryRule;
-use crate::engine::file::open_file::OpenFile;
 use crate::engine::format::record::Identity;
-use crate::engine::format::units::Cost;
-use crate::engine::store::election::{Election, Lead, Step};
-use crate::engine::store::flight::Leading;
 use crate::engine::store::put::{Entry, PutCondition, ScopeRecord};
-use crate::engine::store::{Hit, Store, StoreLookup, Token};
+use crate::engine::store::{Hit, Store, StoreLookup};
 use crate::error::Result;
 use crate::memo::handle::Handle;
 use crate::memo::key::{CacheKey, KeySchema, identify};
@@ -22,7 +17,7 @@ use crate::memo::value::schema::Schema;
 use crate::memo::value::type_proof::{Shape, TypeProof};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A part of a cache whose values are of type `V`.
 pub(crate) struct Keyspace<V> {
@@ -31,7 +26,7 @@ pub(crate) struct Keyspace<V> {
     /// `None`: another type or function has a scope of this hash, and this one is never used.
     proof: Option<TypeProof<V>>,
     /// The longest that a computation took of which this process knows, in nanoseconds.
-    longest: AtomicU64,
+    pub(crate) longest: AtomicU64,
 }
 
 impl<V> Keyspace<V> {
@@ -249,7 +244,7 @@ impl<V: CacheValue> Keyspace<V> {
     }
 
     /// Archives a value and stores it.
-    fn store(
+    pub(crate) fn store(
         &self,
         identity: Identity,
         value: &V,
@@ -265,116 +260,8 @@ impl<V: CacheValue> Keyspace<V> {
         })?
     }
 
-    /// The value, or that of `compute`, which is stored.
-    #[cold]
-    pub(crate) fn obtain<E>(
-        &self,
-        identity: &Identity,
-        wanted: Wanted,
-        compute: impl FnOnce() -> Result<V, E>,
-    ) -> Result<Outcome<V>, E> {
-        self.retry();
-        let Some((store, proof)) = self.parts() else {
-            self.count_miss();
-            return compute().map(|value| Outcome::Made(value, None));
-        };
-        let mut election = self.election(store, identity);
-        let (mut lead, condition) = loop {
-            let (condition, token, open_file) = match self.look(store, identity, proof) {
-                Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(condition, token, open_file)) => (condition, token, open_file),
-                Err(error) => break (election.into_lead(), Err(error)),
-            };
-            if let Step::Compute(lead) = election.advance(&open_file, token) {
-                break (lead, Ok(condition));
-            }
-        };
-        self.count_miss();
-        // To its end: archiving the result, and checking what was stored, are the user's code too.
-        let _leading = lead.as_ref().map(|_| Leading::new());
-        let (value, cost) = timed(compute)?;
-        self.note_cost(Cost::new(cost).nanos());
-        let stored =
-            condition.and_then(|condition| self.store(*identity, &value, cost, condition, wanted));
-        Ok(Outcome::Made(value, self.conclude(stored, wanted, lead.as_mut(), proof)))
-    }
-
-    /// Computes anew, and stores the value in place of what is there.
-    pub(crate) fn refresh<E>(
-        &self,
-        identity: &Identity,
-        compute: impl FnOnce() -> Result<V, E>,
-    ) -> Result<V, E> {
-        let condition = self.refresh_condition();
-        let (value, cost) = timed(compute)?;
-        let stored = condition.and_then(|condition| match condition {
-            Some(condition) => self.store(*identity, &value, cost, condition, Wanted::Value),
-            None => Ok(None),
-        });
-        stored.inspect_err(|error| self.handle.note(error)).ok();
-        Ok(value)
-    }
-
-    fn look(&self, store: &Store, identity: &Identity, proof: TypeProof<V>) -> Result<Look<V>> {
-        Ok(self.judge(store.find(identity, self.expiry_rule())?, proof))
-    }
-
-    pub(crate) fn judge(&self, found: StoreLookup, proof: TypeProof<V>) -> Look<V> {
-        let (condition, token, open_file) =
-            (self.condition(&found), found.token, Arc::clone(&found.open_file));
-        self.note_cost(found.saved.unwrap_or(0));
-        match Cached::admit(found, proof) {
-            Some(cached) => Look::Hit(cached),
-            None => Look::Miss(condition, token, open_file),
-        }
-    }
-
     /// Notes what a computation took.
     pub(crate) fn note_cost(&self, nanos: u64) {
         self.longest.fetch_max(nanos, Ordering::Relaxed); // Relaxed: a number of its own.
     }
-
-    /// The way to the right to compute. What expires at once nobody waits for.
-    pub(crate) fn election<'a>(&'a self, store: &'a Store, identity: &Identity) -> Election<'a> {
-        let is_kept = self.expiry_rule() != ExpiryRule::new(Some(Duration::ZERO));
-        let timeout = if is_kept { self.handle.claim_timeout } else { Duration::ZERO };
-        Election::new(store, identity, timeout, &self.longest)
-    }
-
-    /// What was stored, as a value if its archive is wanted; what went wrong is noted. Who leads tells the
-    /// others if they will find nothing.
-    pub(crate) fn conclude(
-        &self,
-        stored: Result<Option<StoreLookup>>,
-        wanted: Wanted,
-        lead: Option<&mut Lead<'_>>,
-        proof: TypeProof<V>,
-    ) -> Option<Cached<V>> {
-        let found = stored.unwrap_or_else(|error| {
-            self.handle.note(&error);
-            None
-        });
-        let is_there = found.as_ref().is_some_and(|found| !found.is_absent());
-        let cached = found.filter(|_| wanted == Wanted::Archived);
-        let cached = cached.and_then(|found| Cached::admit(found, proof));
-        let is_admitted = is_there && (wanted == Wanted::Value || cached.is_some());
-        if let (false, Some(lead)) = (is_admitted, lead) {
-            lead.give_up();
-        }
-        cached
-    }
-}
-
-/// What a look came to.
-pub(crate) enum Look<V: CacheValue> {
-    Hit(Cached<V>),
-    /// Under what condition a result may be stored, and when and in which file it was missed.
-    Miss(PutCondition, Token, Arc<OpenFile>),
-}
-
-/// Computes, and says how long it took.
-fn timed<V, E>(compute: impl FnOnce() -> Result<V, E>) -> Result<(V, Duration), E> {
-    let start = Instant::now();
-    let value = compute()?;
-    Ok((value, start.elapsed()))
 }

@@ -1,15 +1,15 @@
-//! The way of a [`Keyspace`]'s call in async code: what [`Keyspace::obtain`] is to threads. No poll waits: for
-//! leaders, for a lock that others hold and for a file to be opened waits the task, and what is large is
-//! checked and copied by another thread. The user's code runs in the task's own polls, but for the checks of
-//! what is large.
+//! The driver of a call for tasks: it does what the [machine](super::machine) asks, and no poll waits. For leaders,
+//! for a lock that others hold and for a file to be opened waits the task, and what is large is checked and
+//! copied by another thread. The user's code runs in the task's own polls, but for the checks of what is large.
 
-use super::keyspace::{Keyspace, Look};
+use super::attempt::{Attempt, Computation};
+use super::keyspace::Keyspace;
+use super::machine::{Answer, State};
 use super::outcome::{Outcome, Wanted};
 use crate::engine::file::effort::{BRIEF, Effort};
 use crate::engine::format::record::Identity;
 use crate::engine::format::units::Cost;
-use crate::engine::os::task::offload;
-use crate::engine::store::election::Step;
+use crate::engine::os::task::{offload, sleep};
 use crate::engine::store::flight::{Led, led};
 use crate::engine::store::put::{PutCondition, PutProgress};
 use crate::engine::store::{Store, StoreLookup};
@@ -83,32 +83,12 @@ impl<V: CacheValue> Keyspace<V> {
     where
         F: Future<Output = Result<V, E>>,
     {
-        self.retry_async().await;
-        let Some((store, proof)) = self.shared_parts() else {
-            self.count_miss();
-            return compute().await.map(|value| Outcome::Made(value, None));
-        };
-        let mut election = self.election(store, identity);
-        let (mut lead, condition) = loop {
-            let (condition, token, open_file) = match self.look_async(store, identity, proof).await
-            {
-                Ok(Look::Hit(cached)) => return Ok(Outcome::Found(cached)),
-                Ok(Look::Miss(condition, token, open_file)) => (condition, token, open_file),
-                Err(error) => break (election.into_lead(), Err(error)),
-            };
-            if let Step::Compute(lead) = election.advance_async(&open_file, token).await {
-                break (lead, Ok(condition));
-            }
+        let computation = match self.find_or_lead_async(identity).await {
+            Ok(cached) => return Ok(Outcome::Found(cached)),
+            Err(computation) => computation,
         };
         self.count_miss();
-        let is_led = lead.is_some();
-        let (value, cost) = timed_async(is_led, compute).await?;
-        self.note_cost(Cost::new(cost).nanos());
-        // Encoded here: a reference to the value would have to be sent between threads with the task.
-        let archive = led(is_led, || encode_owned(&value));
-        let stored = self.deliver(*identity, archive, cost, condition, wanted, is_led).await;
-        let conclude = || self.conclude(stored, wanted, lead.as_mut(), proof);
-        let cached = led(is_led, conclude);
+        let (value, cached) = self.make_async(identity, wanted, computation, compute).await?;
         Ok(Outcome::Made(value, cached))
     }
 
@@ -122,25 +102,71 @@ impl<V: CacheValue> Keyspace<V> {
         F: Future<Output = Result<V, E>>,
     {
         self.retry_async().await;
-        let condition = self.refresh_condition_async().await;
-        let (value, cost) = timed_async(false, compute).await?;
-        if let Some(condition) = condition.transpose() {
-            let archive = encode_owned(&value);
-            let stored =
-                self.deliver(*identity, archive, cost, condition, Wanted::Value, false).await;
-            stored.inspect_err(|error| self.handle.note(error)).ok();
-        }
-        Ok(value)
+        let computation =
+            Computation { lead: None, condition: self.refresh_condition_async().await };
+        Ok(self.make_async(identity, Wanted::Value, computation, compute).await?.0)
     }
 
-    async fn look_async(
-        &self,
-        store: &Arc<Store>,
-        identity: &Identity,
-        proof: TypeProof<V>,
-    ) -> Result<Look<V>> {
+    /// The value that is stored; else the computation that is to give it.
+    async fn find_or_lead_async(&self, identity: &Identity) -> Result<Cached<V>, Computation<'_>> {
+        self.retry_async().await;
+        let Some((store, proof)) = self.shared_parts() else {
+            return Err(Computation { lead: None, condition: Ok(None) });
+        };
         let examine = move |found| Cached::examine(found, proof);
-        Ok(self.judge(store.find_async(identity, self.expiry_rule(), examine).await?, proof))
+        let mut attempt = Attempt::new(self, (store, proof), identity);
+        loop {
+            let answer = match attempt.state {
+                State::Look(role) => {
+                    let found = store.find_async(identity, self.expiry_rule(), examine).await;
+                    match attempt.looked(found) {
+                        Ok(cached) => return Ok(cached),
+                        Err(looked) => Answer::Look(role, looked),
+                    }
+                }
+                State::Enter { rescues } => attempt.enter(rescues, None),
+                State::Wait => Answer::Wait(attempt.election.wait_async().await),
+                State::Claim { has_opened } => attempt.claim(has_opened),
+                State::Open => {
+                    attempt.election.open_async().await;
+                    Answer::Open
+                }
+                State::Pause => {
+                    sleep(attempt.election.next_pause()).await;
+                    Answer::Pause
+                }
+                State::Compute { leads } => return Err(attempt.into_computation(leads)),
+            };
+            attempt.go_on(answer);
+        }
+    }
+
+    /// Computes, and stores the value; gives it, and how it is stored if that is wanted.
+    async fn make_async<E, F>(
+        self: &Arc<Self>,
+        identity: &Identity,
+        wanted: Wanted,
+        mut computation: Computation<'_>,
+        compute: impl FnOnce() -> F,
+    ) -> Result<(V, Option<Cached<V>>), E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        let is_led = computation.lead.is_some();
+        let (value, cost) = timed_async(is_led, compute).await?;
+        self.note_cost(Cost::new(cost).nanos());
+        let stored = match computation.condition {
+            Ok(Some(condition)) => {
+                // Encoded here: a reference to the value would have to be sent between threads with the task.
+                let archive = led(is_led, || encode_owned(&value));
+                self.deliver(*identity, archive, cost, condition, wanted, is_led).await
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let conclude = || self.conclude(stored, wanted, computation.lead.as_mut());
+        let cached = led(is_led, conclude);
+        Ok((value, cached))
     }
 
     /// Stores an archived value without blocking the thread. What is large is checked, and copied, by another.
@@ -149,11 +175,11 @@ impl<V: CacheValue> Keyspace<V> {
         identity: Identity,
         archive: Result<AlignedVec>,
         cost: Duration,
-        condition: Result<PutCondition>,
+        condition: PutCondition,
         wanted: Wanted,
         is_led: bool,
     ) -> Result<Option<StoreLookup>> {
-        let (archive, condition) = (archive?, condition?);
+        let archive = archive?;
         let Some(proof) = self.proof() else { return Ok(None) };
         let (keyspace, is_brief) = (Arc::clone(self), archive.len() <= BRIEF);
         // Checking calls the type's own code.
