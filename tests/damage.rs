@@ -205,9 +205,9 @@ fn absurd_lengths_allocate_nothing() {
         let mut damaged = image.clone();
         damaged[at..at + 5].fill(0xff);
         let path = fresh(&dir, "absurd.pcache", &damaged);
-        for care in [false, true] {
+        for is_copied in [false, true] {
             let options = MmapCache::options();
-            let options = if care { options.copy_reads() } else { options };
+            let options = if is_copied { options.copy_reads() } else { options };
             let table = options.open_at(&path).unwrap().table::<u64, Vec<u64>>("t");
             for key in 0..KEYS {
                 if let Some(value) = table.get(&key).unwrap().map(Cached::into_owned) {

@@ -43,7 +43,8 @@ fn locked(n: u64) -> u64 {
 #[test]
 fn a_lock_held_at_the_first_call_is_no_trouble_for_good() {
     drop(MmapCache::open_at(at("other.pcache")).unwrap());
-    fs::copy(at("other.pcache"), at("locked.pcache")).unwrap(); // Its provenance does not hold, so it must be verified.
+    // The provenance of a copy does not hold, so it must be verified.
+    fs::copy(at("other.pcache"), at("locked.pcache")).unwrap();
     let verifier = fs::OpenOptions::new().read(true).write(true).open(at("locked.pcache")).unwrap();
     verifier.lock().unwrap();
     assert_eq!(locked(1), 2);

@@ -331,9 +331,9 @@ fn a_sidecar_of_another_user_makes_nobody_wait() {
         return;
     }
     let dir = Dir::new();
-    let open = |care: fn(OpenOptions) -> OpenOptions| {
+    let open = |access: fn(OpenOptions) -> OpenOptions| {
         let options = MmapCache::options().root(dir.path()).claim_timeout(HANG);
-        care(options).open("x").unwrap()
+        access(options).open("x").unwrap()
     };
     // Stores of different kinds are as far apart as two processes.
     let (one, other) = (open(|options| options), open(OpenOptions::copy_reads));

@@ -1,6 +1,7 @@
-//! The words of the header, as the holder of the writer's lock sees them: each is read with its check
-//! and written sealed. Stands on the format and a [`Storage`]. Only the holder of the lock writes any
-//! of them; readers look at [`word::STATE`], [`word::INDEX`] and [`word::TAIL`].
+//! The words of the header, as the holder of the writer's lock reads and writes them. A word is read with its check,
+//! and written sealed. Only the holder of the lock writes words; readers load [`word::STATE`], [`word::INDEX`] and
+//! [`word::TAIL`] without this module. It stands on the format and a [`Storage`], below the index, whose growth keeps
+//! its progress in header words.
 
 use super::format::header::word;
 use super::format::slot::Table;

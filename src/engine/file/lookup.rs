@@ -1,5 +1,5 @@
-//! What a look-up finds that is no hot hit: a value that this process meets for the first time, of which all
-//! is checked, a copy, or nothing.
+//! The look-up of what is no hot hit. It finds a value that this process has not verified yet, and verifies it; or a
+//! copy of a value, where the file is read by copy or the value lies behind the map; or nothing.
 
 use super::effort::Effort;
 use super::expiry::ExpiryRule;

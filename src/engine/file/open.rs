@@ -1,6 +1,6 @@
-//! From a path to an [`OpenFile`]: create, trust, or recover. A file whose provenance and header hold and
-//! whose last record does, is trusted at once and without a lock: the page cache that wrote it is the
-//! one that is read. Any other is verified under the lock first.
+//! From a path to an [`OpenFile`]: create, trust, or recover. A file is trusted at once, and without a lock, if its
+//! provenance holds and its header and last record verify: then the page cache that wrote the file is the one that
+//! is read. Any other file is recovered under the lock first.
 
 use super::create::{fill, new_superblock, pointer_width};
 use super::deadline::{Deadline, lock_file, try_until};

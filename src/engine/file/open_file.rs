@@ -1,6 +1,6 @@
-//! One file of a cache, opened and verified, and the search in it. Any number of threads look up
-//! without a lock, in this order: state, index, slot, record. The mapping lives as long as anyone
-//! holds the open file, whatever became of the file's name.
+//! One file of a cache, opened and verified, and the search in it. Any number of threads look up without a lock. A
+//! look-up reads the state, the index word, the slots and the record, in this order. The map lives as long as anyone
+//! holds the [`OpenFile`], whatever became of the file's name.
 
 use super::expiry::ExpiryRule;
 use crate::engine::format::header::{Superblock, state, word};

@@ -112,8 +112,8 @@ fn take_space(journal: &Journal<'_>) -> Result<()> {
     file.allocate(0, HEADER_SIZE).map_err(Error::io("grow", file.path()))
 }
 
-/// Has the next opening without provenance go by a checkpoint, so that it need not walk over the log as this one
-/// did. As [`Store::sync`](crate::engine::store::Store::sync) does it: what the checkpoint says, and all that was
+/// Has the next opening that cannot trust the file go by a checkpoint, so that it need not walk over the log as this
+/// one did. As [`Store::sync`](crate::engine::store::Store::sync) does it: what the checkpoint says, and all that was
 /// mended, is on the device before the log counts as synced. On a full disk there is none.
 fn leave_checkpoint(journal: &Journal<'_>) -> Result<()> {
     if journal.checkpoint().is_err() {

@@ -1,4 +1,4 @@
-//! Which files are believed as they are: those whose provenance holds, whose header verifies and agrees with itself,
+//! Which files are trusted as they are: those whose provenance holds, whose header verifies and agrees with itself,
 //! and whose last record is whole.
 
 use super::open_file::OpenFile;

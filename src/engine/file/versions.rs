@@ -94,6 +94,7 @@ impl Census {
         self.current.2 |= is_value;
     }
 
+    /// Adds what was counted of records of one scope that lie side by side.
     fn add_current(&mut self) {
         let (prefix, seq, has_values) = self.current;
         let usage = self.scopes.entry(prefix).or_default();

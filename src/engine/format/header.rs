@@ -1,6 +1,7 @@
-//! Page 0: the superblock of the file, which never changes and is checksummed; its provenance; the words that
-//! readers look at on every hit; and, on a line of their own so that a writer disturbs no reader, the
-//! words of the writer. Every writer's word but tables is sealed (see [`seal`](super::seal)).
+//! Page 0 of a file. It holds the superblock, which has a checksum and never changes; the provenance; the words that
+//! readers load with every hit; and the words of the writer. The writer's words have cache lines of their own, so
+//! that a writer disturbs no reader. Each of them is sealed with a check (see [`seal`](super::seal)), but for those
+//! that name a table.
 
 use super::slot::Table;
 use super::{HEADER_SIZE, checksum, field};
@@ -191,9 +192,9 @@ impl Superblock {
     }
 }
 
-/// A file's provenance: the boot and the place it was written in. Index and words are trusted at once only where it is
-/// still that: the page cache that wrote them is the one that is read. A copy, or the same file after a reboot, is
-/// verified first.
+/// The boot, and the file on this machine, that index and words were written in. They are trusted at once only if
+/// that is the boot, and the file, that they are read in: then the page cache that wrote them is the one that is
+/// read. A copy, or the same file after a reboot, is verified first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Provenance {
     /// Of the running kernel.

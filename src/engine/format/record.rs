@@ -39,7 +39,8 @@ impl Kind {
     pub(crate) const CLEAR: Kind = Kind(4);
     /// A table that the index grows into, or that recovery made.
     pub(crate) const INDEX: Kind = Kind(5);
-    /// The offset of a large value whose space was reserved and which is whole by now.
+    /// The offset of a large value: its payload is written into the space that was reserved for it, and it counts
+    /// from this record on.
     pub(crate) const COMMIT: Kind = Kind(6);
     /// Space that holds nothing, or a large value still being written.
     pub(crate) const PAD: Kind = Kind(0x81);

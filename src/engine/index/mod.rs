@@ -28,8 +28,8 @@ use std::cell::Cell;
 use std::io;
 use std::ops::ControlFlow;
 
-/// Buckets that a search looks at. At a load of 3/4 not one in 10^20 keys lies this far from home; a
-/// writer that finds no slot makes the table grow.
+/// Buckets that a search looks at. At a load of 3/4 not one in 10^20 keys lies this far from its home bucket; a
+/// writer that finds no slot for a key makes the table grow.
 pub(crate) const PROBE_LIMIT: u64 = 32;
 
 /// The index grows when more than 11 in 16 of its slots are in use. Moving two buckets with each
@@ -106,7 +106,7 @@ pub(crate) enum SlotEntry<T> {
     Full,
 }
 
-/// The slot entry of a key, for the one who writes.
+/// The slot entry of a key. For the holder of the write lock.
 pub(crate) fn slot_entry<T>(
     words: &(impl Words + ?Sized),
     table: Table,

@@ -148,8 +148,7 @@ impl CacheFile {
         Ok((data.dev(), data.ino()))
     }
 
-    /// The provenance of the file, as it would be written now; `None` where the system does not tell, and no provenance
-    /// holds.
+    /// The provenance that is the file's now. `None` where the system does not tell: there no file's holds.
     pub(crate) fn provenance(&self) -> io::Result<Option<Provenance>> {
         let data = self.file.metadata()?;
         let (device, inode, born) = (data.dev(), data.ino(), born(&data));

@@ -1,9 +1,12 @@
-//! What makes a hit free of shared writes: each thread keeps, for each store, a [`FilePin`] of the
-//! store's open file and its own counters. A guard holds the thread's pin, so that only a guard dropped
-//! by another thread ever moves the line of its count. Whoever leaves a superseded file takes the pins
-//! of it from all threads, so that those that idle do not keep its disk space: see
-//! [`biased`](crate::engine::os::biased). Where the system has no barrier for that (Linux before 4.14), a thread
-//! lets go when it next uses the store, or ends.
+//! Pins: what keeps an open file, and so its map, alive while a thread may use it. Each thread has, for each store,
+//! a [`FilePin`] of the store's open file, and counters of its own. A hit clones the thread's own pin, and a value
+//! that a user holds keeps that clone. So a hit writes to no memory that another thread writes to, unless another
+//! thread drops the value. One reference count for all threads was rejected: each hit on one thread would take the
+//! count's cache line from all others.
+//!
+//! Whoever leaves a superseded file takes the pins of it from all threads: else a thread that idles would keep the
+//! file's disk space. [`biased`](crate::engine::os::biased) says how. Where the system has no barrier for that (Linux
+//! before 4.14), a thread gives up its pin when it next uses the store, or ends.
 
 use crate::engine::file::open_file::OpenFile;
 use crate::engine::os::biased::{Biased, Owner, reclaim};
@@ -177,13 +180,13 @@ impl FilePins {
     }
 }
 
-/// Where a store's pins are found: a place in each thread's list, used again after the store is gone. What
-/// still lies there then has been revoked.
+/// Owns the pin slot of a store, and gives it back for another store when the store is gone. A pin that still lies
+/// in the slot then has been revoked.
 pub(crate) struct Key {
     pin_slot: PinSlot,
 }
 
-/// The place, for those who have the store.
+/// Where each thread's list has its pin of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PinSlot(usize);
 
@@ -220,8 +223,7 @@ thread_local! {
     static PINS: RefCell<Vec<Option<Owner<FilePin>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// This thread's pin of the store that has a pin slot; `None` if it has none (yet, or any more), or the thread is
-/// ending.
+/// This thread's pin of a store. `None` if the thread has no pin of it, or is ending.
 #[inline(always)]
 pub(crate) fn own_pin(PinSlot(pin_slot): PinSlot) -> Option<Arc<FilePin>> {
     let get =
@@ -229,8 +231,8 @@ pub(crate) fn own_pin(PinSlot(pin_slot): PinSlot) -> Option<Arc<FilePin>> {
     PINS.try_with(get).ok()?
 }
 
-/// This thread's pin of `open_file`, which it keeps from now on, if `enter` enters it among those that
-/// are revoked: the open file may have been left meanwhile.
+/// A pin of `open_file` for this thread, which keeps it from now on if `enter` enters it among the pins that are
+/// revoked. `enter` refuses when the store has left the file meanwhile.
 #[cold]
 pub(crate) fn pin_of(
     pin_slot: PinSlot,

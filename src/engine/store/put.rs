@@ -1,5 +1,5 @@
-//! Storing a value: what a put does in each hold of the lock, how it goes on from there, and under what condition. A
-//! hold takes no longer than the bytes of a small value take to be copied; nothing of the user's runs meanwhile.
+//! Storing a value: on which condition a put stores, what it does in each hold of the lock, and how it goes on from
+//! there. A hold takes no longer than copying a small value does. No code of the user's runs under the lock.
 
 use super::writer::Writer;
 use super::{Store, StoreLookup, Token, Unmet};
@@ -44,7 +44,7 @@ pub(crate) struct ScopeRecord<'a> {
     pub(crate) seen: &'a AtomicU64,
 }
 
-/// Whether a computed value is stored.
+/// When a value is stored, in view of what is in the file by then.
 #[derive(Clone, Copy)]
 pub(crate) enum PutCondition {
     /// In any case.
@@ -84,7 +84,8 @@ struct Place {
 }
 
 impl PutCondition {
-    /// Whether something is there that may have been refused, as what takes its place would be.
+    /// Whether an archive must be checked before it is stored. What is in its place may have been refused, and so
+    /// might the archive be: then each call would compute and store it again.
     pub(crate) fn needs_check(&self) -> bool {
         !matches!(self, PutCondition::IfAbsent(..))
     }
@@ -95,7 +96,7 @@ impl PutCondition {
 pub(crate) struct PutProgress {
     /// The record's head, and the seed that its checksum is made with.
     head: Option<(u64, Head)>,
-    /// Where a large payload lies that has yet to become a value.
+    /// Where space was reserved for a large value whose payload is written and which is not committed yet.
     reserved: Option<Place>,
     /// Where the record lies if it is published, and an index that could not take it was left to be made anew.
     published: Option<Place>,
@@ -129,7 +130,7 @@ impl<'a> Entry<'a> {
         self.payload.len() > LARGE
     }
 
-    /// Whether it may be stored in a file that is accessed in such a mode, and will be found there.
+    /// Whether it is small enough to be stored, and to be found by who accesses the file in this mode.
     pub(crate) fn check_size(&self, access: AccessMode) -> Result<()> {
         let size = self.payload.len() as u64;
         let (what, limit) = match access {

@@ -47,7 +47,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what `identity` has; `true` if that counted by `expiry`, whether or not its payload
+    /// Removes what `identity` has; `true` if that was a value that counts by `expiry`, whether or not its payload
     /// is whole. The removal is recorded in any case: a computation under way must not bring the key back.
     pub(crate) fn remove(&self, identity: &Identity, expiry: ExpiryRule) -> Result<bool> {
         let writer = self.lock()?;

@@ -66,7 +66,7 @@ impl Inner {
 }
 
 impl WriteGuard<'_> {
-    /// Has the file of `open_file` locked, and no other.
+    /// Locks the file of `open_file`, and unlocks any other.
     pub(crate) fn lock(&mut self, open_file: &Arc<OpenFile>, deadline: &Deadline) -> Result<()> {
         if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, open_file)) {
             return Ok(());

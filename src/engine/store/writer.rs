@@ -156,9 +156,9 @@ impl Writer<'_> {
         Ok((offsets, true))
     }
 
-    /// Makes a reserved record, whose payload is written by now, the value that it was reserved for. A record of its
-    /// own says so at the tail, where who redoes or copies what came since a point in the log does not miss it; that
-    /// the pad becomes a value follows from it, as the index does.
+    /// Commits a large value: the reserved record, whose payload is written by now, becomes that value. A record of
+    /// its own says so at the tail, where who redoes or copies what came since a point in the log does not miss it;
+    /// that the pad becomes a value follows from it, as the index does.
     pub(crate) fn commit(&self, offset: u64) -> Result<()> {
         let (place, seed) = (offset.to_le_bytes(), self.journal().superblock.seed);
         self.append(&mut [Draft::new(Kind::COMMIT, Identity::NONE, &place, seed)]).map(drop)

@@ -63,7 +63,7 @@ struct Deeds {
     changes: Vec<u64>,
 }
 
-/// Opens the file without provenance, where no allocation beyond `room` succeeds.
+/// Opens the file, whose provenance does not hold, where no allocation beyond `room` succeeds.
 fn open_elsewhere(location: &Location, room: u64) -> (Arc<Store>, Deeds) {
     let deeds = Rc::new(RefCell::new(Deeds::default()));
     let seen = Rc::clone(&deeds);
@@ -210,8 +210,7 @@ fn an_opening_without_provenance_needs_no_space() {
     }
 }
 
-/// Where the index cannot grow at once, what has been written of its table is not left unpublished without a sign for
-/// others.
+/// Where the index cannot grow at once, others are told of the unpublished bytes of its table.
 #[test]
 fn growth_that_fails_in_an_opening_leaves_nothing_behind_the_tail() {
     let dir = tempfile::tempdir().unwrap();
