@@ -2,8 +2,8 @@
 
 use super::MmapCache;
 use crate::error::Result;
+use crate::memo::memoized::asynchronous::{AsyncMemoized, AsyncTryMemoized};
 use crate::memo::memoized::items::{MemoizedIter, MemoizedStream, Sequences};
-use crate::memo::memoized::tasks::{AsyncMemoized, AsyncTryMemoized};
 use crate::memo::memoized::{Memoized, TryMemoized, as_pointer, refuse_captures};
 use crate::memo::scope::Name;
 use crate::memo::table::Table;

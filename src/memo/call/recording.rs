@@ -114,7 +114,7 @@ pub(crate) struct Live<S, K: Kind> {
 }
 
 impl<S, K: Kind> Live<S, K> {
-    /// The items of `compute`, to be stored on these terms.
+    /// The items of `compute`, to be stored under this condition.
     pub(crate) fn new(
         keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,

@@ -60,7 +60,7 @@ impl<S, K: Kind> Source<S, K> {
         Source::Looking(Box::pin(look), Some(Box::pin(compute())))
     }
 
-    /// The items of `compute`, to be stored on these terms.
+    /// The items of `compute`, to be stored under this condition.
     fn live(
         keyspace: &Arc<Keyspace<Sequence<K::Value>>>,
         identity: Identity,

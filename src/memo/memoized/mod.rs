@@ -84,7 +84,7 @@ macro_rules! memoized {
     };
 }
 
-pub(crate) mod tasks;
+pub(crate) mod asynchronous;
 pub(crate) mod items;
 
 use crate::engine::os::trie::{Trie, hash_of};

@@ -87,8 +87,8 @@ fn identity(file: &File) -> Option<[u8; 32]> {
             superblock.ctime_nsec(),
         ];
         hasher.update(b"file");
-        for fact in [superblock.dev(), superblock.ino(), superblock.size()] {
-            hasher.update(&fact.to_le_bytes());
+        for number in [superblock.dev(), superblock.ino(), superblock.size()] {
+            hasher.update(&number.to_le_bytes());
         }
         for time in times {
             hasher.update(&time.to_le_bytes());
