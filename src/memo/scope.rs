@@ -1,7 +1,12 @@
-//! Scopes: which function or table an entry belongs to, and with which types. A scope is the hash of
-//! a name, the version of the code, the key's schema, the fingerprint of the result type, and how rkyv
-//! lays values out here. What changes any of them is a miss; going back hits again. Where code or a type
-//! is not known by what it is made of, the program as built is a part of the version.
+//! Scopes: which function or table an entry belongs to, and with which types.
+//!
+//! A scope is the hash of a name, the version of the code, the key's schema, the fingerprint of the result type,
+//! and how rkyv lays values out here. What changes any of them is a miss; going back hits again. Where code or a
+//! type is not known by what it is made of, the program as built is a part of the version.
+//!
+//! The eight bytes of it that stand in each record keep functions apart in one index. A file for each function
+//! would do that without a hash; then a program of many functions would hold many files open, and none could share
+//! a name.
 
 use super::key::KeySchema;
 use super::value::schema::{self, Schema, is_of_std};

@@ -1,4 +1,11 @@
-//! The live records of one file in another that nobody has seen yet. Compaction and recovery from damage stand on it.
+//! The live records of one file in another that nobody has seen yet. Compaction and recovery from damage stand on
+//! it.
+//!
+//! Records are copied in the order of the log, so that the old file is read from front to back, and keep their
+//! sequence numbers. The index of the new file lies before its log, and is written when all records are: its size
+//! is chosen before, by the number of slots, and the copy is made again in the rare case that it does not suffice.
+//!
+//! In memory are for each key its slots in both files, and its place in the index that is made: 30 bytes.
 
 use super::create::random;
 use super::expiry::ExpiryRule;

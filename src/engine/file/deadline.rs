@@ -1,5 +1,8 @@
-//! How long a lock is waited for, and for whatever else another process may be at: to a deadline and no longer, since
-//! a stopped process must not stop this one.
+//! How long a lock is waited for, and for whatever else another process may be at: to a deadline and no longer,
+//! since a stopped process must not stop this one.
+//!
+//! The file's lock is tried again and again, with pauses that double. A wait in the kernel has no deadline that is
+//! not a signal, and a signal is the program's and not a library's.
 
 use crate::engine::os::file::{CacheFile, Storage as _};
 use crate::error::{Error, Result};

@@ -1,5 +1,11 @@
-//! Whether a value has expired, judged when it is read. The handle's own expiry counts where it has
-//! one, on old entries too; else the time to live that the record was written with.
+//! Whether a value has expired, judged when it is read.
+//!
+//! The handle's own expiry counts where it has one, on old entries too; else the time to live that the record was
+//! written with. So an expiry can be changed at any time, and nothing has to be rewritten. A hit without any expiry
+//! looks at no clock.
+//!
+//! A deadline in each record, as memcached has, is rejected: it would be the writer's clock and the writer's wish
+//! for ever.
 
 use crate::engine::format::record::{self, HeadBytes};
 use crate::engine::format::units::Stamp;

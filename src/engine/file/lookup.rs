@@ -1,5 +1,8 @@
-//! The look-up of what is no hot hit. It finds a value that this process has not verified yet, and verifies it; or a
-//! copy of a value, where the file is read by copy or the value lies behind the map; or nothing.
+//! The look-up of what is no hot hit: a value that this process has not verified yet, of which head and payload are
+//! checked now; a copy of a value, where the file is read by copy or the value lies behind the map; or nothing.
+//!
+//! A record that has been verified is noted in a bit of this process's own, one for each 16 bytes of the map, so that
+//! each is verified once. The bit is not in the file: another process must not believe what this one has checked.
 
 use super::effort::Effort;
 use super::expiry::ExpiryRule;

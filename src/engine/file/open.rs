@@ -1,6 +1,11 @@
-//! From a path to an [`OpenFile`]: create, trust, or recover. A file is trusted at once, and without a lock, if its
-//! provenance holds and its header and last record verify: then the page cache that wrote the file is the one that
-//! is read. Any other file is recovered under the lock first.
+//! From a path to an [`OpenFile`]: create, trust, or recover.
+//!
+//! A file is trusted at once, and without a lock, if its provenance holds and its header and last record verify:
+//! then the page cache that wrote the file is the one that is read. Any other file is recovered under the lock
+//! first, which is waited for to a deadline.
+//!
+//! Each round looks at the path anew, since whoever holds the lock meanwhile may have put another file there. A
+//! path that leads elsewhere [`TRIES`] times is an error, so that no opening goes on for ever.
 
 use super::create::{fill, new_superblock, pointer_width};
 use super::deadline::{Deadline, lock_file, try_until};

@@ -1,6 +1,12 @@
-//! One file of a cache, opened and verified, and the search in it. Any number of threads look up without a lock. A
-//! look-up reads the state, the index word, the slots and the record, in this order. The map lives as long as anyone
-//! holds the [`OpenFile`], whatever became of the file's name.
+//! One file of a cache, opened and verified, and the search in it.
+//!
+//! Any number of threads look up without a lock, in this order: state, index, slot, record. Each load is an
+//! acquire, and pairs with the release store of the writer who put there what it leads to. The mapping lives as
+//! long as anyone holds the open file, whatever became of the file's name.
+//!
+//! A file is reached in one of three ways: by a map that is read and written; by a map that is only read, where a
+//! store could be a signal; by system calls alone, where even a load could. A file may outgrow its map at any
+//! moment: what lies behind the map is read by copy until a larger map is to be had.
 
 use super::expiry::ExpiryRule;
 use crate::engine::format::header::{Superblock, state, word};

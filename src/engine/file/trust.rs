@@ -1,5 +1,10 @@
 //! Which files are trusted as they are: those whose provenance holds, whose header verifies and agrees with itself,
 //! and whose last record is whole.
+//!
+//! The provenance says on which boot, device and inode the file was last made sound. If it holds, then all stores
+//! since went through the page cache that is still there, and no power cut can have lost some of them: a killed
+//! process loses nothing of what it stored. A file that was copied, or restored after a reboot, has another
+//! provenance, and is recovered. The last record is checked because a lost write of the device would show there.
 
 use super::open_file::OpenFile;
 use crate::engine::format::ALIGNMENT;

@@ -1,8 +1,22 @@
-//! Compaction: the live records in a new file, which takes the place of the old one. Copying goes on
-//! beside readers and writers; then, under the lock, what came meanwhile is replayed as operations,
-//! and the files change places by one rename. Readers see the state of the old file in the line they
-//! read anyway. Killed before the rename, nothing happened; after it, the new file is the cache: the
-//! rename decides.
+//! Compaction: the live records in a new file, which takes the place of the old one.
+//!
+//! ```text
+//!   readers   ---- in the old file ----------------------------------------|---- in the new one --->
+//!   writers   ---- append to the old file ------------------| wait |--------- append to the new --->
+//!   compactor      copy | replay | sync | replay |  lock: replay the rest, sync, MOVING, rename, MOVED
+//! ```
+//!
+//! 1. The copy: every record that is the newest of its key, that counts and that verifies, beside readers and
+//!    writers.
+//! 2. The replay of what came meanwhile, as operations on the new file, again beside them; as often as much is
+//!    left.
+//! 3. Under the lock the rest, no more than [`HOLD_MAX`] bytes of it, a sync, and one rename.
+//!
+//! Killed before the rename, nothing happened; after it, the new file is the cache: the rename decides. Readers see
+//! the state of the old file in the line that they read anyway.
+//!
+//! Freeing space in place, as LMDB does with its free pages, is rejected: a value that a reader holds would have to
+//! be waited for, and payloads have all sizes.
 
 use super::writer::Writer;
 use super::{Store, TRIES};

@@ -1,4 +1,11 @@
-//! Looking up: what a key has in the file that is the cache now. A hit takes no lock and makes no system call.
+//! Looking up: what a key has in the file that is the cache now.
+//!
+//! - [`find_seen`](Store::find_seen) is the hot path: this thread's pin, the index, the record. It takes no lock,
+//!   makes no system call and allocates nothing. It answers only for a record that this process has verified
+//!   before.
+//! - [`find`](Store::find) is for all else: the first touch of a record, which is verified; a copy; a miss, which
+//!   may have to look whether the cache has moved to another file.
+//! - [`find_here`](Store::find_here) is for tasks: it does what is brief, and says what is left.
 
 use super::pin::own_pin;
 use super::{Hit, Store, StoreLookup, TRIES, Unmet};

@@ -1,7 +1,29 @@
-//! The store: bytes in, bytes out, for one cache in this process. It knows identities and records, no types.
-//! Any number of threads read without locks; writers take the write lock, first among the threads of this process,
-//! then the file's. Whatever happens to the file at the path, a store follows: to a compacted one, to one that was
-//! replaced, to a new one after deletion.
+//! The store: bytes in, bytes out, for one cache in this process. It knows identities and records, and no types.
+//!
+//! ```text
+//!   handles      Store  Store  Store         each with its own lock timeout
+//!                   \     |     /
+//!   process          Shared / State          one for each file, access mode and right to write
+//!                        |
+//!                     current  ----------->  OpenFile -----> the file at the path, as far as is known
+//!                     pins of threads            ^
+//!   threads            FilePin ------------------+           what a hit looks in, without a lock
+//! ```
+//!
+//! Any number of threads read without locks. Writers take the write lock, first among the threads of this process,
+//! then the file's. Whatever happens to the file at the path, a store follows it: to a compacted one, to one that
+//! was put in its place, to a new one after deletion. It learns of that in four ways: a reader meets a STATE that
+//! is not LIVE; a miss looks at the path, at most every [`PATH_CHECK_INTERVAL`]; whoever takes the lock looks, too;
+//! and where all threads idle, [`watch`](mod@watch) does.
+//!
+//! Invariants:
+//! 1. No code of the user's runs while a lock of this module is held.
+//! 2. No lock of this module is held while a file's lock is waited for, but for the write lock.
+//! 3. Who leaves a file takes its pins from all threads, so that its space is free once no value in it is held.
+//! 4. A forked child shares no [`State`] with its parent.
+//!
+//! Handles could each have a file of their own, as SQLite's connections have. Then two of one process would not
+//! wait for each other's computations, and each would map the file once more.
 
 // In reading order: each stands on those above it; the last eleven are this module's operations.
 pub(crate) mod pin;

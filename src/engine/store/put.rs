@@ -1,5 +1,19 @@
-//! Storing a value: on which condition a put stores, what it does in each hold of the lock, and how it goes on from
-//! there. A hold takes no longer than copying a small value does. No code of the user's runs under the lock.
+//! Storing a value: what a put does in each hold of the write lock, how it goes on from there, and under what
+//! condition.
+//!
+//! ```text
+//!   small value      lock | decide, append, apply                                    | unlock
+//!   large value      lock | decide, reserve | unlock  copy  lock | decide, commit    | unlock
+//!   a value is there lock | decide          | unlock  verify it;  if it is damaged: lock | decide, .. | unlock
+//! ```
+//!
+//! A hold takes no longer than the bytes of a small value take to be copied, and nothing of the user's runs
+//! meanwhile. Checksums are made before the lock: the file's seed, which keys them, outlives compactions. What is
+//! decided anew in each hold is whether the value may still be stored ([`PutCondition`]), since the lock was free
+//! in between.
+//!
+//! Rejected: to copy large values under the lock, which would stop all writers for as long as the copy takes; and
+//! to write them to a file of their own, which would need another map to be read in place.
 
 use super::writer::Writer;
 use super::{Store, StoreLookup, Token, Unmet};

@@ -1,4 +1,9 @@
 //! Whether a computation that a thread waits for can still end: see [`flight`](super::flight).
+//!
+//! Two signs are looked for, ever less often. All threads of the process wait to be woken: then nobody is left who
+//! could go on. Or the leader's thread has waited for another one for a second, and for four times as long as the
+//! process knows the function to have ever taken. The first is certain; the second is a guess, after which a value
+//! may be computed twice, and nothing worse.
 
 use super::pin::lock;
 use crate::engine::os::fork::PerProcess;

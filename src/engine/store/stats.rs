@@ -1,4 +1,8 @@
 //! Counts: of the file, kept by its writers in the header; and of this process, kept by its threads.
+//!
+//! A writer that was killed between a slot and its count leaves the count wrong by one record, until the index is
+//! made anew or the file is compacted. Threads count hits by plain loads and stores in counters of their own, which
+//! are added up when somebody asks.
 
 use super::Store;
 use super::pin::Totals;

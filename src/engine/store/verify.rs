@@ -1,6 +1,9 @@
-//! Verification: reads the whole file and names what is wrong with it, and nothing else, whatever others do to
-//! the file meanwhile. It writes nothing and takes no lock; records appended meanwhile are not looked at.
-//! What the index should lead to and does not is found by [`suspects`](super::suspects).
+//! Verification: reads the whole file and names what is wrong with it, and nothing else, whatever others do to the
+//! file meanwhile. It writes nothing and takes no lock; records that are appended meanwhile are not looked at.
+//!
+//! In this order, since writers go on: the index before the tail, for a table that was the index lies below the
+//! tail of then; the size after the tail, for a file grows before its tail does. What the index should lead to and
+//! does not is found by [`suspects`](super::suspects).
 
 use super::Store;
 use super::findings::{FINDINGS_MAX, Finding, Verification};

@@ -1,7 +1,11 @@
-//! The thread that looks after the stores of this process while none of its own threads does. A file that
-//! another process has superseded keeps its disk space for as long as anybody maps it, and whoever idles
-//! learns nothing: so somebody has to look. It looks at words in memory, twice a second, and is there while
-//! there are stores. It keeps no process alive, and a forked child starts its own.
+//! The thread that looks after the stores of this process while none of its own threads does.
+//!
+//! A file that another process has superseded keeps its disk space for as long as anybody maps it, and whoever
+//! idles learns nothing: so somebody has to look. The thread looks at words in memory, twice a second. It is there
+//! while there are stores, keeps no process alive, and a forked child starts its own.
+//!
+//! A watch on the directory (inotify) would wake it only when something happens. It is rejected: a user has few of
+//! them, network and overlay file systems do not tell all, and macOS has another interface.
 
 use super::pin::lock;
 use super::stall::Waiting;

@@ -1,6 +1,12 @@
-//! The writer's lock: first among the threads of this process, then among processes. Both wait to a
-//! deadline and no longer: a stopped process must not stop this one. While other threads wait, the file's
-//! lock stays taken from one holder to the next, up to a limit, since taking it is most of the cost of an append.
+//! The write lock: first among the threads of this process, then among processes by the file's lock.
+//!
+//! The system's file locks exclude processes and not threads, so one of each is needed. Both wait to a deadline and
+//! no longer: a stopped process must not stop this one. While other threads of this process wait, the file's lock
+//! stays taken from one holder to the next, [`HANDOVER_MAX`] times at most, since taking it is half of what an
+//! append costs. After that other processes have their turn.
+//!
+//! A mutex in the shared file would be faster. It is rejected: nobody gives it back for a process that was killed,
+//! but by a protocol of its own; the kernel does so with a file's lock.
 
 use super::pin::lock;
 use crate::engine::file::deadline::{Deadline, lock_file};

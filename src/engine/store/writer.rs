@@ -1,4 +1,8 @@
-//! The lock on the file that is the cache: taking it, and finishing what a killed holder of it left.
+//! The write lock, held: taking it on the file that is the cache, and finishing what a killed holder of it left.
+//!
+//! Whoever takes the lock first wipes what is written and not published, and applies what is published and not in
+//! the index ([`redo`](crate::engine::log::redo)). Only then is a [`Writer`] handed out. So no operation has to ask
+//! in what state the last holder left the file.
 
 use super::write_lock::WriteGuard;
 use super::{Store, Unmet};
