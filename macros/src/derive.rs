@@ -1,4 +1,19 @@
 //! `#[derive(CacheKey)]` and `#[derive(Schema)]`: names, order and types of fields and variants.
+//!
+//! ```text
+//! #[derive(CacheKey)]                impl CacheKey for Size {
+//! struct Size { w: u32, h: u32 }         const SCHEMA: KeySchema = KeySchema::new("Size")
+//!                                            .field("w", <u32 as CacheKey>::SCHEMA)
+//!                                            .field("h", <u32 as CacheKey>::SCHEMA);
+//!                                        fn feed(&self, key: &mut KeyWriter<'_>) {
+//!                                            CacheKey::feed(&self.w, key);
+//!                                            CacheKey::feed(&self.h, key);
+//!                                        }
+//!                                    }
+//! ```
+//!
+//! The schema stands in the function's scope, once; the values stand in each key. So a field that is renamed makes
+//! all entries misses, and no key is longer for that.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens as _, format_ident, quote, quote_spanned};
@@ -17,6 +32,7 @@ struct Said {
     word: bool,
 }
 
+/// What the attributes of a type or a field say under a derive's name. An unknown word is an error, at its place.
 fn said(attributes: &[Attribute], name: &str, word: &str) -> Result<Said> {
     let mut said = Said { crate_path: parse_quote!(::persist_cache), word: false };
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident(name)) {
@@ -35,10 +51,12 @@ fn said(attributes: &[Attribute], name: &str, word: &str) -> Result<Said> {
     Ok(said)
 }
 
+/// A name as it counts: without the `r#` that makes a keyword one.
 fn type_name(ident: &Ident) -> String {
     ident.unraw().to_string()
 }
 
+/// The name of a field, or its number in a tuple.
 fn field_name(field: &Field, number: usize) -> String {
     field.ident.as_ref().map_or_else(|| number.to_string(), type_name)
 }
@@ -52,6 +70,7 @@ fn bounded(generics: &Generics, bound: &TokenStream) -> Generics {
     generics
 }
 
+/// A union is refused by both derives.
 fn refuse_union(input: &DeriveInput) -> Result<()> {
     match &input.data {
         Data::Union(data) => {
@@ -62,6 +81,10 @@ fn refuse_union(input: &DeriveInput) -> Result<()> {
     }
 }
 
+/// `#[derive(CacheKey)]`: a schema of the names and the schemas of the fields, and a `feed` that feeds them in their
+/// order.
+///
+/// Each call of a field's `feed` has the place of the field's type, so that a type which is no key is told of there.
 pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
     let crate_path = said(&input.attrs, "cache_key", "skip")?.crate_path;
@@ -133,6 +156,7 @@ fn member(field: &Field, number: usize) -> TokenStream {
     }
 }
 
+/// Statements that feed the fields of a struct.
 fn feed_fields(fields: &Fields, crate_path: &Path) -> Result<TokenStream> {
     let mut feeds = TokenStream::new();
     for (number, field) in fields.iter().enumerate() {
@@ -144,6 +168,8 @@ fn feed_fields(fields: &Fields, crate_path: &Path) -> Result<TokenStream> {
     Ok(feeds)
 }
 
+/// A `match` that feeds the number of the variant, and then its fields. An enum without variants has no value to
+/// feed.
 fn feed_variants(data: &DataEnum, crate_path: &Path) -> Result<TokenStream> {
     let mut arms = TokenStream::new();
     for (number, variant) in data.variants.iter().enumerate() {
@@ -186,6 +212,7 @@ fn without_self(input: &DeriveInput, crate_path: &Path, ty: &Type) -> Type {
     ty
 }
 
+/// `#[derive(Schema)]`: statements that describe the type to a `SchemaWriter`, name by name.
 pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
     let crate_path = said(&input.attrs, "schema", "opaque")?.crate_path;
@@ -232,6 +259,8 @@ fn describe(data: &Data) -> Result<TokenStream> {
     Ok(parts)
 }
 
+/// Statements that describe fields. One that is `opaque` is described by how its type is spelled, and not by what
+/// that is made of.
 fn describe_fields(fields: &Fields) -> Result<TokenStream> {
     let mut parts = TokenStream::new();
     for (number, field) in fields.iter().enumerate() {

@@ -1,4 +1,11 @@
 //! A function under `#[cache]`: what of it can be kept, and the parts that its expansion is made of.
+//!
+//! All that is wrong with a function is told at once, each at its place, and says what to write instead: see
+//! `tests/ui`. What is refused is what a hit could not do, since it does not run the function: change an argument,
+//! borrow from it, return a reference.
+//!
+//! Macros see no types, only how they are spelled. So whether a result is a `Result`, under an alias for instance,
+//! is not decided here but by the compiler, in what the expansion calls (`attribute/probe.rs`).
 
 use crate::options::{Companion, Options};
 use proc_macro2::{Span, TokenStream, TokenTree};
@@ -63,6 +70,10 @@ pub(crate) struct Function {
 }
 
 impl Function {
+    /// Takes a function apart, or says all that is wrong with it.
+    ///
+    /// It is taken for a method if it has a receiver, says `Self`, or the option `method` says so: an associated
+    /// function that does neither looks like any other.
     pub(crate) fn new(item: ItemFn, options: &Options) -> Result<Function> {
         let mut errors = Errors(None);
         refuse_modifiers(&item.sig, &mut errors);
@@ -98,6 +109,7 @@ impl Function {
         }
     }
 
+    /// The function's name, which is its companion's too unless an option says another.
     pub(crate) fn name(&self) -> &Ident {
         &self.item.sig.ident
     }
@@ -106,6 +118,7 @@ impl Function {
         self.item.sig.asyncness.is_some()
     }
 
+    /// The function's visibility, which is that of its companion and of all that is in it.
     pub(crate) fn visibility(&self) -> &Visibility {
         &self.item.vis
     }
@@ -199,6 +212,7 @@ impl Function {
 struct Errors(Option<Error>);
 
 impl Errors {
+    /// Adds one, behind those that were found before.
     fn add(&mut self, error: Error) {
         match &mut self.0 {
             Some(errors) => errors.combine(error),
@@ -206,11 +220,13 @@ impl Errors {
         }
     }
 
+    /// The value, or `None` and its error added.
     fn take<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.add(error)).ok()
     }
 }
 
+/// Refuses what a function may not say of itself: `const`, `unsafe`, another ABI, variadic arguments, `&mut self`.
 fn refuse_modifiers(signature: &Signature, errors: &mut Errors) {
     let mut refuse = |tokens: TokenStream, text: &str| {
         if !tokens.is_empty() {
@@ -250,6 +266,8 @@ fn mutable_reference(ty: &Type) -> Option<Span> {
     finder.0
 }
 
+/// The arguments but for `self`. One that is a pattern gets a name for the outer function, and is taken apart where
+/// the function runs.
 fn arguments(signature: &Signature, errors: &mut Errors) -> Vec<Argument> {
     let mut arguments = Vec::new();
     for input in &signature.inputs {
@@ -274,6 +292,7 @@ fn arguments(signature: &Signature, errors: &mut Errors) -> Vec<Argument> {
     arguments
 }
 
+/// What the function gives, by how its result is spelled.
 fn gives(signature: &Signature) -> Result<Gives> {
     let ReturnType::Type(_, ty) = &signature.output else {
         return Ok(Gives::Value(parse_quote!(())));
@@ -338,6 +357,7 @@ fn items(found: &TypeImplTrait, is_async: bool) -> Result<Gives> {
     }
 }
 
+/// The `T` of `Iterator<Item = T>`.
 fn item_of(arguments: &PathArguments) -> Option<Type> {
     let PathArguments::AngleBracketed(arguments) = arguments else { return None };
     arguments.args.iter().find_map(|argument| match argument {
@@ -386,6 +406,8 @@ fn refuse_primitive(name: &Ident, errors: &mut Errors) {
     }
 }
 
+/// Finds an `impl Trait` in an argument's type: a generic parameter without a name, which is known by the argument's
+/// value.
 struct ImplFinder(bool);
 
 impl<'a> Visit<'a> for ImplFinder {

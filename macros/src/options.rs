@@ -101,6 +101,8 @@ impl Options {
         Ok(options)
     }
 
+    /// Reads the value of one option, whose name is known. What can be wrong with a value alone is told here; what
+    /// two options say against each other by [`refuse_contradictions`].
     fn take(&mut self, name: &str, meta: &ParseNestedMeta<'_>) -> Result<()> {
         let value = || meta.value()?.parse::<Expr>();
         match name {

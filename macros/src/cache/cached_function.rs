@@ -10,6 +10,7 @@ use syn::ItemFn;
 use syn::ext::IdentExt as _;
 
 impl Expansion<'_> {
+    /// What the function is called that has the static.
     pub(super) fn cached_function_name(&self) -> Ident {
         match (&self.function.companion, self.function.is_method) {
             (Some(prefix), true) => format_ident!("__{}_cached_function", prefix.unraw()),
@@ -88,6 +89,8 @@ impl Expansion<'_> {
         }
     }
 
+    /// An expression for the hash of the function's code and of its `deps`. Attributes that do not change what it
+    /// computes do not count, nor do comments and layout, which are no tokens.
     pub(super) fn code(&self) -> TokenStream {
         let ItemFn { attrs, sig, block, .. } = &self.function.item;
         let mut code = Code::new();

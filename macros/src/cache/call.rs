@@ -173,6 +173,8 @@ impl Expansion<'_> {
         self.closure()
     }
 
+    /// The body of a method, as a closure in the outer one. Its arguments are taken apart in it, by the patterns that
+    /// the user wrote, and its type is said, since a closure's is inferred and a function's is not.
     fn closure(&self) -> TokenStream {
         let function = self.function;
         let (block, statements) = (&function.item.block, &function.item.block.stmts);

@@ -1,12 +1,32 @@
 //! `#[cache]`: the function as it was to its callers, around the function as it was written.
 //!
-//! The outer function has the name, signature and attributes. It asks the cache by its arguments, and
-//! calls the inner function on a miss. That is `uncached` of the companion, an empty enum of the
-//! function's name, since that name is free among types; the other ways to call the function stand
-//! beside it. A method's inner function is a closure in its body, as nothing but functions can stand
-//! in an `impl`; its companions, if they are asked for, are methods with a name before theirs.
+//! ```text
+//! #[cache(expiry = "30d")]                 fn report(path: String) -> Report {
+//! fn report(path: String) -> Report {          let function = report::__cached_function();      [cached_function]
+//!     ..                                       let form = (&Probe::<Report>::new()).form();     a `Result` or not
+//! }                                            let call = function.call(form, .., schema, feed);      [call]
+//!                                              call.run(move || report::uncached(path))
+//!                                          }
+//!                                          enum report {}                                       the companion
+//!                                          impl report {
+//!                                              fn __cached_function() -> &'static CachedFunction { static .. }
+//!                                              fn archived(..) fn peek(..) fn forget(..) fn refresh(..)  [way]
+//!                                              fn flush() fn clear() fn stats() ..
+//!                                              fn uncached(path: String) -> Report { .. }
+//!                                          }
+//! ```
 //!
-//! Local names of the expansion have spans of their own, which the user's names cannot meet.
+//! The outer function has the name, signature and attributes. It asks the cache by its arguments, and calls the
+//! inner function on a miss. That is `uncached` of the companion, an empty enum of the function's name, since that
+//! name is free among types; the other ways to call the function stand beside it. A method's inner function is a
+//! closure in its body, as nothing but functions can stand in an `impl`; its companions, if they are asked for, are
+//! methods with a name before theirs.
+//!
+//! Local names of the expansion have spans of their own, which the user's names cannot meet. Errors about a type
+//! have the place of that type: the trait bounds that find them stand in code with its span.
+//!
+//! Most of what an expansion does is in the crate's `__private` module, where a fault can be mended without the
+//! users' code being built anew.
 
 // In reading order: the parts of an expansion, which this module puts together.
 mod way;
@@ -21,6 +41,8 @@ use syn::ext::IdentExt as _;
 use syn::{Attribute, ItemFn, Meta, Result, Signature};
 use way::{Spelling, Way, spelling};
 
+/// The expansion. One that fails is the function as it is and the error, so that whoever calls the function has no
+/// error for that.
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
     match try_expand(options, item.clone()) {
         Ok(expansion) => expansion,
@@ -52,6 +74,7 @@ fn hygienic(span: Span) -> Span {
     Span::mixed_site().located_at(span)
 }
 
+/// Whether an attribute sets the level of a lint: those follow the body to wherever it is.
 fn is_lint(attribute: &Attribute) -> bool {
     ["allow", "expect", "warn", "deny", "forbid"].iter().any(|lint| attribute.path().is_ident(lint))
 }
@@ -62,6 +85,7 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
+    /// The outer function, and what stands beside it.
     fn all(&self) -> TokenStream {
         let outer = self.outer();
         match (&self.function.companion, self.function.is_method) {
@@ -124,10 +148,12 @@ impl Expansion<'_> {
         }
     }
 
+    /// The path of `persist-cache` in the user's crate.
     fn crate_path(&self) -> &syn::Path {
         &self.options.crate_path
     }
 
+    /// The module of what expansions call.
     fn private(&self) -> TokenStream {
         let crate_path = self.crate_path();
         quote!(#crate_path::__private)
@@ -141,6 +167,7 @@ impl Expansion<'_> {
         }
     }
 
+    /// What stands in the companion; of a method, beside it, with a prefix before each name.
     fn members(&self, prefix: Option<&Ident>) -> TokenStream {
         let (crate_path, visibility) = (self.crate_path(), self.function.visibility());
         let cached_function_name = self.cached_function_name();
