@@ -49,6 +49,7 @@ impl<S: Split> Call<S> {
         }
     }
 
+    /// The result, as the function gives it: stored, or computed now and stored.
     #[inline]
     pub fn run(self, compute: impl FnOnce() -> S::Output) -> S::Output
     where
@@ -60,6 +61,8 @@ impl<S: Split> Call<S> {
         }
     }
 
+    /// The rest of [`run`](Call::run), apart from the hit. If rkyv cannot bring a stored value back, the function is
+    /// called after all; it is called once at most.
     #[cold]
     fn run_slowly(self, compute: impl FnOnce() -> S::Output) -> S::Output
     where
@@ -71,6 +74,7 @@ impl<S: Split> Call<S> {
         self.own(outcome).unwrap_or_else(|| take(&mut compute)())
     }
 
+    /// As [`run`](Call::run), for an async function: the task waits, and not its thread.
     #[inline]
     pub async fn run_async<F>(self, compute: impl FnOnce() -> F) -> S::Output
     where
@@ -107,6 +111,7 @@ impl<S: Split> Call<S> {
         }
     }
 
+    /// The result in place, computed and stored if it is not there.
     pub fn archived<T>(self, compute: impl FnOnce() -> S::Output) -> Result<Cached<T>, S::Error>
     where
         S::Value: CacheValue,
@@ -137,6 +142,7 @@ impl<S: Split> Call<S> {
         Ok(same_type(outcome.into_cached()))
     }
 
+    /// The result in place, if it is stored. Never computes.
     pub fn peek<T: CacheValue>(self) -> Option<Cached<T>>
     where
         S::Value: CacheValue,
@@ -144,10 +150,12 @@ impl<S: Split> Call<S> {
         self.keyspace.get(&self.identity).ok().flatten().map(same_type)
     }
 
+    /// Removes the result.
     pub fn forget(self) -> Result<bool> {
         self.keyspace.remove(&self.identity)
     }
 
+    /// Computes, and stores in place of what is there.
     pub fn refresh(self, compute: impl FnOnce() -> S::Output) -> S::Output
     where
         S::Value: CacheValue,

@@ -1,6 +1,18 @@
 //! Where `#[cache]` functions keep their caches: what the attribute's expansion calls, and nobody else.
-//! A function has one [`CachedFunction`], a static; in it, for each instance of its generic parameters, the
-//! keyspace of the cache that its results are in. An instance once made is found without a lock.
+//!
+//! ```text
+//!   CachedFunction (a static)  --- declaration: names, options; expressions not yet evaluated
+//!        |--- cache: opened by the first call, by one thread, for as long as the process lives
+//!        '--- instances: TypeId and constants --> Arc<Keyspace<V>>
+//! ```
+//!
+//! A function has one [`CachedFunction`], a static. For each instance of its generic parameters there is a
+//! keyspace, in which the results of that instance are; one that was made is found without a lock. A cache that
+//! cannot be opened is no reason for a function to fail: such a function computes each time, and tries again later.
+//!
+//! It stands on `cache` and `memo`, and has no name that users write: its items are public for expansions alone,
+//! under `__private`. A static of the user's, opened by hand, would do without all this, and without forks, late
+//! openings and generic functions.
 #![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
 
 pub(crate) mod declaration;
@@ -80,6 +92,8 @@ impl CachedFunction {
         }
     }
 
+    /// What this process has: a forked child opens the file anew, and does not wait for a thread that only its parent
+    /// has.
     fn own(&self) -> &Own {
         self.cache.get_or_inherit(|parents| {
             let cache = OnceBox::new();
@@ -149,6 +163,8 @@ impl CachedFunction {
         }
     }
 
+    /// The slow half of [`ready`](CachedFunction::ready): one task has a thread open the cache, and the others look
+    /// now and then.
     async fn open_elsewhere(&'static self) {
         while self.own().cache.get().is_none() {
             let is_opening = self.is_opening.get(AtomicBool::default);
@@ -197,6 +213,7 @@ impl CachedFunction {
         MmapCache::open_or_later(options, place, lock_wait)
     }
 
+    /// What tells this instance from all others, in the file and in this process.
     fn scope_name(&self, instance: &Instance<'_>) -> Name {
         let Declaration { here, at, .. } = self.declaration;
         let path = self.path();
@@ -285,6 +302,8 @@ impl CachedFunction {
         self.items_in(CachedFunction::cache_at_once, form, describes, instance, schema, feed)
     }
 
+    /// As [`items`](CachedFunction::items), with the cache that `cache` gives: how long that may wait is the caller's
+    /// to say.
     #[inline]
     fn items_in<S: Split, D: Describes<S::Value>>(
         &'static self,

@@ -1,5 +1,17 @@
-//! What an expansion asks of the types it cannot see: whether a result is a `Result`, whether a value
-//! says its schema.
+//! What an expansion asks of the types it cannot see: whether a result is a `Result`, whether a value says its
+//! schema.
+//!
+//! Rust has no specialisation, but method resolution tries `&self` before `&&self`. So of two traits with a method
+//! of one name, the one that is implemented for `Probe<Result<V, E>>` is found before the one for `&Probe<V>`, if
+//! it applies:
+//!
+//! ```text
+//! (&Probe::<Result<u8, E>>::new()).__persist_cache_form()   ProbeFallible applies first -> Form<Fallible<u8, E>>
+//! (&Probe::<u8>::new()).__persist_cache_form()              it does not; ProbePlain     -> Form<Plain<u8>>
+//! ```
+//!
+//! That works where the type is known, as it is in the function itself, and not for a generic `T`; there the form
+//! is what its bounds say.
 #![expect(missing_docs, reason = "public for expansions alone, where the attribute is documented")]
 #![expect(private_interfaces, reason = "expansions pass these on and never look inside")]
 

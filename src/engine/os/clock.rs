@@ -1,5 +1,7 @@
-//! The time of day, coarse and cheap: 5 ns where the exact clock takes 25, right to a few
-//! milliseconds. Used for expiry alone; the order of records never depends on it.
+//! The time of day, coarse and cheap: 5 ns where the exact clock takes 25, right to a few milliseconds.
+//!
+//! Used for expiry alone. The order of records never depends on it: clocks are set back, differ between machines that
+//! use a file in turn, and stand still in virtual machines. Numbers do not.
 
 use std::time::Duration;
 

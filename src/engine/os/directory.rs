@@ -64,6 +64,7 @@ impl Directory {
         rustix::fs::openat(self, name, flags, Mode::empty()).map(File::from)
     }
 
+    /// Its metadata, of the descriptor that is held: whatever has its name by now.
     fn look(&self) -> Result<Metadata> {
         self.descriptor.metadata().map_err(Error::io("look at", &self.path))
     }

@@ -1,5 +1,15 @@
-//! A cache's file as a file: lock, space, bytes by copy, durability. Its words by `pread` and
-//! `pwrite` make it a [`Storage`] of its own, slow and safe anywhere: `copy_reads`.
+//! A cache's file as a file: lock, space, bytes by copy, durability. Its words by `pread` and `pwrite` make it a
+//! [`Storage`] of its own, slow and safe anywhere: `copy_reads`.
+//!
+//! The two storages, this one and [`MappedFile`](super::map::MappedFile), differ in what can fail, and how:
+//!
+//! | | a word | bytes behind the tail | a full disk | a file that was cut |
+//! | --- | --- | --- | --- | --- |
+//! | by system calls | one `pread` or `pwrite` | `pwrite` | an error of the write | an error of the read |
+//! | in a map | one load or store | a copy | an error of `allocate` before | a signal, where others may cut it |
+//!
+//! A file's lock is that of its open file description (fs4): it ends with the process, however that ends, and is
+//! inherited by a forked child, which is why no child uses a file of its parent's.
 
 use super::effect::{Effect, precede};
 use super::{Words, volume};

@@ -1,6 +1,13 @@
-//! State that a forked child must not share with its parent. A child inherits mutexes that a thread
-//! may have held which does not exist there, and file locks that would not exclude its parent. So
-//! whatever holds either is kept in a [`PerProcess`], of which a child sees a fresh one.
+//! State that a forked child must not share with its parent.
+//!
+//! A child inherits mutexes that a thread may have held which does not exist there, and file locks that would not
+//! exclude its parent. So whatever holds either is kept in a [`PerProcess`], of which a child sees a fresh one.
+//! Whether this is a child is told by a number that a hook raises at each fork; a look at the process id would be a
+//! system call for each hit.
+//!
+//! What a child needs to know of its parent stands in lists that only grow and are read without waiting
+//! ([`list`](super::list), [`trie`](super::trie)): a thread that was adding to one when the process forked leaves
+//! it as it was.
 #![expect(unsafe_code, reason = "pthread_atfork is the one hook that every fork(2) of libc calls")]
 
 use once_cell::race::OnceBox;

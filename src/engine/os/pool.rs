@@ -1,7 +1,12 @@
-//! A few threads for what would block a task's: opening a file, copying or checking a large value. Jobs wait for no
-//! lock that others hold, so that one cache whose lock is held delays no other; but the first opening of a
-//! `#[cache]` function's cache may, for as long as its options say. Each process has its own threads, started
-//! when there is work and ended when there was none for a while.
+//! A few threads for what would block a task's: opening a file, copying or checking a large value.
+//!
+//! Jobs wait for no lock that others hold, so that one cache whose lock is held delays no other; but the first
+//! opening of a `#[cache]` function's cache may, for as long as its options say. Each process has its own threads,
+//! started when there is work and ended when there was none for a while. The queue is bounded: a task that finds it
+//! full waits for a place, and is woken for it in the order in which tasks came.
+//!
+//! A thread for each job, or the runtime's own blocking threads, would be simpler. The first has no bound; the
+//! second would tie the crate to one runtime.
 
 use super::fork::PerProcess;
 use super::waker::{quietly, wake_all};

@@ -1,6 +1,9 @@
-//! What async code needs of the system without knowing its runtime: a sleep that wakes a task, and a
-//! thread of the [`pool`] for what would block one. One thread of this module's own wakes all sleepers; it is there
-//! while there are any, and each process has its own.
+//! What async code needs of the system without knowing its runtime: a sleep that wakes a task, and a thread of the
+//! [`pool`] for what would block one.
+//!
+//! One thread of this module's own wakes all sleepers. It is there while there are any, and each process has its
+//! own. A task that is dropped takes its place among the sleepers along; a job that has begun goes on, and what it
+//! gives is dropped.
 
 use super::fork::PerProcess;
 use super::pool;
@@ -34,6 +37,7 @@ impl Clock {
         Clock { sleepers: Mutex::new(sleepers), changed: Condvar::new() }
     }
 
+    /// The sleepers. No waker is cloned, woken or dropped while they are locked.
     fn lock(&self) -> MutexGuard<'_, Sleepers> {
         lock(&self.sleepers)
     }

@@ -1,5 +1,8 @@
 //! What is known of the file system that a file lies on: whether maps of it may be shared, and what a store into
 //! one, or a load from a hole, may cost.
+//!
+//! It is told by the magic number that `statfs` gives. On file systems that are not known nothing is believed: a
+//! place is refused, or its files are reached by system calls.
 
 use std::fs::File;
 use std::io;

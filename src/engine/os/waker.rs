@@ -1,5 +1,5 @@
-//! Wakers are an executor's code, which may do anything, and panic: they are cloned, woken and dropped
-//! where no lock of this library is held.
+//! Wakers are an executor's code, which may do anything, and panic: they are cloned, woken and dropped where no
+//! lock of this library is held. A panic of one is caught, so that the others are woken all the same.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
