@@ -233,6 +233,8 @@ impl Copying<'_> {
 
 /// The slots of the newest record of every key, in the order of the log. In a sound index that is all of
 /// them; one that damage left with two slots for a key must not bring the older one back.
+///
+/// It reads a head for each slot that shares its tag with another one, and for no other.
 pub(crate) fn newest(open_file: &OpenFile, mut slots: Vec<Slot>) -> Vec<Slot> {
     // By copy: in a damaged file the tail may say nothing.
     let records =

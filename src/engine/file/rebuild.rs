@@ -95,6 +95,9 @@ impl Rebuilding<'_> {
 
     /// What is missing may have superseded or removed what lies before it. The index as it was knows: what
     /// it does not lead to, nor to anything newer than the last sync, is not found.
+    ///
+    /// This is the one place where a derived index is believed more than the log: the log has lost something, and the
+    /// index was made when it had it.
     fn forget_superseded(&mut self, old: Table) {
         let Some(damage) = self.damage else { return };
         let (storage, synced) = (self.records.storage, self.synced);
@@ -121,6 +124,7 @@ impl Rebuilding<'_> {
         self.records.head(slot.offset())
     }
 
+    /// Puts a dead slot in the place of the one that leads there, if that is still the key's.
     fn forget(&mut self, offset: u64, head: &Head) {
         let slot = Slot::dead(Tag::of(head.identity.hash(self.records.seed)));
         if self.rebuilt.index.replace(slot, |slot| slot.offset() == offset) {

@@ -24,6 +24,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Makes a file that is locked trustworthy. `false` if another file is at the path now.
+///
+/// The caller holds the file's lock, and nobody has the file open by its provenance, which does not hold. Others may
+/// have it open from before, though: their maps stay right, since nothing below the tail is moved.
+///
+/// The order matters to one who is killed here. The provenance goes first and comes back last, so that the next
+/// opening recovers again; the log is mended, and on the device, before the index is made from it.
 pub(crate) fn recover(open_file: &OpenFile) -> Result<bool> {
     let journal = open_file.journal();
     let state = journal.header.storage.load(word::STATE);
@@ -64,6 +70,9 @@ pub(crate) fn recover(open_file: &OpenFile) -> Result<bool> {
 }
 
 /// Makes the index of a locked file anew.
+///
+/// For a writer that finds no room for a slot, or a damaged table, in a file that is trusted otherwise. The log need
+/// not be mended: no power cut was in between.
 pub(crate) fn make_index(open_file: &OpenFile) -> Result<()> {
     forget_provenance(open_file.file())?;
     let journal = open_file.journal();
@@ -125,6 +134,10 @@ fn leave_checkpoint(journal: &Journal<'_>) -> Result<()> {
 
 /// Goes back to the last checkpoint, if the index is still as it was then and leads to nothing that a
 /// fault took, and redoes what came since. If nothing did, nothing changes.
+///
+/// Four things must be so: the checkpoint's own check holds; the log was whole up to where the checkpoint is; the
+/// index is the table that it names; and that table has the hash that it had then. Then only the records behind it
+/// are applied.
 fn reuse_checkpoint(journal: &Journal<'_>, first_fault: u64) -> Result<bool> {
     let header = &journal.header;
     let Some((checkpoint, end)) = journal.last_checkpoint()? else { return Ok(false) };
@@ -172,6 +185,8 @@ fn give_up_growth(journal: &Journal<'_>) -> Result<()> {
 
 /// Goes on with the index that the file has, if that leads to what the whole log says and to nothing else: a
 /// file whose provenance never holds would otherwise get another one with each opening. `false` if it does not.
+///
+/// Each slot of the rebuilt index must be in the file's, and no more than these. This reads both and no record.
 fn keep_index(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<bool> {
     let (header, storage) = (&journal.header, journal.header.storage);
     let index = header.table(word::INDEX);
@@ -201,6 +216,8 @@ fn keep_index(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<bool> {
 }
 
 /// Appends an index made from the whole log.
+///
+/// At the end of the log, as any table: the old one stays as it is, for whoever still searches it.
 fn put_in_place(journal: &Journal<'_>, rebuilt: &Rebuilt) -> Result<()> {
     note_order(journal, rebuilt)?;
     journal.adopt_table(&rebuilt.index)?;
@@ -223,6 +240,10 @@ fn note_counts(journal: &Journal<'_>, rebuilt: &Rebuilt, used: u64) -> Result<()
 }
 
 /// Moves what is healthy in a locked file to a new one at the same path.
+///
+/// What does not verify is left behind, and what a record that does not verify had superseded, too: the index is made
+/// from all heads first, and only then are payloads read. The new file takes the place of the old one by a rename;
+/// whoever has the old one open goes on reading it, and finds that it moved.
 fn salvage(open_file: &OpenFile) -> Result<()> {
     let (file, superblock) = (open_file.file(), &open_file.superblock);
     let busy = || Error::Busy { path: file.path().to_path_buf() };
@@ -246,6 +267,9 @@ fn salvage(open_file: &OpenFile) -> Result<()> {
 
 /// For a file that may not be written: an index of this process's own. If its tail cannot be believed,
 /// it is read by copy, up to where records were found.
+///
+/// The file is not changed, not even mended: whoever may write it does that. So what is torn is left out of the index
+/// here, each time anew.
 pub(crate) fn with_private_index(open_file: OpenFile) -> Result<OpenFile> {
     let journal = open_file.journal();
     let file = open_file.file();
@@ -267,6 +291,9 @@ pub(crate) fn with_private_index(open_file: OpenFile) -> Result<OpenFile> {
 
 /// The index that the file has, if a checkpoint at the end of its log knows it by its hash, and nothing before that
 /// can be torn. Others may be at work on it: then it is another one, or that of the checkpoint still.
+///
+/// This is the fast way for a reader of a file that was closed properly: one pass over the table, and none over the
+/// log.
 fn read_index(journal: &Journal<'_>, end: u64) -> Result<Option<HeapTable>> {
     let header = &journal.header;
     let is_known = header.is_sound()

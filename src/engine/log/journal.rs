@@ -12,12 +12,12 @@
 //!   6  APPLIED = TAIL   the hold ends
 //! ```
 //!
-//! Killed before the tail moved, the bytes are wiped, so that no power cut brings them back from under what lies there
-//! next. Killed later, the records are applied by the next holder, and applying any of them twice changes nothing. The
-//! tail never decreases.
+//! Killed before the tail moved, the bytes are wiped, so that no power cut brings them back from under what lies
+//! there next. Killed later, the records are applied by the next holder, and applying any of them twice changes
+//! nothing. The tail never decreases.
 //!
-//! A write-ahead log before the data would be the usual way. Here the log is the data: there is nothing to write ahead
-//! of.
+//! A write-ahead log before the data would be the usual way. Here the log is the data: there is nothing to write
+//! ahead of.
 
 use super::op::table_in;
 use super::records::Records;
@@ -120,6 +120,10 @@ impl<'a> Journal<'a> {
 
     /// Appends records, all published at once, and brings the index up to them. Returns their
     /// offsets.
+    ///
+    /// All or nothing: killed before the tail moves, none of them was appended; killed later, all are. Fails without
+    /// harm if there is no disk space. An error of the index leaves the records published, and the next holder of the
+    /// lock applies them.
     pub(crate) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
         let offsets = self.write(drafts)?;
         self.apply_all(drafts, &offsets)?;
@@ -127,6 +131,9 @@ impl<'a> Journal<'a> {
     }
 
     /// Gives out no number up to `seq` any more.
+    ///
+    /// For who has met higher numbers than the header says: recovery, and a replay, whose records keep the order of
+    /// those in the old file.
     pub(crate) fn raise_seq(&self, seq: u64) -> Result<()> {
         let seq = self.seq()?.max(seq);
         self.header.ensure(word::SEQ, seq)?;
@@ -134,6 +141,9 @@ impl<'a> Journal<'a> {
     }
 
     /// Copies records behind the tail, in their order, and publishes them.
+    ///
+    /// The index is left as it is, which [`apply_all`](Journal::apply_all) brings up to them. In between, readers
+    /// find what they found before.
     pub(crate) fn write(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
         let tail = self.tail()?;
         // Before anything is written: a full disk leaves nothing to be erased.
@@ -157,6 +167,8 @@ impl<'a> Journal<'a> {
 
     /// Appends a record whose payload begins at `payload` in another file, and brings the index up to it. It is
     /// copied piece by piece: it may be longer than memory.
+    ///
+    /// Memory is the window's, whatever the record's length. For compaction, into a file that has no readers yet.
     pub(crate) fn append_copy(
         &self,
         head: &mut Head,
@@ -181,6 +193,9 @@ impl<'a> Journal<'a> {
     }
 
     /// Moves the tail: from here on the records below it are part of the cache, whatever happens.
+    ///
+    /// TAIL before LAST: a record that is the last one is below the tail for whoever reads both. PUBLISHED at the
+    /// end: until then the next holder wipes what lies behind the tail, of which there is nothing any more.
     fn publish(&self, tail: u64, last: u64) -> Result<()> {
         // Release, in `store`; pairs with the acquire of whoever loads the tail or a slot.
         self.header.set(word::TAIL, tail)?;
@@ -189,6 +204,10 @@ impl<'a> Journal<'a> {
     }
 
     /// Reserves a record of `head` without its payload, as a pad that a walk steps over.
+    ///
+    /// The pad has the head that the value will have, but for the kind: key, number, length, and the payload's check.
+    /// So the value becomes one by a store of eight bytes. A writer that dies before that leaves space, which the
+    /// next compaction drops.
     pub(crate) fn reserve(&self, head: &mut Head) -> Result<u64> {
         let at = self.tail()?;
         let end = head.next(at);
@@ -204,6 +223,9 @@ impl<'a> Journal<'a> {
     }
 
     /// Disk space up to `end`.
+    ///
+    /// Space is taken ahead, a sixteenth of the file and no more than 2 MiB, so that most appends make no system call
+    /// for it. Where that much is not to be had, exactly what is needed is tried.
     pub(crate) fn make_room(&self, end: u64) -> Result<()> {
         if end > FILE_LIMIT {
             return Err(Error::TooLarge { what: "the file", size: end, limit: FILE_LIMIT });
@@ -228,6 +250,8 @@ impl<'a> Journal<'a> {
     }
 
     /// Appends a record that makes all before it dead and holds the index from here on.
+    ///
+    /// However many entries there are: the record holds an empty table, and one store makes that the index.
     pub(crate) fn clear(&self) -> Result<()> {
         let (offset, head) = self.append_table(Kind::CLEAR, FIRST_BUCKETS)?;
         self.apply(offset, &head)?;
@@ -236,6 +260,9 @@ impl<'a> Journal<'a> {
 
     /// Appends a record with an empty table. Of a table to grow into only both ends get their disk
     /// space now.
+    ///
+    /// The table begins at a multiple of a bucket, so that no bucket lies on two cache lines: a pad before the record
+    /// sees to that.
     pub(crate) fn append_table(&self, kind: Kind, buckets: u64) -> Result<(u64, Head)> {
         let tail = self.tail()?;
         let gap = tail.next_multiple_of(BUCKET_SIZE) - tail;
@@ -273,6 +300,9 @@ impl<'a> Journal<'a> {
     }
 
     /// Appends a table that is whole already, as recovery makes it, and makes it the index.
+    ///
+    /// The table is written before a word names it. Growth that was under way is given up: it was growth of another
+    /// table.
     pub(crate) fn adopt_table(&self, made: &HeapTable) -> Result<()> {
         // All of its space first: on a full disk nothing is appended, however often that is tried.
         let (start, size) = (self.tail()?, made.table().size() + 3 * HEAD_SIZE);
@@ -290,6 +320,9 @@ impl<'a> Journal<'a> {
     }
 
     /// Appends a checkpoint of all that is published.
+    ///
+    /// It costs a walk over the index, to hash it: sync and compaction pay that, and no put. Without a sync behind
+    /// it, it is worth nothing: the caller's to do.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let index = self.header.table(word::INDEX);
         let checkpoint = Checkpoint {
@@ -311,6 +344,8 @@ impl<'a> Journal<'a> {
     }
 
     /// The last checkpoint, and where its record ends.
+    ///
+    /// None is believed whose payload fails its check, or that is no checkpoint any more.
     pub(crate) fn last_checkpoint(&self) -> Result<Option<(Checkpoint, u64)>> {
         let offset = self.header.get(word::CHECKPOINT)?;
         if offset == 0 {
@@ -347,6 +382,9 @@ impl<'a> Journal<'a> {
     }
 
     /// As [`hash_table`](Journal::hash_table), for one who sees what is hashed, piece by piece.
+    ///
+    /// By copy, a MiB at a time. Of a table that others change meanwhile it gives some hash: that of no checkpoint,
+    /// but by chance of one in 2^64.
     pub(crate) fn read_table(&self, table: Table, mut see: impl FnMut(&[u8])) -> Result<u64> {
         let mut window = Window::new(self.storage(), table.end());
         let mut hash = self.superblock.seed;

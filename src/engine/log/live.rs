@@ -1,7 +1,8 @@
-//! The index of a file in use, as a target of the [law](super::op): changed by whoever holds the lock, beside readers.
+//! The index of a file in use, as a target of the [law](super::op): changed by whoever holds the lock, beside
+//! readers.
 //!
-//! A slot changes by one store, and only after the record that it names is published. A count changes after its slot,
-//! so that one who is killed between the two leaves a count that is off by one, and never a wrong value.
+//! A slot changes by one store, and only after the record that it names is published. A count changes after its
+//! slot, so that one who is killed between the two leaves a count that is off by one, and never a wrong value.
 
 use super::journal::{Draft, Journal};
 use super::op::{Op, Target, apply, supersedes, table_in};
@@ -123,6 +124,7 @@ impl Live<'_> {
         apply(Op::decode(offset, head), offset, head, &records, self)
     }
 
+    /// Values alone are counted: a tombstone takes a slot, and is no entry.
     #[inline]
     fn count(&self, head: &Head, sign: i64) -> Result<()> {
         if head.kind != Kind::VALUE {
@@ -135,6 +137,9 @@ impl Live<'_> {
 
 impl Journal<'_> {
     /// The index, to be brought up to what is published now.
+    ///
+    /// Made once for each batch: the tail, to which heads are read, does not move while the lock is held and nothing
+    /// is appended.
     pub(super) fn live(&self) -> Result<Live<'_>> {
         Ok(Live { journal: self, records: self.records()? })
     }
@@ -145,6 +150,10 @@ impl Journal<'_> {
     }
 
     /// Brings the index up to records that were just published.
+    ///
+    /// After each record the index grows by a step, so that a batch of any size leaves no growth behind that a later
+    /// put would have to wait for. Fails if the index can take no more, with the records published all the same:
+    /// [`make_index`](crate::engine::file::recover::make_index) is the way out.
     pub(crate) fn apply_all(&self, drafts: &[Draft<'_>], offsets: &[u64]) -> Result<()> {
         if drafts.len() > 1 {
             self.touch_slots(drafts);
@@ -233,6 +242,7 @@ impl Journal<'_> {
         self.mark_applied()
     }
 
+    /// Appends the table, empty, and notes it. No more than that: buckets move with the appends that follow.
     fn begin_growth(&self, table: Table) -> Result<()> {
         let buckets = (table.buckets() * 2).min(BUCKET_LIMIT);
         if buckets == table.buckets() {

@@ -163,6 +163,9 @@ impl<V: CacheValue> Keyspace<V> {
     }
 
     /// The values of a few, behind those that are in `values`.
+    ///
+    /// The hot ones are looked up together, so that their cache misses overlap. The others, met for the first time or
+    /// not there, one by one.
     pub(crate) fn get_many(
         &self,
         identities: &[Identity],
@@ -196,6 +199,9 @@ impl<V: CacheValue> Keyspace<V> {
     }
 
     /// Stores a value in any case, and returns it as it is stored.
+    ///
+    /// Stored in any case: neither a token nor a barrier is asked. It is returned as it lies in the file; if it could
+    /// not be stored, as it would lie there.
     pub(crate) fn insert(&self, identity: Identity, value: &V) -> Result<Cached<V>> {
         self.handle.demand()?;
         let Some((_, proof)) = self.parts() else { return Cached::from_value(value) };
@@ -209,6 +215,8 @@ impl<V: CacheValue> Keyspace<V> {
     }
 
     /// The value, if this process has met its record.
+    ///
+    /// Two loads more than the store's look-up: the handle's store, and the proof that the scope is of this type.
     #[inline(always)]
     pub(crate) fn hit(&self, identity: &Identity) -> Option<Cached<V>> {
         let Some(store) = &self.handle.store else { return self.hit_late(identity) };
@@ -228,6 +236,9 @@ impl<V: CacheValue> Keyspace<V> {
     /// What rkyv archives by itself is valid unless it is nested too deep, and checking it takes time, so that
     /// it is left to who first accesses the record. A type whose own implementation archives something else is
     /// found out then; what takes the place of a value that was refused is checked.
+    ///
+    /// The check is rkyv's validation of the whole archive, in proportion to its size. Where it is left out, the
+    /// first hit of each process does it.
     pub(crate) fn vet(
         &self,
         archive: &[u8],

@@ -1,6 +1,16 @@
-//! Keys for the types of std. Integers are little-endian, `usize` has 8 bytes; floats go by their
-//! bits; what has a length writes it before; `Option`, `Result` and enums of std write a tag; owners
-//! and borrows of one thing encode alike.
+//! Keys for the types of std.
+//!
+//! ```text
+//! 7_u32                07 00 00 00                       little-endian; a `usize` has 8 bytes on every machine
+//! "ab"                 length 2, 61 62                   a length before what has one
+//! Some(7_u8)           tag, 07                           a tag for Option, Result and the enums of std
+//! ("ab", 7_u8)         length 2, 61 62, 07               one behind the other: lengths and tags keep them apart
+//! String, &str, Box<str>, Rc<str>, Cow<str>              as `str`: owners and borrows of one thing are one key
+//! HashMap, HashSet     length, elements by their bytes   in an order that does not depend on the hasher
+//! 1.0_f64              its bits: 0.0 and -0.0 are two keys, and a NaN is one by its bits
+//! ```
+//!
+//! The encoding is a part of the file format: what it gives for each type is pinned by the vectors in `key/tests.rs`.
 
 use super::{CacheKey, KeySchema, KeyWriter};
 use std::borrow::Cow;
