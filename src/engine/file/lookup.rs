@@ -52,6 +52,8 @@ impl OpenFile {
         }
     }
 
+    /// A record that this process has seen is believed by its bit. Of another one the head is verified here, and the
+    /// payload in [`lookup_of`](OpenFile::lookup_of). A head that does not verify is none, and the search goes on.
     fn find_mapped(
         &self,
         map: &Map,
@@ -130,6 +132,8 @@ impl OpenFile {
         head.is_some_and(|head| head.check_of(payload, self.superblock.seed) == head.payload_check)
     }
 
+    /// Head and payload are read by copy and verified each time: somebody may change the file who is not to be
+    /// trusted.
     fn find_copied(
         &self,
         file: &CacheFile,

@@ -170,6 +170,7 @@ impl Map {
         fetch(&self.raw, offset + HEAD_SIZE);
     }
 
+    /// Which bit of the word in [`seen_word`] is the record's.
     #[inline]
     fn seen_bit(&self, offset: u64) -> Option<(&AtomicU64, u64)> {
         Some((word_of(&self.seen, seen_word(offset))?, 1 << (offset / ALIGNMENT % 64)))

@@ -1,7 +1,18 @@
-//! Finding and storing for tasks: no poll waits for a lock, nor for a file that must be opened first. A task
-//! tries what takes no wait, on its own thread where it is brief. Opening, copying and checking large payloads,
-//! and finishing what a killed process left, are jobs of the pool's; and waits for a lock are the task's, which
-//! tries again after a while.
+//! Finding and storing for tasks: no poll waits for a lock, nor for a file that must be opened first.
+//!
+//! ```text
+//!   the task's thread            a thread of the pool             the task, not its thread
+//!   ---------------------------  -------------------------------  -------------------------------
+//!   a look in the open file      opening a file                   waits for a lock that others hold
+//!   a put of up to 64 KiB        a look at a longer value         waits for a place in the queue
+//!                                a longer put; what a killed
+//!                                holder of the lock left
+//! ```
+//!
+//! A task first tries what takes no wait, where it is ([`Effort::Brief`]). If that finds that there is more to do,
+//! it changes nothing and says so ([`Unmet`]), and the whole of it becomes a job. A lock that others hold is tried
+//! again after a sleep: a task that waited in the kernel would hold its thread, and a job that waited would hold
+//! one of four that all caches share.
 
 use super::put::PutProgress;
 use super::{Store, StoreLookup, Unmet};

@@ -100,6 +100,9 @@ impl Drop for Waiter<'_> {
 
 impl Flight {
     /// Changes what there is to know, and wakes all who wait for that.
+    ///
+    /// Wakers are woken behind the lock: an executor may run the task at once, on this thread, and that task may come
+    /// here again.
     fn wake(&self, change: impl FnOnce(&mut FlightState)) {
         let (waiting, wakers) = {
             let mut state = lock(&self.state);
@@ -204,6 +207,9 @@ impl Flights {
     }
 
     /// Enters a flight; `false` if one is under way.
+    ///
+    /// The list is locked for a look into a tree. Most flights are never waited for, so what others wait at is made
+    /// by the first who does ([`join`](Flights::join)).
     pub(crate) fn enter(&self, key: u64, leader: Option<ThreadId>) -> bool {
         match lock(&self.under_way).entry(key) {
             Entry::Vacant(place) => {
@@ -214,6 +220,9 @@ impl Flights {
     }
 
     /// The flight that is under way, to wait for; `None` if it is over.
+    ///
+    /// Every waiter of a key waits at one [`Flight`]. It outlives its entry in the list: whoever waits has a
+    /// reference.
     pub(crate) fn join(&self, key: u64) -> Option<Arc<Flight>> {
         let mut under_way = lock(&self.under_way);
         let UnderWay { leader, flight } = under_way.get_mut(&key)?;
@@ -224,6 +233,8 @@ impl Flights {
     }
 
     /// Ends a flight; `is_free` if it left nothing to look for, and nobody could do better.
+    ///
+    /// The entry goes first, so that whoever is woken and misses again can enter a flight of its own.
     pub(crate) fn leave(&self, key: u64, is_free: bool) {
         let under_way = lock(&self.under_way).remove(&key);
         if let Some(flight) = under_way.and_then(|under_way| under_way.flight) {
@@ -260,6 +271,9 @@ impl Drop for Leading {
 }
 
 /// Calls the user's code, as one who leads if `is_led`.
+///
+/// User code that runs in here, and looks for a key that another computes, computes it too and waits for nobody: it
+/// is waited for itself.
 pub(crate) fn led<T>(is_led: bool, call: impl FnOnce() -> T) -> T {
     let _leading = is_led.then(Leading::new);
     call()

@@ -182,10 +182,12 @@ impl Store {
         Ok(Arc::new(store))
     }
 
+    /// The slot for pins stands beside the shared part, so that a hit does not go there.
     fn of(location: Location, shared: Arc<Shared>) -> Store {
         Store { location, pin_slot: shared.key.pin_slot(), shared }
     }
 
+    /// A child's is a fresh one, made when it is first asked for.
     fn state(&self) -> &Arc<State> {
         self.shared.state.get(Arc::default)
     }
@@ -208,6 +210,8 @@ impl Store {
         }
     }
 
+    /// Two threads that come here at once may both open the file; the first one's is kept. The thread that watches is
+    /// started with the first file.
     fn open_file_until(&self, deadline: &Deadline) -> Result<Arc<OpenFile>> {
         if let Some(open_file) = self.known() {
             return Ok(open_file);
@@ -255,6 +259,8 @@ impl Store {
         if open_file.is_outgrown() { self.grow(open_file) } else { open_file }
     }
 
+    /// Only what behind the old map was read by copy becomes faster; nothing is wrong without it. Pins of the smaller
+    /// map are taken away, so that it is unmapped when no value in it is held.
     #[cold]
     fn grow(&self, open_file: Arc<OpenFile>) -> Arc<OpenFile> {
         let Some(larger) = open_file.grown().map(Arc::new) else { return open_file };
@@ -278,6 +284,8 @@ impl Store {
         self.follow_until(old, &self.deadline())
     }
 
+    /// The old file is let go of before the new one is opened: on a full disk its space may be what the new one
+    /// needs.
     fn follow_until(&self, old: Arc<OpenFile>, deadline: &Deadline) -> Result<()> {
         self.leave(&old);
         drop(old);
@@ -328,6 +336,7 @@ impl Store {
         Ok(open_file.is_at_path() && !(open_file.is_private() && trust::is_trusted(open_file)?))
     }
 
+    /// Milliseconds since 1970, by the coarse clock. A miss pays a system call for it ten times a second at most.
     fn is_path_check_due(&self) -> bool {
         let now = clock::now().as_millis() as u64;
         let looked = &self.state().looked;

@@ -126,6 +126,9 @@ impl Totals {
     }
 
     /// Counters for a thread.
+    ///
+    /// Whose pin and values are gone counts no more: those counters are added to the sums, and dropped. So a program
+    /// that starts a thread for each request keeps no counters for them.
     fn new_counts(&self) -> Arc<Counts> {
         let mut hits = lock(&self.own().hits);
         let Hits { threads, ended, ended_saved } = &mut *hits;
@@ -164,6 +167,9 @@ impl FilePins {
     }
 
     /// Takes all of them away. Those that are in use just now stay, to be reclaimed later.
+    ///
+    /// The caller has made another file the current one, or none, before: a thread that looks from now on gets a pin
+    /// of that.
     pub(crate) fn revoke(&self) {
         // All are revoked under the lock: whoever has had it, at whatever another thread is, can rely on it.
         lock(&self.0).iter().for_each(|pin| pin.revoke());
@@ -193,6 +199,7 @@ pub(crate) struct PinSlot(usize);
 static NEXT_PIN_SLOT: AtomicUsize = AtomicUsize::new(0);
 static FREE_PIN_SLOTS: PerProcess<Mutex<Vec<PinSlot>>> = PerProcess::first(Mutex::new(Vec::new()));
 
+/// Slots of stores that are gone. A child has its own list: its parent's threads do not exist in it.
 fn free_pin_slots() -> MutexGuard<'static, Vec<PinSlot>> {
     lock(FREE_PIN_SLOTS.get(Mutex::default))
 }
@@ -224,6 +231,9 @@ thread_local! {
 }
 
 /// This thread's pin of a store. `None` if the thread has no pin of it, or is ending.
+///
+/// This is the first step of each hit: a thread-local access, a bound, and the owner's half of a [`Biased`]: no
+/// atomic read-modify-write but the reference count of the pin, which this thread alone writes to.
 #[inline(always)]
 pub(crate) fn own_pin(PinSlot(pin_slot): PinSlot) -> Option<Arc<FilePin>> {
     let get =
@@ -262,6 +272,8 @@ pub(crate) fn pin_of(
 }
 
 /// Lets go of this thread's pin.
+///
+/// Dropped outside of the borrow, since dropping the last one unmaps a file.
 pub(crate) fn release_pin(PinSlot(pin_slot): PinSlot) {
     let take = |pins: &RefCell<Vec<Option<Owner<FilePin>>>>| {
         pins.borrow_mut().get_mut(pin_slot).and_then(Option::take)

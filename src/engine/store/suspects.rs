@@ -54,11 +54,16 @@ impl<'a> Suspects<'a> {
     }
 
     /// Whether what becomes of a key is to be followed.
+    ///
+    /// A key that the index leads to is followed no more, even if something older of it was not found before: it is
+    /// found now.
     fn follows(&self, identity: &Identity) -> bool {
         self.range.contains(&self.hash(identity))
             && (self.newest.contains_key(identity) || !is_in_index(self.open_file, identity))
     }
 
+    /// If there are too many keys, half of them are left to another pass over the log; a file with that many lost
+    /// keys takes several.
     fn insert(&mut self, identity: Identity, newest: Newest) {
         if self.newest.len() >= self.keys_max {
             self.narrow();
@@ -69,6 +74,9 @@ impl<'a> Suspects<'a> {
     }
 
     /// Leaves the upper half of the keys to another pass.
+    ///
+    /// The median of their hashes is the new end of the range. Keys with one hash, which the map's own hasher gives
+    /// nobody on purpose, stay on one side.
     fn narrow(&mut self) {
         let mut hashes: Vec<u64> = self.newest.keys().map(|key| self.hash(key)).collect();
         let middle = hashes.len().saturating_sub(1) / 2;
@@ -87,6 +95,9 @@ impl<'a> Suspects<'a> {
     }
 
     /// Walks over the records up to `end`. The first time, with a report, every one is read.
+    ///
+    /// Space is stepped over. A record that is not whole is reported, and supersedes what its key had: nothing older
+    /// of the key need be found.
     pub(super) fn walk(&mut self, end: u64, mut report: Option<&mut Verification>) -> Result<()> {
         let (file, superblock) = (self.open_file.file(), self.open_file.superblock);
         let read = || Error::io("read", file.path());
@@ -126,6 +137,8 @@ impl<'a> Suspects<'a> {
 
     /// Where the records are of those keys that are in the index, if all below `applied` are, and to which it does
     /// not lead, though nothing has happened to them since the tail was at `tail`. `None` if all was cleared since.
+    ///
+    /// What was appended behind `applied` may not be in the index yet, and is not looked for.
     pub(super) fn lost(&self, applied: u64, tail: u64) -> Result<Option<Vec<u64>>> {
         let due = self.newest.iter().filter(|(_, newest)| newest.since < applied);
         let missing = due.filter(|(identity, _)| !is_in_index(self.open_file, identity)).collect();
