@@ -30,3 +30,19 @@ fn every_function_that_a_document_names_is_there() {
         }
     }
 }
+
+/// The files that a document names by a path from a wing of the source or from a folder of tests.
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in ["architecture.md", "format.md", "reliability.md"] {
+        let document = fs::read_to_string(root.join("docs").join(name)).unwrap();
+        let is_of_path = |c: char| c.is_ascii_alphanumeric() || "_/.".contains(c);
+        let paths = document.split(|c| !is_of_path(c)).filter(|path| path.ends_with(".rs"));
+        for path in paths.filter(|path| path.contains('/')) {
+            let places = [root.join(path), root.join("src").join(path)];
+            let is_there = places.iter().any(|place| place.exists());
+            assert!(is_there, "{name} names {path}");
+        }
+    }
+}
