@@ -135,7 +135,7 @@ impl CachedFunction {
 
     /// The cache, for a call that waits for nobody. A file that is to be verified first, or that another thread
     /// is just opening, is opened by the stream that the call gives.
-    fn cache_at_once(&self) -> &MmapCache {
+    pub fn cache_at_once(&self) -> &MmapCache {
         let own = self.own();
         own.cache.get().unwrap_or_else(|| match own.turn.try_lock() {
             Err(TryLockError::WouldBlock) => self.make(own, LockWait::Later),
@@ -270,42 +270,10 @@ impl CachedFunction {
         Call { keyspace, identity: identify_fed(&keyspace.scope.hash, feed) }
     }
 
-    /// A call of the function that gives an iterator; or a stream, once the cache is open.
+    /// A call of the function that gives an iterator or a stream. How long it may wait for its cache is said by what
+    /// gives that: [`cache`](CachedFunction::cache), or [`cache_at_once`](CachedFunction::cache_at_once).
     #[inline]
     pub fn items<S: Split, D: Describes<S::Value>>(
-        &'static self,
-        form: Form<S>,
-        describes: D,
-        instance: &Instance<'_>,
-        schema: impl Fn(KeySchema) -> KeySchema,
-        feed: impl FnOnce(&mut KeyWriter<'_>),
-    ) -> ItemsCall<S>
-    where
-        S::Value: CacheValue,
-    {
-        self.items_in(CachedFunction::cache, form, describes, instance, schema, feed)
-    }
-
-    /// A call of the function that gives a stream, and waits for nobody.
-    #[inline]
-    pub fn stream<S: Split, D: Describes<S::Value>>(
-        &'static self,
-        form: Form<S>,
-        describes: D,
-        instance: &Instance<'_>,
-        schema: impl Fn(KeySchema) -> KeySchema,
-        feed: impl FnOnce(&mut KeyWriter<'_>),
-    ) -> ItemsCall<S>
-    where
-        S::Value: CacheValue,
-    {
-        self.items_in(CachedFunction::cache_at_once, form, describes, instance, schema, feed)
-    }
-
-    /// As [`items`](CachedFunction::items), with the cache that `cache` gives: how long that may wait is the caller's
-    /// to say.
-    #[inline]
-    fn items_in<S: Split, D: Describes<S::Value>>(
         &'static self,
         cache: impl Fn(&'static CachedFunction) -> &'static MmapCache,
         _form: Form<S>,

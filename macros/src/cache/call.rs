@@ -18,7 +18,7 @@ impl Expansion<'_> {
         let at_type = |name| Ident::new(name, span);
         let (form, describes) = (at_type("form"), at_type("describes"));
         let (cached_function, call) = (at_type("cached_function"), at_type("call"));
-        let at = self.site_path();
+        let at = self.cached_function_path();
         let open = (function.is_async() && way.is_async())
             .then(|| quote!(#cached_function.ready().await;));
         let witness = self.witness();
@@ -28,7 +28,7 @@ impl Expansion<'_> {
             quote!(let #chosen = &#key;)
         });
         let (schema, feed) = self.key();
-        let enter = self.enter(way, span);
+        let (enter, cache) = self.enter(way, span);
         let finish = self.finish(way, &call, &form, span);
         quote_spanned! {span=>
             let #cached_function: &'static #private::CachedFunction = #at;
@@ -45,14 +45,14 @@ impl Expansion<'_> {
             };
             let #call = {
                 #chosen
-                #cached_function.#enter(#form, #describes, &#instance, #schema, #feed)
+                #cached_function.#enter(#cache #form, #describes, &#instance, #schema, #feed)
             };
             #finish
         }
     }
 
     /// Where the function's static is.
-    fn site_path(&self) -> TokenStream {
+    fn cached_function_path(&self) -> TokenStream {
         let name = self.cached_function_name();
         match (&self.function.companion, self.function.is_method) {
             (None, _) => quote!(#name()),
@@ -74,15 +74,21 @@ impl Expansion<'_> {
         }
     }
 
-    /// The method of the static that begins a call.
-    fn enter(&self, way: Way, span: Span) -> TokenStream {
+    /// The method of the static that begins a call, and its first argument: what gives the cache, and how long that may
+    /// wait.
+    fn enter(&self, way: Way, span: Span) -> (Ident, Option<TokenStream>) {
+        let is_made_in_a_poll = matches!(self.function.gives, Gives::Stream(_))
+            && matches!(way, Way::Run)
+            && !self.function.is_async();
+        // Without `ready` the call itself must not wait.
+        let cache = Ident::new(if is_made_in_a_poll { "cache_at_once" } else { "cache" }, span);
+        let private = self.private();
         match self.function.gives {
-            Gives::Value(_) => quote_spanned!(span=> call),
-            // Without `ready` the call itself must not wait.
-            Gives::Stream(_) if matches!(way, Way::Run) && !self.function.is_async() => {
-                quote_spanned!(span=> stream)
+            Gives::Value(_) => (Ident::new("call", span), None),
+            Gives::Iter(_) | Gives::Stream(_) => {
+                let cache = quote_spanned!(span=> #private::CachedFunction::#cache,);
+                (Ident::new("items", span), Some(cache))
             }
-            Gives::Iter(_) | Gives::Stream(_) => quote_spanned!(span=> items),
         }
     }
 
