@@ -3,6 +3,27 @@
 //! After a reboot or in a copy, an index with this hash is the one that the checkpoint describes, and only the records
 //! behind it are walked. Without checkpoints every opening of a copied file would walk over the whole log. Storing the
 //! index itself in the checkpoint is rejected: it would be written twice, and the file would grow by it at each sync.
+//!
+//! ```text
+//!   0      8       16      24        32        40        48     56     64
+//!   | tail | index | hash  | barrier | cleared | entries | live | used |
+//! ```
+//!
+//! Its life, from `sync` to the opening after a power cut:
+//!
+//! ```text
+//!   under the lock   hash the index; append the checkpoint; CHECKPOINT = its offset
+//!   without it       sync the file
+//!   under it again   SYNCED = the tail of then: what lies below need not be looked through for faults any more
+//!    .. puts ..      slots change, so the index has another hash
+//!   power cut
+//!   recovery         the hash of the index in the file is the checkpoint's: apply what came behind it
+//!                    it is not: walk over the log, and make the index anew
+//! ```
+//!
+//! So a checkpoint is of use as long as the index is as it was: to the next put whose slot reaches the device. The case
+//! that it is for is a cache that was filled, synced and left alone. It is not believed if a fault of the log lies
+//! before it (`a_checkpoint_is_not_believed_before_its_sync_ended`).
 
 use super::slot::Table;
 use super::{WORD_MASK, checksum, field};
@@ -25,6 +46,7 @@ pub(crate) struct Checkpoint {
 pub(crate) const CHECKPOINT_SIZE: usize = 64;
 
 impl Checkpoint {
+    /// The payload of the record, whose own check covers it: there is none in here.
     pub(crate) fn encode(&self) -> [u8; CHECKPOINT_SIZE] {
         let words = [
             self.tail,
@@ -43,7 +65,8 @@ impl Checkpoint {
         bytes
     }
 
-    /// `None` if a word has more than the header's words can hold, in which all but table and hash end.
+    /// `None` if a word has more than the header's words can hold, in which all but table and hash end. What it says is
+    /// then still to be held against the file: a stranger may have made it, with every check right.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Checkpoint> {
         let bytes: &[u8; CHECKPOINT_SIZE] = bytes.try_into().ok()?;
         let word = |at| Some(field!(bytes, at, u64)).filter(|word| *word <= WORD_MASK);
@@ -60,7 +83,8 @@ impl Checkpoint {
     }
 }
 
-/// The hash of a table that is read piece by piece.
+/// The hash of a table that is read piece by piece: each piece is hashed with the hash so far as its key, the first
+/// with the file's seed. The pieces are of one MiB, whoever reads; of other pieces the hash would be another one.
 pub(crate) fn hash_piece(piece: &[u8], so_far: u64) -> u64 {
     checksum(piece, so_far)
 }

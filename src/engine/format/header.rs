@@ -1,7 +1,24 @@
 //! Page 0 of a file. It holds the superblock, which has a checksum and never changes; the provenance; the words that
-//! readers load with every hit; and the words of the writer. The writer's words have cache lines of their own, so
-//! that a writer disturbs no reader. Each of them is sealed with a check (see [`seal`](super::seal)), but for those
-//! that name a table.
+//! readers load with every hit; and the words of the writer.
+//!
+//! ```text
+//!     0   superblock       256 bytes   never changes; a checksum of its own
+//!   256   provenance        64 bytes   changes when the file is made sound; a checksum of its own
+//!   512   STATE INDEX                  the readers' line: changes when the file or the index is left
+//!   640   TAIL .. LAST                 the writer's first line: changes with every put
+//!   704   ENTRIES .. RECLAIMED         the second: counts, and how far growth has come
+//!   768   CLEARED .. FAILED            the third: seldom
+//! ```
+//!
+//! The writer's words have cache lines of their own, so that a put takes no line from a reader whose hits are of
+//! records that it has met. Only a first touch and a miss go there.
+//!
+//! Each word is sealed with a check (see [`seal`](super::seal)), but for STATE, the three that name a table, and
+//! RECLAIMED. STATE is one of three numbers that lie far apart. A table is believed only where a table's head stands
+//! before it ([`is_table`](crate::engine::file::trust::is_table)). A wrong RECLAIMED costs space until the next
+//! compaction.
+//!
+//! The three parts change at different times, so no check covers two of them.
 
 use super::slot::Table;
 use super::{HEADER_SIZE, checksum, field};
@@ -16,32 +33,37 @@ pub(crate) const MAGIC: [u8; 8] = *b"\x89PCACH\r\n";
 
 /// The words that change: their places in the file.
 pub(crate) mod word {
-    /// Reader's line: whether the file is still the cache. Written only by compaction and deletion.
+    /// Reader's line: whether the file is still the cache. Written by compaction and deletion; and set to LIVE by the
+    /// holder of the lock who comes after one that died at that, and by recovery.
     pub(crate) const STATE: u64 = 512;
     /// Reader's line: the [`Table`](crate::engine::format::slot::Table) of the index.
     pub(crate) const INDEX: u64 = 520;
     /// Writer's lines: where the next record goes; all below is published and never changes.
     pub(crate) const TAIL: u64 = 640;
-    /// Records below it are in the index.
+    /// Records below it are in the index. It is no greater than the tail, and each hold of the lock begins by bringing
+    /// it up to that.
     pub(crate) const APPLIED: u64 = 648;
     /// The last sequence number given out.
     pub(crate) const SEQ: u64 = 656;
-    /// The log may be stored to below this.
+    /// The log may be stored to below this: what lies between the tail and here has its disk space (but for a moment in
+    /// [`append_table`](crate::engine::log::journal::Journal::append_table)).
     pub(crate) const ALLOCATED: u64 = 664;
-    /// A computation that began at or before this sequence number is not stored.
+    /// A computation that began before this sequence number was given out is not stored: see
+    /// [`PutCondition`](crate::engine::store::put::PutCondition).
     pub(crate) const BARRIER: u64 = 672;
-    /// Records below it are on the device.
+    /// Records below it are on the device. It rises when a sync has ended, to the tail of when it began.
     pub(crate) const SYNCED: u64 = 680;
     /// The last sequence number that was published. Below [`SEQ`], somebody is writing behind the tail,
     /// or died there.
     pub(crate) const PUBLISHED: u64 = 688;
     /// The offset of the last record, or zero.
     pub(crate) const LAST: u64 = 696;
-    /// How many values are reachable.
+    /// How many values are reachable. This and the two behind it may be off by one record for each death in the midst
+    /// of an append, and decide nothing but statistics and when the index grows.
     pub(crate) const ENTRIES: u64 = 704;
     /// The bytes of their records.
     pub(crate) const LIVE: u64 = 712;
-    /// Slots of the index that are not empty.
+    /// Slots of the index that are not empty. Dead ones that growth left behind count on.
     pub(crate) const USED: u64 = 720;
     /// The table that the index grows into, or none.
     pub(crate) const PENDING: u64 = 728;
@@ -61,7 +83,8 @@ pub(crate) mod word {
     /// once: no later sync of the same file is worth anything.
     pub(crate) const FAILED: u64 = 784;
 
-    /// All sealed words, with what they are in a new file whose log begins at the given offset.
+    /// All sealed words, with what they are in a new file whose log begins at the given offset. Of the others STATE
+    /// is LIVE there, INDEX is the first table, and the rest are zero.
     pub(crate) const fn sealed(log_start: u64) -> [(u64, u64); 16] {
         [
             (TAIL, log_start),
@@ -115,7 +138,8 @@ pub(crate) struct Superblock {
     pub(crate) is_for_reading: bool,
 }
 
-/// Why bytes are no header that this code can use.
+/// Why bytes are no header that this code can use. A blank file may be replaced by a new one; any other is left as it
+/// is, and opening it is an error that says what was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderError {
     /// All zero: a power cut came before the first write reached the device.
@@ -138,6 +162,8 @@ pub(crate) const SUPERBLOCK_SIZE: usize = 256;
 const KNOWN_INCOMPATIBLE: u32 = 0;
 
 impl Superblock {
+    /// The first 256 bytes of the file, with their check. The name and version of the program that made the file are
+    /// among them, for people who look at it; nothing decodes them.
     pub(crate) fn encode(&self) -> [u8; SUPERBLOCK_SIZE] {
         let mut bytes = [0; SUPERBLOCK_SIZE];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -160,7 +186,13 @@ impl Superblock {
         bytes
     }
 
+    /// The superblock of a header page.
+    ///
+    /// What is asked first is what gives the better error. Byte order and version come before the checksum: where bytes
+    /// are swapped, or another version has another layout, the checksum fails as well, and "damaged" would be false.
+    /// The other facts come behind it, since a flipped bit in one of them is damage and no incompatibility.
     pub(crate) fn decode(page: &[u8; HEADER_SIZE as usize]) -> Result<Superblock, HeaderError> {
+        // All of the page, and not its first bytes: a page that has anything in it is somebody's.
         if page.iter().all(|byte| *byte == 0) {
             return Err(HeaderError::Blank);
         }
@@ -195,13 +227,17 @@ impl Superblock {
 /// The boot, and the file on this machine, that index and words were written in. They are trusted at once only if
 /// that is the boot, and the file, that they are read in: then the page cache that wrote them is the one that is
 /// read. A copy, or the same file after a reboot, is verified first.
+///
+/// A mark that says "closed properly" would not do. Nobody closes a cache: processes are killed, and while one is at
+/// work another one opens the file, which must not have to wait for a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Provenance {
     /// Of the running kernel.
     pub(crate) boot_id: [u8; 16],
     pub(crate) device: u64,
     pub(crate) inode: u64,
-    /// Nanoseconds since 1970. Inode numbers are used again; this tells.
+    /// Nanoseconds since 1970. Inode numbers are used again: after `cp c b; rm c; cp b c` the copy may have the number
+    /// that the file had (`a_torn_copy_on_the_same_inode_is_not_trusted`). Zero where the file system keeps no time.
     pub(crate) born: u64,
 }
 

@@ -16,6 +16,17 @@
 //!
 //! Structs that are cast onto the mapped bytes would be the usual way in C. They are rejected: a cast needs unsafe code
 //! at every use, ties the format to one compiler's layout, and cannot say that a field's bits are not a value.
+//!
+//! Which bytes may change, and who may change them, is what all else rests on:
+//!
+//! | bytes | change | written by |
+//! | --- | --- | --- |
+//! | superblock | never | who creates the file |
+//! | provenance | when the file is made sound | who makes it so |
+//! | words | with every put | the holder of the lock, by stores of 8 bytes |
+//! | tables | with every put | the holder of the lock, by stores of 8 bytes |
+//! | records below the tail | a large value until it is committed; what a power cut tore | its writer; recovery |
+//! | all behind the tail | at any time | the holder of the lock; nobody reads it |
 
 pub(crate) mod slot;
 pub(crate) mod units;
@@ -27,13 +38,16 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of the header: one page.
 pub(crate) const HEADER_SIZE: u64 = 4096;
-/// Records begin at multiples of this, and so do their payloads: what rkyv needs for 128-bit fields.
+/// Records begin at multiples of this, and so do their payloads: what rkyv needs for 128-bit fields. A head has 64
+/// bytes, so a payload is aligned as its record is.
 pub(crate) const ALIGNMENT: u64 = 16;
 /// The largest file: a slot holds 36 bits of offset in units of [`ALIGNMENT`].
 pub(crate) const FILE_LIMIT: u64 = 1 << 40;
 /// The largest payload: a quarter of the file, so that a compaction has room for it.
 pub(crate) const PAYLOAD_LIMIT: u64 = FILE_LIMIT / 4;
-/// Offsets, counts and sequence numbers have 48 bits; the upper 16 of their words hold a check.
+/// Offsets, counts and sequence numbers have 48 bits; the upper 16 of their words hold a check. At a million records
+/// a second, 48 bits of numbers last for nine years of appending; then an append is an error
+/// (`sequence_numbers_that_are_used_up_are_an_error`).
 pub(crate) const WORD_MASK: u64 = (1 << 48) - 1;
 
 /// Rounds up to where the next record may begin.
@@ -48,15 +62,20 @@ pub(crate) fn checksum(bytes: &[u8], key: u64) -> u64 {
     xxh3_64_with_seed(bytes, key)
 }
 
-/// A small integer hash (the finaliser of splitmix64) for checks of single words.
+/// A small integer hash (the finaliser of splitmix64) for checks of single words. It is not keyed by the seed: it is
+/// there against flipped bits, and whoever can write the header page can write anything.
 const fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
 }
 
-/// Puts a check of `value` and of the word's place above its 48 bits: a flipped tail would let
-/// appends overwrite healthy records.
+/// Puts a check of `value` and of the word's place above its 48 bits: a flipped tail would let appends overwrite
+/// healthy records. The place is part of it so that no word is taken for another one. No word of a zeroed page
+/// verifies: the check of a zero is not zero at any place that a word has.
+///
+/// A checksum over all words together would be the usual way. Then no word could be stored by itself: a reader, or
+/// whoever comes after a death, would find most headers broken.
 pub(crate) const fn seal(value: u64, place: u64) -> u64 {
     value | mix(value ^ (place << 48) ^ 0x5ea1) >> 48 << 48
 }

@@ -6,14 +6,29 @@
 //! |        |      |      |       | 32 bytes |     |         |     |      |  check  | check |
 //! ```
 //!
-//! A head is one cache line, and the first thing of a hit that is read. Its identity is the key itself where that is
-//! short, so that comparing keys needs no second line.
+//! A head is one cache line, and the first thing of a record that a hit reads. Its identity is the key itself where
+//! that is short, so that comparing keys needs no second line.
 //!
 //! Two checks: the head's own, so that a walk trusts no unverified length, and the payload's. Both are keyed by the
 //! file's seed; the head's also by its offset, so that a head copied elsewhere is none. The kind stands outside the
 //! head's check, since a pad becomes a value by one store of the first eight bytes, and inside the payload's check, so
 //! that no flipped kind is believed. One check of head and payload together would be shorter; then no walk could step
 //! over a damaged payload, and no hit could verify a head without reading all of the value.
+//!
+//! What each check is worth, for one who meets a record:
+//!
+//! | the head verifies, and | then |
+//! | --- | --- |
+//! | nothing else was looked at | length, identity and number are right; the kind may be damaged |
+//! | the payload verifies, too | the kind is right as well: all of the record can be believed |
+//! | the payload does not | the key had this record: what it had before counts no more, unless this is a large one |
+//!
+//! A large value is a [`PAD`](Kind::PAD) first, and its payload's check is that of a [`VALUE`](Kind::VALUE) from the
+//! start. So the pad does not verify, which is right, since nobody is to read it. The one store that makes it a value
+//! (`first_word`) makes both checks hold.
+//!
+//! A payload's check of 64 bits would take the place of the cost and of some bits of the times. Against damage 32 bits
+//! suffice, and the secret seed keeps whoever chooses payloads from making one that looks like a head.
 
 use super::units::{Cost, Stamp, Ttl};
 use super::{align, checksum, field};
@@ -25,6 +40,9 @@ pub(crate) const HEAD_SIZE: u64 = 64;
 pub(crate) const INLINE_KEY: usize = 24;
 
 /// What a record is. A reader may skip unknown kinds that have the top bit set.
+///
+/// Any byte can be a `Kind`, since any byte may be found where one should be. Whoever decides by it has a case for all
+/// others: [`Op::decode`](crate::engine::log::op::Op::decode) is where most do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind(pub(crate) u8);
 
@@ -49,7 +67,8 @@ impl Kind {
     /// The name and types behind a scope.
     pub(crate) const SCOPE: Kind = Kind(0x83);
 
-    /// Whether the payload is an index table: changing for ever, so outside the payload check.
+    /// Whether the payload is an index table: changing for ever, so outside the payload check. What makes up for that
+    /// is in [`Head::decode`].
     pub(crate) const fn holds_table(self) -> bool {
         matches!(self, Kind::CLEAR | Kind::INDEX)
     }
@@ -80,6 +99,10 @@ impl Identity {
 
     /// The hash that decides the slot: two folded multiplications, as in wyhash, keyed by the seed. It
     /// need only spread; who is who the identity itself decides.
+    ///
+    /// Two products of the 32 bytes, and a third that joins them, are on the way of every hit. The hash is keyed
+    /// because keys may come from strangers: without the secret seed they could be chosen to crowd one part of the
+    /// index.
     #[inline(always)]
     pub(crate) fn hash(&self, seed: u64) -> u64 {
         let word = |at: usize| field!(self.bytes, at, u64);
@@ -90,14 +113,16 @@ impl Identity {
     }
 }
 
-/// The two halves of a product, folded.
+/// The two halves of a product, folded. The lowest bits of a product depend on the lowest bits of its factors alone,
+/// and those of its upper half do not.
 #[inline]
 const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     product as u64 ^ (product >> 64) as u64
 }
 
-/// A head, decoded.
+/// A head, decoded. That one exists says that its check held, or that it is about to be written; it does not say that
+/// the record ends inside the log, nor that its payload is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) kind: Kind,
@@ -133,6 +158,8 @@ const _: () = assert!(HEAD_CHECK + 4 == HEAD_SIZE as usize);
 pub(crate) type HeadBytes = [u8; HEAD_SIZE as usize];
 
 impl Head {
+    /// A head without a number, a time or a payload's check: [`Draft`](crate::engine::log::journal::Draft) and whoever
+    /// appends it fill these in.
     pub(crate) fn new(kind: Kind, identity: Identity, len: u64) -> Head {
         Head {
             kind,
@@ -147,7 +174,8 @@ impl Head {
         }
     }
 
-    /// Where the record behind this one begins, if this one is at `offset`.
+    /// Where the record behind this one begins, if this one is at `offset`. With an offset of 0 it is what the record
+    /// takes in the file. It cannot overflow for a head that was decoded: a length has 40 bits.
     pub(crate) fn next(&self, offset: u64) -> u64 {
         align(offset + HEAD_SIZE + self.len)
     }
@@ -160,6 +188,8 @@ impl Head {
             | u64::from(self.flags) << 56
     }
 
+    /// The bytes of this head at `offset`, and nowhere else: the check depends on it. Whoever copies a record to
+    /// another place encodes its head anew.
     pub(crate) fn encode(&self, offset: u64, seed: u64) -> HeadBytes {
         let mut bytes = [0; HEAD_SIZE as usize];
         bytes[..8].copy_from_slice(&self.first_word().to_le_bytes());
@@ -175,6 +205,12 @@ impl Head {
     }
 
     /// The head at `offset`, if its check holds.
+    ///
+    /// The kind is outside that check. For most kinds the payload's check covers it; a table's payload has none that
+    /// could. So a table's head carries the check of no bytes under its kind, and a length that tables have. Without
+    /// that, one flipped bit would make a table to grow into (5) a clear of all before it (4):
+    /// `one_flipped_bit_makes_no_clear`. A head that fails there is still the head of some record, whose length is
+    /// right, so it is given out as space and not refused: a walk steps over it.
     pub(crate) fn decode(bytes: &HeadBytes, offset: u64, seed: u64) -> Option<Head> {
         if field!(bytes, HEAD_CHECK, u32) != head_check(bytes, offset, seed) {
             return None;
@@ -217,7 +253,8 @@ impl Head {
     }
 }
 
-/// The check of a payload that is read piece by piece.
+/// The check of a payload that is read piece by piece: what [`payload_check`] gives for all of them at once. Not for a
+/// table, of which nothing is covered.
 pub(crate) struct PayloadCheck(Xxh3);
 
 impl PayloadCheck {
@@ -232,6 +269,7 @@ impl PayloadCheck {
     }
 }
 
+/// The seed is rotated so that heads and payloads are keyed apart.
 fn payload_key(kind: Kind, seed: u64) -> u64 {
     seed.rotate_left(32) ^ u64::from(kind.0)
 }
@@ -242,13 +280,15 @@ pub(crate) fn payload_check(kind: Kind, payload: &[u8], seed: u64) -> u32 {
     checksum(covered, payload_key(kind, seed)) as u32
 }
 
+/// The check of a head at `offset`, over all bytes before the check but the kind.
 fn head_check(bytes: &HeadBytes, offset: u64, seed: u64) -> u32 {
     let mut covered = *bytes;
     covered[KIND] = 0;
     checksum(&covered[..HEAD_CHECK], seed ^ offset.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as u32
 }
 
-// Single fields of a head that has been verified before: the hot path reads no more than it needs.
+// Single fields of a head that has been verified before: the hot path reads no more than it needs. They check nothing.
+// Of a head that was never verified they give whatever is there, and `len` no more than 40 bits.
 
 #[inline]
 pub(crate) fn is_value(bytes: &HeadBytes) -> bool {

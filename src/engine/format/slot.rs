@@ -11,9 +11,29 @@
 //! slot or the new one, and never half of each. 36 bits of 16-byte units reach a file of 1 TiB.
 //!
 //! The tag is the top of the key's hash and alone decides the bucket, in a table of any size. So a growing index moves
-//! slots without reading a single record. A search reads the record of another key once in some 2^28 slots that it
-//! compares. The tables of SwissTable keep 7 bits of the hash, which is enough in memory; here each false match is a
-//! cache miss in a file.
+//! slots without reading a single record. The price is that a tag says less than its 28 bits within one bucket, where
+//! all tags are close to each other. What counts is the whole file: among n keys, another one has the same tag for n in
+//! 2^28 searches. With a million keys that is one search in 268, which then reads one record too many. The tables of
+//! SwissTable keep 7 bits of the hash, which is enough in memory; here each false match is a cache miss in a file.
+//!
+//! For example, a key whose tag is 0xdeadbee, of a record at 8192, in a table of 64 buckets at 4096:
+//!
+//! ```text
+//!   home bucket   0xdeadbee * 64 >> 28 = 55           begins at 4096 + 55 * 64 = 7616
+//!   first place   0xdeadbee % 8 = 6                   the seventh slot of it: 7616 + 6 * 8 = 7664
+//!   slot          0xdeadbee << 36 | 8192 / 16         0xdeadbee000000200
+//!   when dead     0xdeadbee << 36 | 16 / 16           0xdeadbee000000001
+//!   after growth  0xdeadbee * 128 >> 28 = 111         the same word, in bucket 111 of 128
+//! ```
+//!
+//! A slot goes through few states, and into EMPTY none of them leads back while its table is the index:
+//!
+//! ```text
+//!   EMPTY ---> leads to a record ---> leads to a newer record of the key ---> DEAD ---> leads to a record of any key
+//! ```
+//!
+//! A search ends at the first empty slot. If a slot in the midst of a probe became empty, the keys behind it would
+//! be lost to readers that are under way, and to all later ones.
 
 use super::{ALIGNMENT, HEADER_SIZE, WORD_MASK};
 
@@ -26,7 +46,7 @@ const PLACE_BITS: u32 = 64 - TAG_BITS;
 /// The most buckets a tag can tell apart.
 pub(crate) const BUCKET_LIMIT: u64 = 1 << TAG_BITS;
 
-/// The upper bits of a key's hash.
+/// The upper bits of a key's hash. Two keys may have one tag; the identity in the record decides between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tag(u64);
 
@@ -37,13 +57,15 @@ impl Tag {
     }
 
     /// The bucket at which the search begins in a table of `buckets`. Rising tags have rising buckets,
-    /// whatever the size, so growth fills a new table from front to back.
+    /// whatever the size, so growth fills a new table from front to back. That is what a multiplication and a shift
+    /// give, and a remainder would not. The number of buckets need be no power of two.
     #[inline]
     pub(crate) const fn home(self, buckets: u64) -> u64 {
         (self.0 * buckets) >> TAG_BITS
     }
 
-    /// Where in a bucket the search looks in this step: around, from a slot that the tag picks.
+    /// Where in a bucket the search looks in this step: around, from a slot that the tag picks. In bytes from the
+    /// bucket's start. Were the first slot always looked at first, a search would pass over the bucket's other keys.
     #[inline]
     pub(crate) const fn place(self, step: u64) -> u64 {
         (self.0 + step) % BUCKET_SLOTS * 8
@@ -52,6 +74,9 @@ impl Tag {
 
 /// A tag and the offset of a record; or empty; or dead, which says that its record counts no more. A
 /// slot never becomes empty again, but a dead one may be taken by any key.
+///
+/// A slot may hold anything if the file is damaged. None of these functions fails or panics then: an offset that leads
+/// to no record is found out by whoever reads there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(pub(crate) u64);
 
@@ -62,6 +87,8 @@ impl Slot {
     pub(crate) const fn new(tag: Tag, offset: u64) -> Slot {
         Slot((tag.0 << PLACE_BITS) | (offset / ALIGNMENT))
     }
+    /// The tag stays: growth finds the slot's place in the new table by it. Readers need not know of dead slots. Such a
+    /// slot leads them into the superblock, where no head verifies, and the search goes on.
     #[inline]
     pub(crate) const fn dead(tag: Tag) -> Slot {
         // An offset in the header, where no record is.
@@ -117,7 +144,8 @@ impl Table {
     pub(crate) const fn end(self) -> u64 {
         self.offset() + self.size()
     }
-    /// Whether the word can name a table at all.
+    /// Whether the word can name a table at all. What lies there is another question, which
+    /// [`is_table`](crate::engine::file::trust::is_table) answers.
     pub(crate) const fn is_plausible(self) -> bool {
         self.buckets() > 0
             && self.buckets() <= BUCKET_LIMIT
