@@ -7,14 +7,30 @@
 //!   1  SEQ = n          numbers are taken       killed behind 1..2: SEQ > PUBLISHED; the next holder
 //!   2  bytes            behind the tail           wipes what lies behind the tail
 //!   3  TAIL             the records are published
-//!   4  LAST, PUBLISHED  follow                  killed behind 3..6: APPLIED < TAIL; the next holder
+//!   4  LAST, PUBLISHED  follow                  killed behind 3..5: APPLIED < TAIL; the next holder
 //!   5  slots, counts    of the index              applies the records in between once more
 //!   6  APPLIED = TAIL   the hold ends
 //! ```
 //!
 //! Killed before the tail moved, the bytes are wiped, so that no power cut brings them back from under what lies
 //! there next. Killed later, the records are applied by the next holder, and applying any of them twice changes
-//! nothing. The tail never decreases.
+//! nothing. The tail never decreases. `docs/architecture.md` shows the same for one put, store by store.
+//!
+//! Who appends what:
+//!
+//! | | records | published by | the index follows |
+//! | --- | --- | --- | --- |
+//! | [`append`](Journal::append) | small ones, any number | one store of TAIL | at once |
+//! | [`write`](Journal::write) | the same | the same | by [`apply_all`](Journal::apply_all) |
+//! | [`reserve`](Journal::reserve) | a pad without its payload | TAIL | by a later COMMIT |
+//! | [`append_table`](Journal::append_table) | an empty table, and a pad before it | TAIL | by who asked for it |
+//! | [`adopt_table`](Journal::adopt_table) | a table that is full | TAIL | it is the index |
+//! | [`append_copy`](Journal::append_copy) | one of another file | TAIL | at once |
+//! | [`checkpoint`](Journal::checkpoint) | a checkpoint | TAIL | nothing to follow |
+//!
+//! Each takes space first, then a number, then writes, then publishes. A failure before the tail moves leaves what a
+//! death there leaves, and the next number that is taken, even in the same hold, wipes it
+//! (`no_record_covers_unpublished_bytes_of_the_same_hold`).
 //!
 //! A write-ahead log before the data would be the usual way. Here the log is the data: there is nothing to write
 //! ahead of.
@@ -46,7 +62,8 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// A record of `kind` for `identity`, created now.
+    /// A record of `kind` for `identity`, created now. Its payload's check is made here, in one pass over the payload:
+    /// before the lock, where that is possible.
     pub(crate) fn new(kind: Kind, identity: Identity, payload: &'a [u8], seed: u64) -> Draft<'a> {
         let mut head = Head::new(kind, identity, payload.len() as u64);
         head.created = Stamp::new(clock::now());
@@ -55,7 +72,10 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A file whose lock the caller holds.
+/// A file whose lock the caller holds, as a rule. Without it, only what reads may be called: the words, a look at a key
+/// ([`locate`](Journal::locate)), a hash of a table; and [`sync`](Journal::sync), which writes no word but FAILED.
+///
+/// It holds two references and is made wherever it is needed: nothing is kept in it from one hold to the next.
 pub(crate) struct Journal<'a> {
     pub(crate) header: HeaderWords<'a>,
     pub(crate) superblock: &'a Superblock,
@@ -70,7 +90,7 @@ impl<'a> Journal<'a> {
         self.header.storage
     }
 
-    /// The records that are published now.
+    /// The records that are published now. Without the lock there may be more of them in the next moment; none goes.
     pub(crate) fn records(&self) -> Result<Records<'a>> {
         Ok(self.records_below(self.tail()?))
     }
@@ -105,6 +125,10 @@ impl<'a> Journal<'a> {
 
     /// Brings the file to the device. Where that has failed once, for whomever, it fails for good: the system
     /// forgets what it could not write.
+    ///
+    /// A process that opens the file after a failed sync is told nothing by the system, so FAILED tells it. The word
+    /// itself may not reach the device; after a reboot that does no harm, for then all that was not synced is looked
+    /// through. Needs no lock. It takes as long as the device does, up to seconds.
     pub(crate) fn sync(&self) -> Result<()> {
         if self.header.get(word::FAILED)? != 0 {
             return Err(Error::Unsynced { path: self.storage().path().to_path_buf() });
@@ -133,7 +157,8 @@ impl<'a> Journal<'a> {
     /// Gives out no number up to `seq` any more.
     ///
     /// For who has met higher numbers than the header says: recovery, and a replay, whose records keep the order of
-    /// those in the old file.
+    /// those in the old file. Nothing unpublished may lie behind the tail: PUBLISHED is raised as well, and nobody
+    /// would look for it any more.
     pub(crate) fn raise_seq(&self, seq: u64) -> Result<()> {
         let seq = self.seq()?.max(seq);
         self.header.ensure(word::SEQ, seq)?;
@@ -143,7 +168,8 @@ impl<'a> Journal<'a> {
     /// Copies records behind the tail, in their order, and publishes them.
     ///
     /// The index is left as it is, which [`apply_all`](Journal::apply_all) brings up to them. In between, readers
-    /// find what they found before.
+    /// find what they found before. The drafts get their numbers, one after the other; an error leaves them with
+    /// numbers that are used up.
     pub(crate) fn write(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
         let tail = self.tail()?;
         // Before anything is written: a full disk leaves nothing to be erased.
@@ -168,7 +194,9 @@ impl<'a> Journal<'a> {
     /// Appends a record whose payload begins at `payload` in another file, and brings the index up to it. It is
     /// copied piece by piece: it may be longer than memory.
     ///
-    /// Memory is the window's, whatever the record's length. For compaction, into a file that has no readers yet.
+    /// Memory is the window's, whatever the record's length. For compaction, into a file that has no readers yet. The
+    /// head keeps its payload's check, since the seed is the old file's: a payload that was damaged on the way there
+    /// fails it here as well.
     pub(crate) fn append_copy(
         &self,
         head: &mut Head,
@@ -208,6 +236,9 @@ impl<'a> Journal<'a> {
     /// The pad has the head that the value will have, but for the kind: key, number, length, and the payload's check.
     /// So the value becomes one by a store of eight bytes. A writer that dies before that leaves space, which the
     /// next compaction drops.
+    ///
+    /// The caller gives the lock back, copies the payload to the place behind the returned offset, and takes the lock
+    /// again to commit. Meanwhile others append behind the pad. Nobody else writes there, and nobody reads it.
     pub(crate) fn reserve(&self, head: &mut Head) -> Result<u64> {
         let at = self.tail()?;
         let end = head.next(at);
@@ -234,6 +265,8 @@ impl<'a> Journal<'a> {
         if end <= allocated {
             return Ok(());
         }
+        // From here on it is a system call or two. ALLOCATED is raised last: killed before, the space is there and
+        // nobody knows; the next one who needs it takes it once more, which changes nothing.
         let step = (end / 16).clamp(STEP_MIN, STEP_MAX);
         let exact = end.next_multiple_of(PAGE);
         let ample = exact.max(allocated + step).next_multiple_of(PAGE).min(FILE_LIMIT);
@@ -251,7 +284,8 @@ impl<'a> Journal<'a> {
 
     /// Appends a record that makes all before it dead and holds the index from here on.
     ///
-    /// However many entries there are: the record holds an empty table, and one store makes that the index.
+    /// However many entries there are: the record holds an empty table, and one store makes that the index. Killed
+    /// before that store, the next holder makes it: `a_clear_killed_halfway_takes_effect_at_the_next_lock`.
     pub(crate) fn clear(&self) -> Result<()> {
         let (offset, head) = self.append_table(Kind::CLEAR, FIRST_BUCKETS)?;
         self.apply(offset, &head)?;
@@ -262,7 +296,19 @@ impl<'a> Journal<'a> {
     /// space now.
     ///
     /// The table begins at a multiple of a bucket, so that no bucket lies on two cache lines: a pad before the record
-    /// sees to that.
+    /// sees to that:
+    ///
+    /// ```text
+    ///   tail 8240      8304         8320          8384
+    ///   | pad's head   | 16 bytes   | table's head | table ...        8240 + 64 + 16 = 8320, a multiple of 64
+    /// ```
+    ///
+    /// Two numbers are taken, also where there is no pad. What the table's place held is zeroed, for a killed writer's
+    /// bytes may be there; what lies behind the file's end reads as zeros.
+    ///
+    /// ALLOCATED is raised over the whole table just before the tail is. For that moment it covers the table's midst,
+    /// which has no disk space yet; once the tail has moved, that lies below it, where [`grow`] sees to it. A death in
+    /// between leaves ALLOCATED as it is.
     pub(crate) fn append_table(&self, kind: Kind, buckets: u64) -> Result<(u64, Head)> {
         let tail = self.tail()?;
         let gap = tail.next_multiple_of(BUCKET_SIZE) - tail;
@@ -283,6 +329,7 @@ impl<'a> Journal<'a> {
         grow::reserve(self.header, table)?;
         file.zero(table.offset(), table.end().min(size)).map_err(self.io("clear"))?;
 
+        // The space is there. From here on a failure leaves two numbers that are used up, and bytes to be wiped.
         let seq = self.take_seq(2)?;
         if gap > 0 {
             let mut pad = Draft::new(Kind::PAD, Identity::NONE, &[], self.superblock.seed).head;
@@ -301,8 +348,9 @@ impl<'a> Journal<'a> {
 
     /// Appends a table that is whole already, as recovery makes it, and makes it the index.
     ///
-    /// The table is written before a word names it. Growth that was under way is given up: it was growth of another
-    /// table.
+    /// The table is written before a word names it: a death in between leaves a table in the log that nothing leads to.
+    /// Growth that was under way is given up: it was growth of another table. The space of the index that was left
+    /// comes back with the next compaction.
     pub(crate) fn adopt_table(&self, made: &HeapTable) -> Result<()> {
         // All of its space first: on a full disk nothing is appended, however often that is tried.
         let (start, size) = (self.tail()?, made.table().size() + 3 * HEAD_SIZE);

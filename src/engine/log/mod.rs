@@ -10,9 +10,18 @@
 //! It stands on the header's words and the index. It takes no lock, and opens and replaces no file: whoever appends
 //! holds the lock, and whoever walks may be beside him.
 //!
+//! What each file may assume of its caller:
+//!
+//! | file | the lock | what it changes |
+//! | --- | --- | --- |
+//! | [`walk`], [`records`] | may be another's: they read by copy, below an end that they are given | nothing |
+//! | [`op`] | as its target says | nothing but its target |
+//! | [`journal`], [`live`] | the caller's, but for what reads words or looks a key up | the log's end; the index |
+//! | [`redo`] | the caller's | the same |
+//!
 //! A log beside an index is LMDB's opposite, which has pages and no log. A cache is written once for each computation
-//! and never changed in place: appending makes a put one copy and two stores, and lets readers keep references to what
-//! they have found for as long as they like.
+//! and never changed in place: appending makes a put a copy of head and payload and nine stores of words, and lets
+//! readers keep references to what they have found for as long as they like.
 
 // In reading order: each stands on those above it; `journal` and the two behind it are one type's operations.
 pub(crate) mod walk;

@@ -19,6 +19,26 @@
 //!    with a key still supersedes what its key had, whatever kind it shows: nothing older comes back.
 //! 7. A payload is looked at only where it decides: see [`is_decided_by_payload`].
 //!
+//! An example, with the numbers of the records, and what each key has after it:
+//!
+//! ```text
+//!   log                                            key a        key b           barrier
+//!   1  VALUE a                                     1            -               0
+//!   2  PAD b        (b is large, being copied)     1            -               0
+//!   3  VALUE b                                     1            3               0
+//!   4  COMMIT of 2  (3 is newer: 2 stays a pad)    1            3               0
+//!   5  TOMBSTONE a                                 5: no value  3               0
+//!   6  DEAD_LIST of 3                              5: no value  -               3
+//!   7  CLEAR                                       -            -               7
+//!   8  VALUE a      (of a token of 4: refused)     -            -               7
+//! ```
+//!
+//! The last line never gets into the log: the barrier keeps it out. Without the barrier the value would be stored:
+//! record 5, which says that a was removed since the token, counts no more.
+//!
+//! Numbers decide and places do not: a pad lies where it was reserved and counts from its commit on, and a replay puts
+//! records at other places. Times do not either: clocks are set back.
+//!
 //! The rejected form is one fold for each target, with the rules it needs: there were four, and the rules that one of
 //! them had forgotten brought back what was cleared.
 
@@ -51,7 +71,8 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// What the record at `offset` is.
+    /// What the record at `offset` is. A record with an identity is its key's, whatever kind it shows (rule 6), unless
+    /// it is space. A kind that nobody here knows is nothing: versions that come later may add some.
     #[inline]
     pub(crate) fn decode(offset: u64, head: &Head) -> Op {
         if head.identity != Identity::NONE {
@@ -73,7 +94,8 @@ pub(crate) fn table_in(offset: u64, head: &Head) -> Table {
     Table::new(offset + HEAD_SIZE, head.len / BUCKET_SIZE)
 }
 
-/// Whether a record is space: nobody's, or a large value's that is not committed.
+/// Whether a record is space: nobody's, or a large value's that is not committed. A pad with an identity that is not
+/// large can only be a value whose kind was damaged, for small values are never reserved.
 #[inline]
 pub(crate) fn is_space(head: &Head) -> bool {
     head.kind == Kind::PAD && (head.identity == Identity::NONE || is_large(head))
@@ -100,6 +122,9 @@ pub(crate) fn is_decided_by_payload(head: &Head) -> bool {
 }
 
 /// Who keeps the newest record of each key.
+///
+/// Every method may be called again for a record that was applied before, and must then change nothing but what an
+/// interrupted call left undone. None judges whether a record counts: [`apply`] has done that.
 pub(crate) trait Target {
     /// The sequence number of the last clear that is known of.
     fn cleared(&self) -> Result<u64>;
@@ -140,6 +165,10 @@ pub(crate) trait Target {
 }
 
 /// Does to `target` what the record at `offset` says. Doing it twice changes nothing.
+///
+/// Records are applied in the order of the log. The caller has made sure of the payload where it decides; `records`
+/// reads the lists, and what they name. An error is the target's, or the device's, and leaves the record half applied:
+/// whoever goes on applies it again from its start.
 #[inline]
 pub(crate) fn apply(
     op: Op,
@@ -161,6 +190,9 @@ pub(crate) fn apply(
     }
 }
 
+/// The COMMIT record at `since`. What it names counts by the number that its pad got when it was reserved, and not by
+/// that of the COMMIT record: a removal in between wins
+/// (`a_large_value_superseded_before_it_was_committed_is_no_damage`), and so does a clear.
 fn commit(since: u64, list: &Head, records: &Records<'_>, target: &mut impl Target) -> Result<()> {
     for offset in records.list(since, list)? {
         let Some(head) = records.reserved(offset)? else {
@@ -181,6 +213,9 @@ fn commit(since: u64, list: &Head, records: &Records<'_>, target: &mut impl Targ
     Ok(())
 }
 
+/// The dead list at `offset`. The barrier rises before any slot changes (rule 5):
+/// `a_flush_killed_behind_its_slot_refuses_what_began_before_it`. What is named and does not verify is passed over: it
+/// is found by nobody as it is.
 fn mark_dead(
     offset: u64,
     list: &Head,

@@ -5,6 +5,22 @@
 //! head at every multiple of 16: records carry their own proof, which is keyed by file and offset. Sequence numbers
 //! only rise, so bytes of an older life of the same place are not taken for a record.
 //!
+//! For example, where the head at 8368 is damaged:
+//!
+//! ```text
+//!   8192  head verifies, number 1            Record(8192)       go to where it ends
+//!   8368  no head                                               try 8384, 8400, 8416, 8432 ..
+//!   8448  head verifies, number 3 > 1        Damage(8368, 8448), and then Record(8448)
+//!   8560  the end
+//! ```
+//!
+//! A payload is never looked at by the walk itself. Whoever needs to know whether one is whole asks
+//! ([`is_whole`](Walk::is_whole)) before the next step: the bytes are mostly in the window then. So a walk over heads
+//! alone reads a log of large values in large jumps.
+//!
+//! It needs no lock if the end is a tail that was loaded: below a tail nothing moves. The end is never looked up again,
+//! so a walk ends however fast others append.
+//!
 //! Marks at fixed distances, as LevelDB's log has every 32 KiB, would make the search for the next head shorter. They
 //! would cut payloads into pieces, and a payload must lie in one piece to be read in place.
 
@@ -27,8 +43,10 @@ pub(crate) enum Step {
 pub(crate) struct Walk<'a> {
     bytes: Window<'a>,
     seed: u64,
+    /// Where the next record begins, if all is well.
     at: u64,
     end: u64,
+    /// The number of the record that was met last: the next one has a higher one.
     seq: u64,
 }
 
@@ -38,6 +56,7 @@ impl<'a> Walk<'a> {
         Walk { bytes: Window::new(file, end), seed, at: start, end, seq: 0 }
     }
 
+    /// The head at `at`, if it verifies, its record ends in time, and its number is higher than the last one's.
     fn head(&mut self, at: u64) -> io::Result<Option<Head>> {
         let Some(bytes) = self.bytes.get(at, HEAD_SIZE)? else { return Ok(None) };
         let bytes: &HeadBytes = bytes.try_into().expect("sized");
@@ -46,7 +65,11 @@ impl<'a> Walk<'a> {
         Ok(head.filter(fits))
     }
 
-    /// The next record or stretch of damage; `None` at the end.
+    /// The next record or stretch of damage; `None` at the end. An error (a device that fails, a file that was cut)
+    /// leaves the walk where it was.
+    ///
+    /// Stretches of damage do not touch each other: all from the first byte that is no record to the next record is one
+    /// of them. The record behind it is given out by the next call.
     pub(crate) fn next(&mut self) -> io::Result<Option<Step>> {
         let start = self.at;
         let mut at = start;
@@ -82,14 +105,19 @@ impl<'a> Walk<'a> {
 }
 
 /// Reads forward through a file, a large piece at a time.
+///
+/// It keeps the piece that it read last. What was read is a copy: words and tables in it may have changed since. That
+/// is why whoever reads what may still change (a pad that may be a value by now, see
+/// [`reserved`](super::records::Records::reserved)) does not read through a window that has passed there.
 pub(crate) struct Window<'a> {
     file: &'a dyn Storage,
     end: u64,
+    /// Where in the file the buffer begins.
     start: u64,
     buffer: Vec<u8>,
 }
 
-/// How much is read at a time.
+/// How much is read at a time. One `pread` then takes longer than the call itself, and the memory is of no account.
 pub(crate) const WINDOW_SIZE: u64 = 1 << 20;
 
 impl<'a> Window<'a> {
@@ -98,7 +126,8 @@ impl<'a> Window<'a> {
         Window { file, end, start: 0, buffer: Vec::new() }
     }
 
-    /// Whether the payload of the record at `offset` is what its head says.
+    /// Whether the payload of the record at `offset` is what its head says. Up to a MiB is read at once, a longer one
+    /// piece by piece: no more than a window is in memory, whatever a head claims.
     pub(crate) fn is_whole(&mut self, offset: u64, head: &Head, seed: u64) -> io::Result<bool> {
         if head.kind.holds_table() {
             return Ok(true); // Its head says all there is to say: see `Head::decode`.
@@ -117,7 +146,8 @@ impl<'a> Window<'a> {
         Ok(check.get() == head.payload_check)
     }
 
-    /// Hands over the bytes from `start` to `end`, which may be more than memory holds, piece by piece.
+    /// Hands over the bytes from `start` to `end`, which may be more than memory holds, piece by piece. What `take`
+    /// fails with ends it; what was taken before stays taken.
     pub(crate) fn pieces(
         &mut self,
         start: u64,
@@ -143,7 +173,10 @@ impl<'a> Window<'a> {
         Ok((start - start % ALIGNMENT).max(at))
     }
 
-    /// The bytes at `at`, or `None` if they pass the end.
+    /// The bytes at `at`, or `None` if they pass the end. Without a system call if the window has them.
+    ///
+    /// The buffer becomes as long as one piece that is asked for, if that is longer than a window; so callers ask for
+    /// no more than [`WINDOW_SIZE`]. Memory that is not to be had is an error and no abort.
     pub(crate) fn get(&mut self, at: u64, len: u64) -> io::Result<Option<&[u8]>> {
         if at + len > self.end {
             return Ok(None);
