@@ -13,7 +13,23 @@
 //! 3. Under the lock the rest, no more than [`HOLD_MAX`] bytes of it, a sync, and one rename.
 //!
 //! Killed before the rename, nothing happened; after it, the new file is the cache: the rename decides. Readers see
-//! the state of the old file in the line that they read anyway.
+//! the state of the old file in the line that they read anyway. `docs/architecture.md` shows it beside a reader and a
+//! writer, line by line, with what is left after a death at each.
+//!
+//! Why in this order:
+//!
+//! - The lock of the old file is taken once at the start, for a moment. It finishes what a killed writer left: else the
+//!   copy would lack what is published and not in the index.
+//! - APPLIED is loaded before the slots are collected. What lies below is in the index or superseded; what lies beyond
+//!   is replayed. A record that is in the index by then and lies beyond is not copied, or it would be there twice.
+//! - The new file is synced before the name is its own. Else a power cut could leave the name with a file of which
+//!   parts are missing, and the old one, which had all, gone.
+//! - MOVING before the rename, since a reader looks at STATE and not at the name. Without it a reader could find in the
+//!   old file what a writer has just removed in the new one.
+//! - The directory is synced at the end and not under the lock: until then the name leads to one of two whole files.
+//!
+//! What is left out may have been on record for a reason. A tombstone says that no computation of before may be stored,
+//! and so does an expired value that replaced one; so BARRIER rises to the highest number that is left out.
 //!
 //! Freeing space in place, as LMDB does with its free pages, is rejected: a value that a reader holds would have to
 //! be waited for, and payloads have all sizes.
@@ -69,6 +85,11 @@ const ROUNDS_MAX: u32 = 1000;
 
 impl Store {
     /// Rewrites the file with its live entries alone.
+    ///
+    /// [`Error::Busy`] if another process or thread is at it: the lock of the successor file elects one, and nobody
+    /// waits. It needs disk space for the live entries beside the old file. On failure before the rename the successor
+    /// is removed and the cache is as it was. If all was cleared meanwhile, or another file is the cache, it begins
+    /// again.
     pub(crate) fn compact(&self, expiry: ExpiryRule) -> Result<Compaction> {
         let path = &self.location.path;
         for _ in 0..TRIES {
@@ -99,6 +120,10 @@ impl Store {
 
     /// The new file, up to the old one, with the old one locked. `None` if the cache was cleared or
     /// moved meanwhile.
+    ///
+    /// Each round replays without the lock, syncs, and looks under the lock how much has come since. Were all of it
+    /// replayed at once under the lock, writers would wait for as long as the copy of what they had stored during the
+    /// first copy takes (`a_compaction_copies_little_under_the_lock_and_holds_no_payload_in_memory`).
     fn prepare<'s>(
         &'s self,
         open_file: &Arc<OpenFile>,
@@ -131,6 +156,7 @@ impl Store {
                 }
                 Outcome::Cleared => return Ok(None),
             }
+            // All of these under the lock: what comes into the old file from here on would be lost.
             replay.announce(&bulk.omitted)?;
             seal(&old, &next.journal())?;
             new.file.sync().map_err(Error::io("sync", new.file.path()))?;
@@ -141,6 +167,10 @@ impl Store {
 
 /// Copies what is live in `open_file` now into a new file, and says how far in the log that is. Old
 /// versions of functions are not copied, nor the records of scopes without values.
+///
+/// Without the lock of the old file, under that of the new one. The header is written last, with the numbers of before
+/// the copy: a removal since has a higher one, and is replayed. Which versions are old is known only when all values
+/// were seen, so a copy that has some of them is thrown away and made again without them.
 pub(crate) fn copy_to(
     open_file: &OpenFile,
     new: &Replacement,
@@ -170,6 +200,10 @@ pub(crate) fn copy_to(
 }
 
 /// Carries over what the old file knows beside its records, and closes the new one with a checkpoint.
+///
+/// With the old file locked, so that nothing is added to it any more. SEQ comes first, so that every token of the old
+/// file means the same in the new one; the checkpoint's own number is then higher. SYNCED is below the checkpoint,
+/// which the caller syncs before the file gets its name.
 fn seal(old: &Journal<'_>, new: &Journal<'_>) -> Result<()> {
     new.raise_seq(old.seq()?)?;
     let barrier = old.header.get(word::BARRIER)?.max(new.header.get(word::BARRIER)?);

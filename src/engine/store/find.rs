@@ -6,6 +6,20 @@
 //! - [`find`](Store::find) is for all else: the first touch of a record, which is verified; a copy; a miss, which
 //!   may have to look whether the cache has moved to another file.
 //! - [`find_here`](Store::find_here) is for tasks: it does what is brief, and says what is left.
+//!
+//! Who asks what, for one key of one process, over its life:
+//!
+//! ```text
+//!   first call           find_seen: no pin           find: opens the file; a miss    .. computes, puts ..
+//!   second call          find_seen: a hit, if the put checked the archive; else find verifies it
+//!   later ones           find_seen: a hit
+//!   after a compaction   find_seen: STATE is MOVED   find: follows to the new file, verifies the record there
+//!   later ones           find_seen: a hit
+//! ```
+//!
+//! Nothing here believes that a file is the cache for longer than one look. STATE is loaded in each, and a miss, of
+//! which a computation may follow, also looks at the path now and then: a stranger who removed or replaced the file has
+//! left no mark in it. Hits go on from a file that a stranger removed; they are right.
 
 use super::pin::own_pin;
 use super::{Hit, Store, StoreLookup, TRIES, Unmet};
@@ -21,6 +35,9 @@ impl Store {
     /// The value of `identity`, if it lies in place and this process has verified it before. No lock
     /// that another thread takes, no system call, no allocation. `None` says nothing:
     /// [`find`](Store::find) does.
+    ///
+    /// It writes to two places, which belong to this thread: the pin's count and the thread's counters. The clock is
+    /// read, by the coarse clock, only if the record or the handle has an expiry.
     #[inline(always)]
     pub(crate) fn find_seen(&self, identity: &Identity, expiry: ExpiryRule) -> Option<Hit> {
         let pin = own_pin(self.pin_slot)?;
@@ -44,7 +61,8 @@ impl Store {
         Err(Error::Unstable { path: self.location.path.clone() })
     }
 
-    /// As [`find`](Store::find), in the file that is open.
+    /// As [`find`](Store::find), in the file that is open. The outer error is a failure of the system. The inner one
+    /// says what a job of the pool has to do first; then the whole of the look is made again.
     pub(crate) fn find_here(
         &self,
         identity: &Identity,
@@ -60,7 +78,11 @@ impl Store {
         })
     }
 
-    /// What `identity` has in a file; the file again, if the cache is not in it any more.
+    /// What `identity` has in a file; the file again, if the cache is not in it any more, for whoever follows it to let
+    /// go of.
+    ///
+    /// The token is made first. In the other order a value might be stored between the look and the token: the look has
+    /// missed it, and whoever leads then sees that nothing was stored since the token, and computes it once more.
     #[inline]
     fn find_in(
         &self,

@@ -1,4 +1,8 @@
-//! What a verification reports.
+//! What a verification reports: plain values, which name a place in the file and say what is wrong there.
+//!
+//! A finding says what is so and not what to do. What follows is the same for nearly all of them: a damaged record is a
+//! miss, is computed once more and stored, and the next compaction leaves the damaged one out. A finding is no error of
+//! the verification: that fails only if it cannot read.
 
 use std::fmt;
 
@@ -90,6 +94,7 @@ impl fmt::Display for Finding {
 pub(super) const FINDINGS_MAX: usize = 1000;
 
 impl Verification {
+    /// Notes a finding, unless there are enough: a file of a damaged terabyte is not to fill the memory with them.
     pub(super) fn find(&mut self, finding: Finding) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);

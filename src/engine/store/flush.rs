@@ -3,6 +3,18 @@
 //! The index is walked without the lock. Under it, a dead list is appended, of no more records than one list may
 //! name, so that no hold is long. What was superseded between the walk and the lock is not on the list. A tombstone
 //! for each key would do as well, at 64 bytes for each and not 8.
+//!
+//! ```text
+//!   flush      walk: a and b have expired          lock: is each still its key's newest? a: yes, b: no; list a
+//!   another                               b = 2
+//! ```
+//!
+//! So what is stored meanwhile stays (`a_flush_leaves_what_is_stored_meanwhile`). What the walk could not see, because
+//! the index grew under it, it sees in a second walk (`a_flush_beside_growth_removes_all_that_had_expired`).
+//!
+//! A list raises the barrier to the highest number that it names ([`op`](crate::engine::log::op), rule 5). So a result
+//! of a computation that began before that record was stored is refused, also one for another key: it is computed once
+//! more. The space of what was flushed comes back with a compaction.
 
 use super::Store;
 use crate::engine::file::expiry::{ExpiryRule, Moment};
@@ -19,6 +31,11 @@ use std::sync::Arc;
 impl Store {
     /// Removes what `expiry` judges expired now, and returns how much that was. What expires or is stored
     /// while it is at work may stay.
+    ///
+    /// Time is read once, at the start, so that a long flush does not chase what expires meanwhile
+    /// (`a_flush_removes_what_had_expired_when_it_began`). It reads a head for each slot of the index, and holds eight
+    /// bytes for each that has expired. Killed or failed between two lists, what they named is gone and the rest is
+    /// there.
     pub(crate) fn flush(&self, expiry: ExpiryRule) -> Result<u64> {
         let moment = expiry.now();
         let mut removed = 0;
@@ -54,6 +71,7 @@ impl Store {
                 newest.is_some_and(|(place, _)| place == *offset)
             };
             let dead = dead.iter().map(|slot| slot.offset());
+            // A set: damage may leave two slots that lead to one record, which is counted once.
             let dead: HashSet<u64> = dead.filter(is_newest).collect();
             if dead.is_empty() {
                 continue;

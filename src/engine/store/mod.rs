@@ -16,6 +16,29 @@
 //! is not LIVE; a miss looks at the path, at most every [`PATH_CHECK_INTERVAL`]; whoever takes the lock looks, too;
 //! and where all threads idle, [`watch`](mod@watch) does.
 //!
+//! The life of one store, as far as files are concerned. Any thread may take the store along any of the arrows:
+//!
+//! ```text
+//!                 open_file_until                    a larger map: grown
+//!   no open file ----------------> an open file ----------------------+
+//!        ^                            |     ^                          |
+//!        |  leave: current is none,   |     +--------------------------+
+//!        |  pins are revoked          |
+//!        +----------------------------+   STATE is not LIVE, or the path leads elsewhere
+//! ```
+//!
+//! In between the store has no file, so that nothing but held values keeps the old one's disk space.
+//!
+//! What is locked, and by whom, from the outside in. None is taken while one further in is held:
+//!
+//! | lock | guards | held for |
+//! | --- | --- | --- |
+//! | `STORES` | which stores there are | a look-up in a map |
+//! | `write_lock` | writing, among threads | an operation's hold |
+//! | the file's | writing, among processes | the same |
+//! | `current` | which file is the cache | a clone of an `Arc`; in a look by [`watch`](mod@watch), a `stat` at most |
+//! | `pins` | the list of pins | adding one, closing all |
+//!
 //! Invariants:
 //! 1. No code of the user's runs while a lock of this module is held.
 //! 2. No lock of this module is held while a file's lock is waited for, but for the write lock.
@@ -70,7 +93,8 @@ use write_lock::WriteLock;
 /// How often the path is looked at while nothing in the file says that it moved, in milliseconds.
 const PATH_CHECK_INTERVAL: u64 = 100;
 
-/// One cache in this process, as a handle uses it: how long it waits for locks is the handle's own.
+/// One cache in this process, as a handle uses it: how long it waits for locks is the handle's own. Everything else is
+/// in [`Shared`], so that two handles of one cache have one write lock and find each other's computations.
 pub(crate) struct Store {
     pub(crate) location: Location,
     /// As in `shared`, without a way there: each hit asks for it.
@@ -78,7 +102,8 @@ pub(crate) struct Store {
     shared: Arc<Shared>,
 }
 
-/// One cache in this process, shared by all handles that reach its file alike.
+/// One cache in this process, shared by all handles that reach its file alike. It goes with the last of them, and takes
+/// the pins of all threads along.
 struct Shared {
     key: Key,
     state: PerProcess<Arc<State>>,
@@ -88,8 +113,12 @@ struct Shared {
 }
 
 /// What a forked child does not share with its parent.
+///
+/// A child would inherit a mutex that a thread held which does not exist there, and a file's lock that does not exclude
+/// its parent. So it has a state of its own, without an open file: its first look opens one.
 #[derive(Default)]
 struct State {
+    /// The file that is the cache, as far as is known. A hit does not come here: it goes by its thread's pin.
     current: Mutex<Option<Arc<OpenFile>>>,
     /// Of the open file that was left last.
     left: Mutex<Option<Token>>,
@@ -103,6 +132,13 @@ struct State {
 }
 
 /// When a computation began: whether its result may still be stored.
+///
+/// A removal takes its number before anything of it can be seen, and a clear does, too. So there are two cases. A token
+/// below the number: the computation began before, may have seen what the removal is about, and its result is refused.
+/// A token with the number or a higher one: the computation began when the removal was under way or had ended, and so
+/// after whatever its caller had changed before it. Time would not do in the place of numbers: clocks are set back.
+///
+/// Making one costs a load of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) cache_id: [u8; 16],
@@ -155,6 +191,9 @@ fn stores() -> &'static Stores {
 
 impl Store {
     /// The store at a location: the one that other handles use, if there is one.
+    ///
+    /// Stores are told apart by the location's path, the way of access and the right to write. Two paths to one file
+    /// make two stores, which exclude each other by the file's lock as two processes do.
     pub(crate) fn open(location: Location) -> Result<Arc<Store>> {
         let deadline = Deadline::after(location.lock_timeout);
         Store::open_until(location, &deadline)
@@ -173,6 +212,7 @@ impl Store {
             return Ok(Arc::new(store));
         }
         let mut stores = lock(stores());
+        // Here, since this is the one place where the map becomes longer.
         stores.retain(|_, shared| shared.strong_count() > 0);
         if let Some(other) = stores.get(&place).and_then(Weak::upgrade) {
             drop(stores); // What is dropped now lets go of a file.
@@ -210,6 +250,9 @@ impl Store {
         }
     }
 
+    /// The open file, or the one at the path, opened: created, trusted or recovered, as the case is. That may take
+    /// long: a recovery waits for the file's lock, to the deadline, and may walk over the log.
+    ///
     /// Two threads that come here at once may both open the file; the first one's is kept. The thread that watches is
     /// started with the first file.
     fn open_file_until(&self, deadline: &Deadline) -> Result<Arc<OpenFile>> {
@@ -241,7 +284,8 @@ impl Store {
         lock(&self.state().current).clone()
     }
 
-    /// The file that is the cache now, by what the one known last says.
+    /// The file that is the cache now, by what the one known last says. It may move in the next moment: whoever goes on
+    /// with it only reads. The path is asked in the midst of a move alone, and the lock never.
     pub(crate) fn current(&self) -> Result<Arc<OpenFile>> {
         for _ in 0..TRIES {
             let open_file = self.open_file()?;
@@ -261,6 +305,9 @@ impl Store {
 
     /// Only what behind the old map was read by copy becomes faster; nothing is wrong without it. Pins of the smaller
     /// map are taken away, so that it is unmapped when no value in it is held.
+    ///
+    /// Several threads may map at once; the first one's map becomes the current one. One that comes too late uses that,
+    /// if it is of the same file; and its own, for this once, if the store has left the file meanwhile.
     #[cold]
     fn grow(&self, open_file: Arc<OpenFile>) -> Arc<OpenFile> {
         let Some(larger) = open_file.grown().map(Arc::new) else { return open_file };
@@ -285,7 +332,7 @@ impl Store {
     }
 
     /// The old file is let go of before the new one is opened: on a full disk its space may be what the new one
-    /// needs.
+    /// needs (`a_put_needs_no_space_beside_that_of_a_file_that_is_gone`). So the caller gives it away.
     fn follow_until(&self, old: Arc<OpenFile>, deadline: &Deadline) -> Result<()> {
         self.leave(&old);
         drop(old);
@@ -310,7 +357,8 @@ impl Store {
         }
     }
 
-    /// This thread's pin of an open file.
+    /// This thread's pin of an open file: the one that it has, or a new one, which it keeps if the file is the current
+    /// one. Of a file that the store has left, the pin goes with the value that is found.
     pub(crate) fn pin_of(&self, open_file: &Arc<OpenFile>) -> Arc<FilePin> {
         let state = self.state();
         let enter = |pin| {
@@ -379,6 +427,10 @@ impl Store {
 impl State {
     /// Lets go of the current open file if `is_over` says so, and takes it from all threads: its mapping and
     /// its disk space go when nobody holds a value in it.
+    ///
+    /// `current` is emptied before the pins are revoked. A thread that asks for a pin in between finds that its file is
+    /// not the current one, and keeps none; one that was entered before is in the list and is revoked. `left` remembers
+    /// how far the file had come, for whoever asks when its computation began while no file is open.
     fn leave_if(&self, is_over: impl FnOnce(&Arc<OpenFile>) -> bool) -> bool {
         let former = lock(&self.current).take_if(|current| is_over(current));
         if let Some(open_file) = &former {

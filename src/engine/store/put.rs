@@ -12,6 +12,23 @@
 //! decided anew in each hold is whether the value may still be stored ([`PutCondition`]), since the lock was free
 //! in between.
 //!
+//! What is decided, by what the key has in the index at that moment:
+//!
+//! | the key has | Replace | IfAbsent | Mend | Refresh |
+//! | --- | --- | --- | --- | --- |
+//! | (the cache is another one, or BARRIER is above the token) | store | refuse | refuse | refuse |
+//! | nothing | store | store | store | store |
+//! | a value that counts and is whole | store | keep it | by number | store |
+//! | a value that has expired, or is damaged | store | by number | by number | store |
+//! | a tombstone | store | by number | by number | by number |
+//!
+//! "By number": refuse if that record is newer than the token, else store. It tells what happened before the
+//! computation began from what happened since. Where an expired value is newer than the token, nothing is stored
+//! either: that value may have been stored over a removal which came after the token.
+//!
+//! Killed or failed between two holds, a small value was stored or was not; a large one leaves space that nobody uses,
+//! until a compaction. An attempt that is given up leaves the same.
+//!
 //! Rejected: to copy large values under the lock, which would stop all writers for as long as the copy takes; and
 //! to write them to a file of their own, which would need another map to be read in place.
 
@@ -50,7 +67,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) is_valid: bool,
 }
 
-/// The record behind a scope, written before its first value.
+/// The record behind a scope, written before its first value. No look-up needs it: it tells a compaction, and people
+/// who list a file, which function the values are of.
 pub(crate) struct ScopeRecord<'a> {
     pub(crate) identity: Identity,
     pub(crate) payload: &'a [u8],
@@ -58,7 +76,8 @@ pub(crate) struct ScopeRecord<'a> {
     pub(crate) seen: &'a AtomicU64,
 }
 
-/// When a value is stored, in view of what is in the file by then.
+/// When a value is stored, in view of what is in the file by then. The file's words and heads decide, and never a
+/// payload: what would have to be read is for after the hold.
 #[derive(Clone, Copy)]
 pub(crate) enum PutCondition {
     /// In any case.
@@ -91,7 +110,7 @@ enum Hold {
     Long,
 }
 
-/// Where a record is.
+/// Where a record is. It holds the open file, so that no later one can be taken for it.
 struct Place {
     open_file: Arc<OpenFile>,
     offset: u64,
@@ -106,6 +125,15 @@ impl PutCondition {
 }
 
 /// What was done of a put that takes the lock more than once.
+///
+/// Each part counts for one file. Where the cache is in another file by the next hold, a compaction has copied what was
+/// published, and has left behind what was reserved; so such a part is dropped, and the put decides anew.
+///
+/// ```text
+///   (nothing)  --- found a value ------> verify it without the lock ---> whole: kept   damaged: noted in `damaged`
+///   (nothing)  --- small, brief -------> appended; the index is full --> `published`: the next holder brings it up
+///   (nothing)  --- large --------------> `reserved` ---> the bytes are copied --> committed
+/// ```
 #[derive(Default)]
 pub(crate) struct PutProgress {
     /// The record's head, and the seed that its checksum is made with.
@@ -119,7 +147,8 @@ pub(crate) struct PutProgress {
 }
 
 impl PutProgress {
-    /// The record for a file with this seed: the one that there is, or a new one.
+    /// The record for a file with this seed: the one that there is, or a new one. A new one costs a pass over the
+    /// payload, for its check. That is made under the lock only if the cache was deleted and made anew just before.
     #[inline]
     fn draft<'a>(&mut self, entry: &Entry<'a>, seed: u64) -> Draft<'a> {
         let head = match self.head {
@@ -132,6 +161,7 @@ impl PutProgress {
 }
 
 impl<'a> Entry<'a> {
+    /// The record to be appended, with the time of now, and without a number.
     pub(crate) fn draft(&self, seed: u64) -> Draft<'a> {
         let mut draft = Draft::new(Kind::VALUE, self.identity, self.payload, seed);
         draft.head.ttl = self.ttl.map_or(Ttl::NONE, Ttl::new);
@@ -162,6 +192,10 @@ impl Store {
     /// Stores a value. Returns it as it is in the file, or what was there before, or `None` if it may
     /// not be stored any more. Waits for the lock until the deadline. What is done under the lock takes no
     /// longer for a larger value.
+    ///
+    /// A small value that is new takes one hold. Each further hold has a reason: a value was there and turned out to be
+    /// damaged, a large one is committed, or the cache moved meanwhile. [`TRIES`](open::TRIES) holds are the most, so
+    /// that no put goes on for ever beside compactions.
     pub(crate) fn put(
         &self,
         entry: &Entry<'_>,
@@ -197,6 +231,7 @@ impl Store {
         let Some(open_file) = self.known() else { return Ok(Err(Unmet::Elsewhere(None))) };
         open_file.prefetch_slot(&entry.identity);
         progress.draft(entry, open_file.superblock.seed);
+        // Not held on to: whoever follows the cache elsewhere lets go of this file.
         drop(open_file);
         for _ in 0..open::TRIES {
             let writer = match self.try_lock(effort)? {
@@ -236,6 +271,10 @@ impl Store {
 
 /// Writes the record of a scope, if the file has none. Looks it up once for each file and clear. `false` if that
 /// is too much effort.
+///
+/// Under the lock, just before a value of the scope is appended: so no value is in the log without the record that says
+/// whose it is, but where damage took that. It is a record as others are, and a clear ends it: hence the number of the
+/// last clear is a part of where it was seen.
 pub(crate) fn announce(
     writer: &Writer<'_>,
     scope: &ScopeRecord<'_>,
@@ -260,7 +299,11 @@ pub(crate) fn announce(
 }
 
 impl Writer<'_> {
-    /// What a put does in one hold of the lock.
+    /// What a put does in one hold of the lock. It ends the hold in any case: the writer goes with it.
+    ///
+    /// What is found in the way of a conditional put is looked at once the lock is free. Until the next hold that
+    /// record may be superseded, by another put that found it damaged, say. So `damaged` names one record by its place,
+    /// and excuses no other (`what_came_in_place_of_a_damaged_record_is_kept`).
     #[inline]
     fn put(
         self,
@@ -303,6 +346,10 @@ impl Writer<'_> {
     }
 
     /// Appends an entry; of a large one, what says that its place is taken, and then its bytes.
+    ///
+    /// The bytes of a large one are written without the lock, by a system call and not through the map: a map's store
+    /// is for what lies behind the tail, and the pad lies below it by now. If that write fails, on a device that fails,
+    /// the pad stays; an attempt after it reserves another one.
     #[inline]
     fn append_entry(
         self,
@@ -331,7 +378,7 @@ impl Writer<'_> {
     }
 
     /// What becomes of an entry that is to be stored under `condition`, if the record at `damaged` is known not to be
-    /// whole. No payload is looked at.
+    /// whole. No payload is looked at. The table above this module's code says the same.
     fn decide(
         &self,
         entry: &Entry<'_>,
@@ -378,6 +425,13 @@ impl Writer<'_> {
 
     /// What was just stored, as a look-up would find it. The lock goes back first: where the file is read by
     /// copy, the value is copied.
+    ///
+    /// The bit that says "verified" is set here and not before the append. A record that was written and not published
+    /// may be wiped, and another process may put its own in its place: a bit of before would have this process believe
+    /// that one unseen. By now the record lies below the tail, where nothing changes.
+    ///
+    /// Where the record lies behind every map that is to be had, and memory for a copy is not, the value was stored and
+    /// the answer is all the same that nothing is there.
     fn stored(self, offset: u64, entry: &Entry<'_>) -> StoreLookup {
         let (store, open_file) = (self.store, Arc::clone(self.open_file()));
         drop(self);

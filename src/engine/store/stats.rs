@@ -3,6 +3,20 @@
 //! A writer that was killed between a slot and its count leaves the count wrong by one record, until the index is
 //! made anew or the file is compacted. Threads count hits by plain loads and stores in counters of their own, which
 //! are added up when somebody asks.
+//!
+//! What is counted where:
+//!
+//! | | where | lives as long as | exact |
+//! | --- | --- | --- | --- |
+//! | entries, their bytes | words of the header | the file; a compaction counts anew | but for deaths of writers |
+//! | the file's size | the file system | | yes |
+//! | dead bytes | the log less the live bytes and the index | | as the live bytes |
+//! | hits, time saved | the threads' counters | this process and store | yes |
+//! | misses, errors | one counter for all threads | the same | yes |
+//!
+//! The file's lock is not taken, so the numbers of one answer may be of different moments: a put may be in the one and
+//! not in the other. Hits of all processes together would need a word of the file that each hit writes to. They are
+//! rejected for that: a hit writes to no memory that others use.
 
 use super::Store;
 use super::pin::Totals;
@@ -76,12 +90,15 @@ impl Stats {
 }
 
 impl Store {
+    /// The counts of the file and of this process. Costs some loads and a system call for the size; it may have to open
+    /// the file first.
     pub(crate) fn stats(&self) -> Stats {
         let of_process = Stats::of_process(self.totals());
         self.count(of_process).unwrap_or(of_process)
     }
 
-    /// Adds the counts of the file, which may be damaged or gone.
+    /// Adds the counts of the file, which may be damaged or gone: then it fails, and the process's own counts are given
+    /// alone. The first index is no part of the log, so only a later one is taken off what the log has.
     fn count(&self, of_process: Stats) -> Result<Stats> {
         let open_file = self.current()?;
         let journal = open_file.journal();

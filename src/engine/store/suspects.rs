@@ -4,6 +4,22 @@
 //! Memory does not depend on the number of keys. Each record is held against the index when it is met, and only the
 //! keys that it does not lead to are remembered. Of these no more than [`KEYS_MAX`] at a time: those with larger
 //! hashes have their turn in another pass. (A set of all keys would be the plain way: it needs 64 bytes for each.)
+//!
+//! Passes, where no more than four keys are remembered and eight are not in the index. The range is of hashes:
+//!
+//! ```text
+//!   pass 1   range 0 ..= max    four keys; the fifth: keep those up to the median, range 0 ..= m1
+//!            .. and again, as often as four are reached; at the end: the lost keys up to some m
+//!   pass 2   range m+1 ..= max  the same, with those that were left out
+//!   .. until a pass ends with the range's end at max
+//! ```
+//!
+//! Each pass applies the law to all records of the keys in its range, in the order of the log, so a key whose range was
+//! cut off in the midst of a pass is begun anew in a later one, and none is judged by half of its records.
+//!
+//! A key may be suspected for three reasons, and only the first is a finding: its slot is lost; it was removed, flushed
+//! or cleared later in the log; somebody changed it while this went on. The law tells the second; the third is what
+//! [`lost`](Suspects::lost) asks at the end, of the log behind the tail that the walk had ended at.
 
 use super::findings::{Finding, Verification};
 use crate::engine::file::open_file::OpenFile;
@@ -86,7 +102,7 @@ impl<'a> Suspects<'a> {
         self.newest.retain(|identity, _| range.contains(&hasher.hash_one(identity)));
     }
 
-    /// Begins with the keys behind the range. `false` if there are none.
+    /// Begins with the keys behind the range. `false` if there are none. The next walk starts at the log's beginning.
     pub(super) fn go_on(&mut self) -> bool {
         let next = self.range.end().checked_add(1);
         self.newest.clear();
@@ -138,7 +154,9 @@ impl<'a> Suspects<'a> {
     /// Where the records are of those keys that are in the index, if all below `applied` are, and to which it does
     /// not lead, though nothing has happened to them since the tail was at `tail`. `None` if all was cleared since.
     ///
-    /// What was appended behind `applied` may not be in the index yet, and is not looked for.
+    /// What was appended behind `applied` may not be in the index yet, and is not looked for. Every key is searched for
+    /// once more here, since it may have been put back into the index since it was met. Costs a search for each, and a
+    /// walk over what was appended since `tail` if one is missing.
     pub(super) fn lost(&self, applied: u64, tail: u64) -> Result<Option<Vec<u64>>> {
         let due = self.newest.iter().filter(|(_, newest)| newest.since < applied);
         let missing = due.filter(|(identity, _)| !is_in_index(self.open_file, identity)).collect();
@@ -163,6 +181,8 @@ impl Target for Suspects<'_> {
         Ok(())
     }
 
+    /// A large value that is still a pad was superseded before its COMMIT record was applied, or its writer was killed
+    /// before that, and the next holder applies it: it is no value now, and no finding.
     fn commit(&mut self, _: u64, head: &Head) -> Result<bool> {
         Ok(head.kind == Kind::VALUE)
     }

@@ -4,6 +4,17 @@
 //! In this order, since writers go on: the index before the tail, for a table that was the index lies below the
 //! tail of then; the size after the tail, for a file grows before its tail does. What the index should lead to and
 //! does not is found by [`suspects`](super::suspects).
+//!
+//! | looked at | a finding if | no finding, though it looks like one |
+//! | --- | --- | --- |
+//! | each sealed word | its check fails | |
+//! | the index's word | it names no table below the tail | where this process has an index of its own |
+//! | each record below the tail | it is none, or its payload fails its check | space; a large value on its way |
+//! | each slot below the tail | it leads to no record | one that was stored after the tail was loaded |
+//! | each key | its newest record is not found | what is published and not applied; removed or cleared meanwhile |
+//!
+//! Reading under the lock would make all of this plain. It is rejected: writers would wait for as long as it takes to
+//! read the whole file.
 
 use super::Store;
 use super::findings::{FINDINGS_MAX, Finding, Verification};
@@ -16,6 +27,9 @@ use crate::engine::os::file::Storage as _;
 use crate::error::{Error, Result};
 
 impl Store {
+    /// Verifies the file that is the cache now. One pass over all of its records; further ones over their heads if
+    /// more than [`KEYS_MAX`] keys are not in the index when they are met. An error says that the file could not be
+    /// read, and nothing about what is in it.
     pub(crate) fn verify(&self) -> Result<Verification> {
         self.verify_by(KEYS_MAX)
     }
@@ -55,6 +69,7 @@ impl Store {
         for slot in open_file.slots(is_astray, FINDINGS_MAX) {
             report.find(Finding::Astray { offset: slot.offset() });
         }
+        // Of a file that was cut, the end that says what became of its keys is missing.
         if tail > size {
             return Ok(report);
         }

@@ -4,6 +4,14 @@
 //! idles learns nothing: so somebody has to look. The thread looks at words in memory, twice a second. It is there
 //! while there are stores, keeps no process alive, and a forked child starts its own.
 //!
+//! A look at a store is one load of STATE, as a rule, and nothing more while that is LIVE. Otherwise the store leaves
+//! the file and takes its pins from all threads (`idle_threads_keep_no_file_that_is_superseded`).
+//!
+//! 1. One such thread is there at most in a process: whoever sets `is_running` starts it.
+//! 2. It holds the stores weakly, and each for one look at a time. It may hold the last reference for that moment;
+//!    then it is the one who drops the store's state.
+//! 3. `WATCH` is locked for a few instructions, and never during a look.
+//!
 //! A watch on the directory (inotify) would wake it only when something happens. It is rejected: a user has few of
 //! them, network and overlay file systems do not tell all, and macOS has another interface.
 
@@ -24,6 +32,7 @@ pub(crate) trait Watched: Send + Sync {
     fn look(&self);
 }
 
+/// All that is looked after in this process, and whether the thread is there.
 #[derive(Default)]
 struct Watch {
     watched: Vec<Weak<dyn Watched>>,
@@ -33,6 +42,7 @@ struct Watch {
 static WATCH: PerProcess<Mutex<Watch>> =
     PerProcess::first(Mutex::new(Watch { watched: Vec::new(), is_running: false }));
 
+/// This process's. A forked child has none of its parent's stores, and no thread.
 fn current() -> &'static Mutex<Watch> {
     WATCH.get(Mutex::default)
 }
@@ -54,6 +64,10 @@ pub(crate) fn watch(watched: Weak<dyn Watched>) {
     }
 }
 
+/// What the thread does, until there is nothing to look after any more.
+///
+/// It ends under the lock under which it found nothing: whoever adds something afterwards starts another thread. What
+/// is added during a look is in the list that it left behind, and is joined to its own.
 fn run() {
     let _waiting = threads::own().map(Waiting::new);
     loop {

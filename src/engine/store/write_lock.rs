@@ -5,6 +5,20 @@
 //! stays taken from one holder to the next, [`HANDOVER_MAX`] times at most, since taking it is half of what an
 //! append costs. After that other processes have their turn.
 //!
+//! ```text
+//!   thread 1   enter | lock the file | append | drop: two wait, hand on
+//!   thread 2   enter (waits)                  | woken; has the file's lock already | append | drop: hand on
+//!   thread 3   enter (waits)                                                       | woken   | append | drop: nobody
+//!   the file   free  | locked ------------------------------------------------------------------------| free
+//! ```
+//!
+//! Order of the locks: `inner` is held for a few instructions, never while the file's lock is waited for and never
+//! while a record is written. The file's lock is taken by the one thread that holds the guard. So no two threads of
+//! this process contend for the file's lock, whose waiting is by sleeps.
+//!
+//! A file that was handed on may be the wrong one by then: the next holder wants the file that is the cache now, and
+//! [`WriteGuard::lock`] gives the other one back first.
+//!
 //! A mutex in the shared file would be faster. It is rejected: nobody gives it back for a process that was killed,
 //! but by a protocol of its own; the kernel does so with a file's lock.
 
@@ -18,7 +32,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 /// How often the file's lock may be handed on before other processes get their turn.
 const HANDOVER_MAX: u32 = 64;
 
-/// One writer at a time in this process.
+/// One writer at a time in this process. A `Mutex` that is held for as long as one writes would do, but that a wait for
+/// it has no deadline: hence a flag under a mutex, and a condition to wait for with a timeout.
 #[derive(Default)]
 pub(crate) struct WriteLock {
     inner: Mutex<Inner>,
@@ -27,8 +42,11 @@ pub(crate) struct WriteLock {
 
 #[derive(Default)]
 struct Inner {
+    /// Whether a guard exists.
     is_held: bool,
+    /// How many threads wait for it.
     waiting: u32,
+    /// How often in a row the file's lock was handed on.
     handovers: u32,
     /// The open file that is locked, for the next holder.
     locked: Option<Arc<OpenFile>>,
@@ -42,6 +60,11 @@ pub(crate) struct WriteGuard<'a> {
 }
 
 impl WriteLock {
+    /// Waits until this thread is the one writer of the process; [`Error::Locked`](crate::Error::Locked) once the
+    /// deadline has passed, and at once if that is none and another thread writes. `path` is for the error.
+    ///
+    /// Threads are not served in the order in which they came: one that enters just when the guard is dropped may be
+    /// before the one that was woken, which then goes on waiting. The deadline bounds that, too.
     pub(crate) fn enter(&self, deadline: &Deadline, path: &Path) -> Result<WriteGuard<'_>> {
         let mut inner = lock(&self.inner);
         inner.waiting += 1;
@@ -61,6 +84,8 @@ impl WriteLock {
 }
 
 impl Inner {
+    /// Gives a file's lock back that was handed on to nobody. A waiter takes what is free before it looks at its
+    /// deadline, so nobody gives up with the lock handed on: this is for the case that the order changes.
     fn unlock_if_unwanted(&mut self) {
         if !self.is_held
             && self.waiting == 0
@@ -72,7 +97,8 @@ impl Inner {
 }
 
 impl WriteGuard<'_> {
-    /// Locks the file of `open_file`, and unlocks any other.
+    /// Locks the file of `open_file`, and unlocks any other. Nothing is done, and no system call made, if it is locked
+    /// already: handed on, or by a smaller map of the same file. On failure no file is locked.
     pub(crate) fn lock(&mut self, open_file: &Arc<OpenFile>, deadline: &Deadline) -> Result<()> {
         if self.locked.as_ref().is_some_and(|locked| Arc::ptr_eq(locked, open_file)) {
             return Ok(());
@@ -95,6 +121,8 @@ impl WriteGuard<'_> {
     }
 }
 
+/// Hands the file's lock on to a thread that waits, or gives it back if none does, or if other processes are to have
+/// their turn. In the latter case the thread that is woken takes it anew, in competition with them.
 impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
         let mut inner = lock(&self.lock.inner);
@@ -102,6 +130,8 @@ impl Drop for WriteGuard<'_> {
         let is_handed_on = inner.waiting > 0 && inner.handovers < HANDOVER_MAX;
         inner.handovers = if is_handed_on { inner.handovers + 1 } else { 0 };
         inner.locked = self.locked.take();
+        // Under the mutex: the file's lock is that of the open file, whichever thread took it. A thread that entered
+        // meanwhile would get it without waiting, and lose it by this.
         if !is_handed_on && let Some(open_file) = inner.locked.take() {
             open_file.file().unlock();
         }

@@ -3,6 +3,25 @@
 //! Whoever takes the lock first wipes what is written and not published, and applies what is published and not in
 //! the index ([`redo`](crate::engine::log::redo)). Only then is a [`Writer`] handed out. So no operation has to ask
 //! in what state the last holder left the file.
+//!
+//! From wanting to write to being allowed to:
+//!
+//! ```text
+//!   1  the lock among threads               to the deadline
+//!   2  the file that is known, or opened    to the deadline, if it has to be recovered
+//!   3  the file's lock                      to the deadline
+//!   4  is it still the cache?               STATE is LIVE; now and then the path leads to it; every word verifies
+//!        no: unlock, leave it, open the one at the path, and go on with 3
+//!   5  a larger map, if it has outgrown this one
+//!   6  what the dead left                   wiped and redone
+//! ```
+//!
+//! The question comes behind the lock, because its answer may change until then: a compactor holds the same lock while
+//! it changes STATE and the name. Under the lock both stay as they are, but for a stranger who removes the file; who
+//! writes to it then writes to a file that goes with its last user.
+//!
+//! Looking at the path with every hold would tell of strangers at once. It is rejected: the call costs more than the
+//! lock itself. So the path is looked at ten times a second at most.
 
 use super::write_lock::WriteGuard;
 use super::{Store, Unmet};
@@ -24,6 +43,8 @@ impl Store {
         self.lock_until(&self.deadline())
     }
 
+    /// As [`lock`](Store::lock), with a deadline of its own. The finishing of what others left is not bounded by it: it
+    /// takes a sync, and as long as there are records.
     pub(crate) fn lock_until(&self, deadline: &Deadline) -> Result<Writer<'_>> {
         let writer = self.lock_as_left(deadline)?;
         self.finish_others(writer.open_file())?;
@@ -49,7 +70,10 @@ impl Store {
         Ok(Ok(writer))
     }
 
-    /// Takes the lock, and leaves what a killed holder of it left.
+    /// Takes the lock, and leaves what a killed holder of it left. For a deletion, which has no use for it, and for a
+    /// clear, which deletes the file if the finishing fails.
+    ///
+    /// A file that is elsewhere is followed, [`TRIES`] times at most, while the lock among threads is kept.
     pub(crate) fn lock_as_left(&self, deadline: &Deadline) -> Result<Writer<'_>> {
         let path = &self.location.path;
         let mut guard = self.state().write_lock.enter(deadline, path)?;
@@ -85,7 +109,8 @@ impl Store {
         Ok(Some(open_file))
     }
 
-    /// Finishes what a killed holder of the lock left.
+    /// Finishes what a killed holder of the lock left: the wiping first, then the redo. Four loads of words if nobody
+    /// left anything.
     pub(crate) fn finish_others(&self, open_file: &OpenFile) -> Result<()> {
         let journal = open_file.journal();
         Store::or_make_index(
@@ -94,7 +119,8 @@ impl Store {
         )
     }
 
-    /// An index that could not take what is published is made anew.
+    /// An index that could not take what is published is made anew: from the log, so with what is published. That walks
+    /// over all of the log, under the lock. Other errors are handed back.
     pub(crate) fn or_make_index(open_file: &OpenFile, applied: Result<()>) -> Result<()> {
         match applied {
             Err(Error::Damaged { .. } | Error::TooLarge { .. }) => recover::make_index(open_file),
@@ -102,7 +128,8 @@ impl Store {
         }
     }
 
-    /// Whether a locked file can be written: it is the cache, and sound.
+    /// Whether a locked file can be written: it is the cache, and sound. `false` has another file opened, or this one
+    /// anew, in which case it is recovered.
     fn is_ready(&self, open_file: &OpenFile) -> Result<bool> {
         let header = open_file.journal().header;
         match header.storage.load(word::STATE) {
@@ -116,7 +143,8 @@ impl Store {
     }
 }
 
-/// The lock, held: the one who may write. It goes with this value.
+/// The lock, held: the one who may write. It goes with this value, so an operation ends its hold by dropping it, before
+/// it copies or checks what may be long.
 pub(crate) struct Writer<'a> {
     pub(crate) store: &'a Store,
     open_file: Arc<OpenFile>,
@@ -132,7 +160,8 @@ impl Writer<'_> {
         self.open_file().journal()
     }
 
-    /// Appends records. If damage keeps the index from taking them, it is made anew.
+    /// Appends records. If damage keeps the index from taking them, it is made anew. An error behind the publishing
+    /// leaves the records in the log: they count from the next hold on.
     pub(crate) fn append(&self, drafts: &mut [Draft<'_>]) -> Result<Vec<u64>> {
         Ok(self.try_append(drafts, Effort::Full)?.0)
     }
