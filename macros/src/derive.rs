@@ -14,6 +14,24 @@
 //!
 //! The schema stands in the function's scope, once; the values stand in each key. So a field that is renamed makes
 //! all entries misses, and no key is longer for that.
+//!
+//! What the two derives say of a type differs, since they are asked different questions:
+//!
+//! ```text
+//!                       CacheKey                            Schema
+//! asked of              an argument                         a result
+//! has to tell           values, and its type                its type
+//! renamed field         a miss                              a miss
+//! type's own name       counts                              counts
+//! field left out        skip: not fed, not in the schema    opaque: by the spelling of its type
+//! computed by           the compiler, as a constant         the program, once for each table or function
+//! holds itself          `Itself` stands for it              a number stands for it
+//! #[rkyv(..)]           nothing                             counts: it changes how a value is archived
+//! ```
+//!
+//! A key's schema is a constant, so that two key types can be compared when the program is compiled (`Table::rekey`).
+//! That is why a key that holds itself needs a stand-in: a constant cannot be made of itself. The schema of a result
+//! can go by `TypeId`s, which there are when the program runs.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens as _, format_ident, quote, quote_spanned};
@@ -26,6 +44,8 @@ use syn::{
 };
 
 /// What an attribute of a derive may say of a type or field.
+///
+/// It is one struct for both derives, of which each has one word of its own.
 struct Said {
     crate_path: Path,
     /// `#[cache_key(skip)]` or `#[schema(opaque)]`.
@@ -33,6 +53,12 @@ struct Said {
 }
 
 /// What the attributes of a type or a field say under a derive's name. An unknown word is an error, at its place.
+///
+/// `name` is the derive's attribute, and `word` the one word that it knows. The attributes of a field are parsed each
+/// time that something of it is asked: that is once or twice in an expansion.
+///
+/// It does not know whether it looks at a type or at a field: `skip` on a type and `crate` on a field are taken, and
+/// have no effect. The attributes of a variant are not looked at.
 fn said(attributes: &[Attribute], name: &str, word: &str) -> Result<Said> {
     let mut said = Said { crate_path: parse_quote!(::persist_cache), word: false };
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident(name)) {
@@ -62,6 +88,9 @@ fn field_name(field: &Field, number: usize) -> String {
 }
 
 /// Bounds every type parameter.
+///
+/// As the derives of std do. A bound for each field's type would ask less of a parameter that stands in a
+/// `PhantomData` alone; but both derives mention the parameters by themselves, too.
 fn bounded(generics: &Generics, bound: &TokenStream) -> Generics {
     let mut generics = generics.clone();
     for parameter in generics.type_params_mut() {
@@ -71,6 +100,8 @@ fn bounded(generics: &Generics, bound: &TokenStream) -> Generics {
 }
 
 /// A union is refused by both derives.
+///
+/// Reading a field of a union is unsafe, too.
 fn refuse_union(input: &DeriveInput) -> Result<()> {
     match &input.data {
         Data::Union(data) => {
@@ -85,6 +116,8 @@ fn refuse_union(input: &DeriveInput) -> Result<()> {
 /// order.
 ///
 /// Each call of a field's `feed` has the place of the field's type, so that a type which is no key is told of there.
+///
+/// The schema leaves out the fields that `feed` leaves out: a `skip` that comes or goes makes all entries misses.
 pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
     let crate_path = said(&input.attrs, "cache_key", "skip")?.crate_path;
@@ -108,6 +141,10 @@ pub(crate) fn cache_key(input: DeriveInput) -> Result<TokenStream> {
 }
 
 /// The schema of a key: the names and schemas of its fields, or of its variants and theirs.
+///
+/// A struct `P { x: X }` gives `new("P").field("x", X)`. An enum `E { A(X), B }` gives `new("E").field("A",
+/// new("A").field("0", X)).field("B", new("B"))`. So the order of variants is in the schema, and `feed` need only say
+/// a variant's number: when variants are exchanged, the schema is another.
 fn key_schema(input: &DeriveInput, crate_path: &Path) -> Result<TokenStream> {
     let schema_of = |name: String, fields: &Fields| -> Result<TokenStream> {
         let mut schema = quote!(#crate_path::KeySchema::new(#name));
@@ -139,6 +176,7 @@ fn key_schema(input: &DeriveInput, crate_path: &Path) -> Result<TokenStream> {
         Data::Union(_) => unreachable!("refused by the caller"),
     };
     // What no field has to show: two types that differ in it alone are two.
+    // `keys_that_differ_in_a_parameter_alone` in `tests/attribute.rs` shows it.
     let types = input.generics.type_params().map(|parameter| &parameter.ident);
     let consts = input.generics.const_params().map(|parameter| &parameter.ident);
     Ok(quote! {
@@ -157,6 +195,9 @@ fn member(field: &Field, number: usize) -> TokenStream {
 }
 
 /// Statements that feed the fields of a struct.
+///
+/// Nothing stands between the fields. Each type's encoding has to say where it ends, by a length, a tag, or being
+/// always as long; so no two values of the struct run together.
 fn feed_fields(fields: &Fields, crate_path: &Path) -> Result<TokenStream> {
     let mut feeds = TokenStream::new();
     for (number, field) in fields.iter().enumerate() {
@@ -170,6 +211,9 @@ fn feed_fields(fields: &Fields, crate_path: &Path) -> Result<TokenStream> {
 
 /// A `match` that feeds the number of the variant, and then its fields. An enum without variants has no value to
 /// feed.
+///
+/// A pattern names the fields that are fed, by name or by number, and `..` takes those that are skipped. A match of
+/// an enum without variants is on `*self`: one on a reference would have to have an arm.
 fn feed_variants(data: &DataEnum, crate_path: &Path) -> Result<TokenStream> {
     let mut arms = TokenStream::new();
     for (number, variant) in data.variants.iter().enumerate() {
@@ -193,6 +237,13 @@ fn feed_variants(data: &DataEnum, crate_path: &Path) -> Result<TokenStream> {
 }
 
 /// A field's type with a stand-in where it names the type itself, whose schema would have no end.
+///
+/// A path of one segment that is `Self` or the type's name is replaced, at any depth within the field's type:
+/// `Option<Box<Node>>` becomes `Option<Box<Itself>>`. A longer path to the same type is not known to lead there; its
+/// schema then needs itself, which the compiler refuses. What generic arguments the type has at that place is not
+/// looked at.
+///
+/// The stand-in is in the schema alone. `feed` is of the real types.
 fn without_self(input: &DeriveInput, crate_path: &Path, ty: &Type) -> Type {
     struct Replace<'a>(&'a Ident, &'a Path);
     impl VisitMut for Replace<'_> {
@@ -213,6 +264,9 @@ fn without_self(input: &DeriveInput, crate_path: &Path, ty: &Type) -> Type {
 }
 
 /// `#[derive(Schema)]`: statements that describe the type to a `SchemaWriter`, name by name.
+///
+/// A discriminant that is written out counts, in the spelling of its expression. The type's generic parameters are
+/// described before its fields, so that two types that differ in an unused one are two.
 pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
     refuse_union(&input)?;
     let crate_path = said(&input.attrs, "schema", "opaque")?.crate_path;
@@ -241,6 +295,9 @@ pub(crate) fn schema(input: DeriveInput) -> Result<TokenStream> {
 }
 
 /// Statements that describe the fields of a struct, or the variants of an enum with theirs.
+///
+/// Each variant is a word of its own kind, behind which its fields stand, so that no field is taken for
+/// one of the next variant.
 fn describe(data: &Data) -> Result<TokenStream> {
     let data = match data {
         Data::Struct(data) => return describe_fields(&data.fields),
@@ -278,6 +335,10 @@ fn describe_fields(fields: &Fields) -> Result<TokenStream> {
 }
 
 /// What rkyv was told of a type or field may change how it is archived.
+///
+/// Each option of `#[rkyv(..)]` is a word: `with = Inline` for instance, without its spaces. A comma within brackets
+/// is a part of an option, since brackets are one token tree. `crate = path` is left out; so is `#[rkyv]` without
+/// brackets, which says nothing.
 fn rkyv_says(attributes: &[Attribute]) -> TokenStream {
     let says = attributes.iter().filter(|attribute| attribute.path().is_ident("rkyv"));
     let mut words = TokenStream::new();
@@ -297,6 +358,7 @@ fn rkyv_says(attributes: &[Attribute]) -> TokenStream {
                 text => word.extend(text.chars().filter(|c| !c.is_whitespace())),
             }
         }
+        // The last option need have no comma behind it.
         say(&mut word);
     }
     words

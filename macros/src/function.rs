@@ -6,6 +6,25 @@
 //!
 //! Macros see no types, only how they are spelled. So whether a result is a `Result`, under an alias for instance,
 //! is not decided here but by the compiler, in what the expansion calls (`attribute/probe.rs`).
+//!
+//! ```text
+//! #[cache(ignore(log))]
+//! fn f<T>(&self, (a, b): (u8, T), mut n: u8, log: bool) -> Result<u8, E>
+//!         receiver                                         gives: Value(Result<u8, E>)
+//! arguments   name        pattern    in the key
+//!             argument_0  (a, b)     yes: as one value, before it is taken apart
+//!             n           mut n      yes
+//!             log         none       no
+//! ```
+//!
+//! An argument is a name for the outer function, which has to mention it twice: once for the key, once to pass it on.
+//! A pattern is no such name, and a `mut` there would be unused. So the outer function's arguments are plain names,
+//! and the pattern goes where the body is: into the inner function, which is as it was written, or in front of a
+//! method's body.
+//!
+//! Where the body of a method goes decides how far it is understood here. Nothing but functions can stand in an
+//! `impl`, and none but its own in the `impl` of a trait: there is no place for an empty enum, and none for a second
+//! function. So what looks like a method keeps its body, as a closure, unless companions are asked for by name.
 
 use crate::options::{Companion, Options};
 use proc_macro2::{Span, TokenStream, TokenTree};
@@ -20,6 +39,8 @@ use syn::{
 };
 
 /// What a function gives.
+///
+/// It decides which methods of the crate's the expansion calls, and which ways there are (`cache/way.rs`).
 pub(crate) enum Gives {
     /// A value of this type.
     Value(Type),
@@ -39,6 +60,9 @@ impl Gives {
 }
 
 /// An argument other than `self`.
+///
+/// `name` is the user's where the argument is just a name, `mut` or not. Else it is `argument_0` or the like, with a
+/// span that the user's names do not meet: an argument that a user calls `argument_0` is another.
 pub(crate) struct Argument {
     /// What the outer function calls it.
     pub(crate) name: Ident,
@@ -50,6 +74,9 @@ pub(crate) struct Argument {
 
 impl Argument {
     /// Whether the user can speak of it by this name.
+    ///
+    /// A name that the macro gave is none that can be written in `ignore(..)`, nor is one that stands within a
+    /// pattern: a part of an argument cannot be left out of the key by itself.
     fn is_called(&self, name: &Ident) -> bool {
         let is_mut =
             |pattern: &Pat| matches!(pattern, Pat::Ident(pattern) if pattern.subpat.is_none());
@@ -74,6 +101,8 @@ impl Function {
     ///
     /// It is taken for a method if it has a receiver, says `Self`, or the option `method` says so: an associated
     /// function that does neither looks like any other.
+    ///
+    /// The errors are those of the signature first, and then those of the options that name something in it.
     pub(crate) fn new(item: ItemFn, options: &Options) -> Result<Function> {
         let mut errors = Errors(None);
         refuse_modifiers(&item.sig, &mut errors);
@@ -101,6 +130,8 @@ impl Function {
         if let (Some(name), false) = (&companion, is_method) {
             refuse_primitive(name, &mut errors);
         }
+        // Without `gives` there is an error: `take` has added it. With an error there is no function, even if all
+        // parts are there.
         match (errors.0, gives) {
             (None, Some(gives)) => {
                 Ok(Function { item, receiver, arguments, gives, is_method, companion })
@@ -125,6 +156,9 @@ impl Function {
 
     /// The function's signature, its arguments called as the outer function calls them. A body that is in
     /// the function itself keeps its `mut self`.
+    ///
+    /// `has_body` says whether the result is the signature of a function in which the user's body stands. In one that
+    /// only passes its arguments on, `mut self` would be an unused `mut`; the inner function, or the closure, has it.
     pub(crate) fn signature(&self, has_body: bool) -> Signature {
         let mut signature = self.item.sig.clone();
         let typed = signature.inputs.iter_mut().filter_map(|input| match input {
@@ -136,6 +170,8 @@ impl Function {
                 None
             }
         });
+        // `zip` asks the signature's inputs first. So it has passed the receiver, and taken its `mut`, even where
+        // there is no other argument.
         for (typed, argument) in typed.zip(&self.arguments) {
             let (name, attributes) = (&argument.name, &argument.attributes);
             typed.attrs = attributes.clone();
@@ -152,6 +188,9 @@ impl Function {
     }
 
     /// The generic arguments of this instance, to call another function with the same parameters.
+    ///
+    /// Lifetimes are left out: some are bound by the call and may not be named there, and all of them are inferred.
+    /// Without a turbofish a parameter that only the body mentions would be inferred to nothing.
     pub(crate) fn turbofish(&self) -> TokenStream {
         let parameters = self.item.sig.generics.params.iter();
         let arguments: Vec<&Ident> = parameters
@@ -166,6 +205,16 @@ impl Function {
 
     /// An expression for the instance of the generic parameters, those that have no name included. Those
     /// around a method only the type of a closure there has, `witness`.
+    ///
+    /// What tells instances apart at run time is a tuple of a `PhantomData` for each type parameter, in the type of
+    /// which they all are; the crate takes its `TypeId`, with lifetimes erased. An `impl Trait` argument has no name
+    /// that the tuple could mention, so `type_of` takes its type from the argument itself. Constants are numbers,
+    /// `bool`s or `char`s, all of which `as u128` takes.
+    ///
+    /// Around a method there may be parameters of an `impl` that the macro does not see at all. A closure in the
+    /// method has them in its type, whether it uses them or not. That is the `witness`, and `Self`'s name stands
+    /// beside it: `parameters_of_the_implementation` and `trait_methods_of_each_type_are_their_own` in
+    /// `tests/attribute.rs` show both.
     pub(crate) fn instance(&self, options: &Options, witness: Option<&TokenStream>) -> TokenStream {
         let (mut types, mut consts) = (Vec::new(), Vec::new());
         for parameter in &self.item.sig.generics.params {
@@ -227,6 +276,10 @@ impl Errors {
 }
 
 /// Refuses what a function may not say of itself: `const`, `unsafe`, another ABI, variadic arguments, `&mut self`.
+///
+/// A hit does not run the function. So a `const fn` that is evaluated by the compiler, an `unsafe fn` whose caller
+/// vouches for what it will do, and `&mut self` make no sense of it; another ABI and variadic arguments cannot be
+/// passed on. `self: &mut T` and `self: Pin<&mut Self>` are found by their types.
 fn refuse_modifiers(signature: &Signature, errors: &mut Errors) {
     let mut refuse = |tokens: TokenStream, text: &str| {
         if !tokens.is_empty() {
@@ -268,6 +321,8 @@ fn mutable_reference(ty: &Type) -> Option<Span> {
 
 /// The arguments but for `self`. One that is a pattern gets a name for the outer function, and is taken apart where
 /// the function runs.
+///
+/// One that is refused stays in the list, so that `ignore` of its name is no second error.
 fn arguments(signature: &Signature, errors: &mut Errors) -> Vec<Argument> {
     let mut arguments = Vec::new();
     for input in &signature.inputs {
@@ -293,6 +348,9 @@ fn arguments(signature: &Signature, errors: &mut Errors) -> Vec<Argument> {
 }
 
 /// What the function gives, by how its result is spelled.
+///
+/// References are refused, since a result outlives the call that computed it. One within a type, as in `Vec<&str>`,
+/// is found by the bound `CacheValue`.
 fn gives(signature: &Signature) -> Result<Gives> {
     let ReturnType::Type(_, ty) = &signature.output else {
         return Ok(Gives::Value(parse_quote!(())));
@@ -319,6 +377,13 @@ pub(crate) fn peel(ty: &Type) -> &Type {
 }
 
 /// The items of an `impl Iterator` or `impl Stream`.
+///
+/// `Iterator` and `Stream` are known by the last segment of their path, since that is all that a macro sees. `Send`
+/// and the like, and lifetimes, may stand beside them. Anything else, `ExactSizeIterator` for one, is a promise that
+/// the iterator of a hit could not keep.
+///
+/// An `async fn` that returns either is refused: it would have to be awaited before the first item could be looked
+/// for.
 fn items(found: &TypeImplTrait, is_async: bool) -> Result<Gives> {
     const ALLOWED: [&str; 4] = ["Send", "Sync", "Unpin", "Sized"];
     let mut gives = None;
@@ -367,6 +432,10 @@ fn item_of(arguments: &PathArguments) -> Option<Type> {
 }
 
 /// Whether the function speaks of `Self`, and not just an item within it of its own.
+///
+/// The tokens of macro calls are searched one by one, since `syn` does not know what they will be. Items within the
+/// body are passed over: their `Self` is another (`with_an_item_inside` in `tests/attribute.rs`). A bare `&self`
+/// mentions no `Self` for `syn`, so the caller asks for a receiver as well.
 fn mentions_self(item: &ItemFn) -> bool {
     struct Finder(bool);
     impl<'a> Visit<'a> for Finder {
@@ -392,6 +461,9 @@ fn mentions_self(item: &ItemFn) -> bool {
 }
 
 /// A companion called `str` would take the place of the type in its module.
+///
+/// A module finds the types that it has before the language's own, without a word of the compiler's. Every `str`
+/// behind such a function would mean the companion.
 fn refuse_primitive(name: &Ident, errors: &mut Errors) {
     const PRIMITIVES: [&str; 17] = [
         "bool", "char", "str", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32",
@@ -418,6 +490,9 @@ impl<'a> Visit<'a> for ImplFinder {
 }
 
 /// The place of a type, for errors about it.
+///
+/// `hygienic` gives this place to tokens of the expansion's own, so that an error of a trait bound is told at the
+/// user's type and says nothing of names that the user has not written.
 pub(crate) fn span_of(ty: &Type) -> Span {
     ty.span()
 }

@@ -1,4 +1,19 @@
 //! What stands in the brackets of `#[cache(..)]`.
+//!
+//! ```text
+//! #[cache(name = "sizes", expiry = "30d", ignore(verbose), with_self)]
+//!         |               |               |                '-- a word: it is there or not
+//!         |               |               '------------------- a list of names, or of paths
+//!         |               '----------------------------------- a text that is read now, or any expression
+//!         '--------------------------------------------------- any expression, evaluated at the first call
+//! ```
+//!
+//! Options are read in two steps: each by itself ([`Options::take`]), and then all against each other
+//! ([`refuse_contradictions`]). Options that would mean nothing together are refused rather than ranked: of `path`
+//! and `name`, whichever won, the other would look as if it did something.
+//!
+//! One error ends the reading, unlike in [`function`](crate::function), where all are collected: after a value that
+//! could not be read, it is not known where the next option begins.
 
 use crate::code::Code;
 use proc_macro2::{Span, TokenStream};
@@ -20,9 +35,14 @@ pub(crate) enum Companion {
 }
 
 /// The options of one function.
+///
+/// `#[tracked]` uses two of the fields, `crate_path` and `deps`; the others are then as they are by default. An
+/// expression is the user's, and is put into the expansion with the place it came from, so that an error in it is
+/// told there.
 pub(crate) struct Options {
     /// The path of `persist-cache`, wherever its user has it.
     pub(crate) crate_path: Path,
+    /// Where the file is: a name in a root, or a path. Without either, the function's own path is the name.
     pub(crate) name: Option<Expr>,
     pub(crate) root: Option<Expr>,
     pub(crate) path: Option<Expr>,
@@ -32,18 +52,25 @@ pub(crate) struct Options {
     pub(crate) claim_timeout: Option<TokenStream>,
     /// An expression for a `u64`.
     pub(crate) record_limit: Option<TokenStream>,
+    /// Stands in the place of the code's hash. Anything that can be displayed.
     pub(crate) version: Option<Expr>,
     /// Whether the program as built counts as code.
     pub(crate) by_program: bool,
+    /// What the key is made of: all arguments but `ignore`, `self` besides if `with_self` is there, or `key` alone.
+    /// `with_self` is kept as its place, for the error on a function that has no `self`.
     pub(crate) ignore: Vec<Ident>,
     pub(crate) key: Option<Expr>,
     pub(crate) with_self: Option<Span>,
+    /// Whether the function is an associated one, where its tokens do not show it.
     pub(crate) method: bool,
     pub(crate) companion: Companion,
+    /// Items whose `CODE` counts as this one's.
     pub(crate) deps: Vec<Path>,
 }
 
 /// The options of `#[cache]`...
+///
+/// The order is that in which the error about an unknown option lists them.
 pub(crate) const OF_CACHE: [&str; 15] = [
     "name",
     "root",
@@ -66,6 +93,9 @@ pub(crate) const OF_TRACKED: [&str; 2] = ["deps", "crate"];
 
 impl Options {
     /// Reads options, of which only the `known` ones may be there.
+    ///
+    /// An unknown option, one that is given twice, a value that cannot be read, and two options that contradict each
+    /// other are errors. `given` remembers the place of each, for the error about two.
     pub(crate) fn parse(tokens: TokenStream, known: &[&str]) -> Result<Options> {
         let mut options = Options {
             crate_path: parse_quote!(::persist_cache),
@@ -86,6 +116,7 @@ impl Options {
         };
         let mut given: HashMap<String, Span> = HashMap::new();
         let parser = syn::meta::parser(|meta| {
+            // `r#crate` is `crate`; `syn` takes keywords as names here, since options are no expressions.
             let name = meta.path.require_ident()?.unraw().to_string();
             if !known.contains(&&*name) {
                 let known = known.join("`, `");
@@ -103,6 +134,9 @@ impl Options {
 
     /// Reads the value of one option, whose name is known. What can be wrong with a value alone is told here; what
     /// two options say against each other by [`refuse_contradictions`].
+    ///
+    /// `name` must be one of those that `parse` was given: any other is a bug of this file, and a panic of the
+    /// compiler.
     fn take(&mut self, name: &str, meta: &ParseNestedMeta<'_>) -> Result<()> {
         let value = || meta.value()?.parse::<Expr>();
         match name {
@@ -113,6 +147,7 @@ impl Options {
             "expiry" => {
                 let expiry = duration(&value()?)?;
                 self.expiry =
+                    // An expression may be a `Duration` or an `Option<Duration>`: `Into` takes either.
                     Some(quote!(::core::convert::Into::<::core::option::Option<_>>::into(#expiry)));
             }
             "claim_timeout" => self.claim_timeout = Some(duration(&value()?)?),
@@ -135,6 +170,10 @@ impl Options {
     }
 
     /// Feeds what decides which calls are the same.
+    ///
+    /// With another choice of arguments, a function answers other questions under the same keys. So these three are
+    /// fed behind the code, also where a `version` stands in for that. The other options change where results lie,
+    /// and for how long, and not what they are: they can be edited without losing an entry.
     pub(crate) fn feed(&self, code: &mut Code) {
         let Options { ignore, key, with_self, .. } = self;
         let with_self = with_self.is_some();
@@ -142,6 +181,7 @@ impl Options {
     }
 }
 
+/// The items in the brackets behind an option's name, with commas between them and, if one likes, behind the last.
 fn list<T>(
     meta: &ParseNestedMeta<'_>,
     parse: fn(syn::parse::ParseStream<'_>) -> Result<T>,
@@ -164,6 +204,7 @@ const CONTRADICTIONS: [(&str, &str, &str); 8] = [
     ("method", "with_self", "`method` is for functions without `self`; leave one out"),
 ];
 
+/// Tells the first contradiction of the table, at the second option of its pair.
 fn refuse_contradictions(given: &HashMap<String, Span>) -> Result<()> {
     for (one, other, text) in CONTRADICTIONS {
         if let (Some(_), Some(span)) = (given.get(one), given.get(other)) {
@@ -186,6 +227,9 @@ fn program(value: &Expr) -> Result<bool> {
 }
 
 /// An expression for a duration: any, or a literal like `"30d"`, which is read now.
+///
+/// A literal is read by the macro, so that a wrong one is an error of the build, at its place, and costs nothing when
+/// the program runs. A number is refused, since it does not say its unit.
 fn duration(value: &Expr) -> Result<TokenStream> {
     let Expr::Lit(ExprLit { lit, .. }) = value else { return Ok(value.to_token_stream()) };
     let Lit::Str(text) = lit else {
@@ -201,6 +245,8 @@ fn duration(value: &Expr) -> Result<TokenStream> {
 }
 
 /// An expression for a number of bytes: any, or a literal like `"64MiB"`, which is read now.
+///
+/// A literal text is read by the macro. A number is a number of bytes, and goes into the expansion as it is.
 fn bytes(value: &Expr) -> Result<TokenStream> {
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value else {
         return Ok(value.to_token_stream());
@@ -226,6 +272,8 @@ const UNITS: [(&str, u64); 10] = [
     ("TiB", 1 << 40),
 ];
 
+/// Digits, then a unit, with or without a space between. There are no fractions. `None`: anything else, or more than
+/// a `u64` holds.
 fn read_bytes(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

@@ -1,4 +1,24 @@
 //! One call of a function that has a cache: its key, the way into the crate, and the closure that computes.
+//!
+//! ```text
+//! let function = f::__cached_function();
+//! function.ready().await;                                        if the function and the way are async
+//! let form = (&Probe::<Stored>::new()).__persist_cache_form();             a `Result`, or a value
+//! let describes = (&form).__persist_cache_describes();                     by its schema, or by its type
+//! let call = function.call(form, describes, &instance, schema, feed);      the key, borrowed
+//! call.run(move || inner(arguments))                                       the arguments, moved
+//! ```
+//!
+//! The order of the last two lines matters. The key is fed from references to the arguments, and is done when `call`
+//! is there; then the arguments may move into the closure. So no argument is cloned, on a hit or a miss, and an
+//! argument need not be `Clone`.
+//!
+//! On a hit the closure is dropped, and the arguments with it. It is made all the same: that is free but for the
+//! moves.
+//!
+//! Each `let` has its own block where it imports traits, so that no method of theirs is in the scope of the user's
+//! code. Their methods have long names for the same reason: a user's trait with a `form` for all types would be in
+//! scope there (`more_shapes_of_functions` in `tests/attribute.rs`).
 
 use super::way::{Spelling, Way, spelling};
 use super::{Expansion, hygienic, is_lint, own};
@@ -11,6 +31,10 @@ use syn::spanned::Spanned as _;
 
 impl Expansion<'_> {
     /// The body of the outer function, or of another way to call it.
+    ///
+    /// All names in it are [`own`] ones, located at the type of the result: that is where the compiler tells that a
+    /// result cannot be cached. `chosen` is an expression of the user's, evaluated once, in the scope of the outer
+    /// function's arguments.
     pub(super) fn call(&self, way: Way) -> TokenStream {
         let (private, function) = (self.private(), self.function);
         let stored = function.gives.stored();
@@ -52,6 +76,9 @@ impl Expansion<'_> {
     }
 
     /// Where the function's static is.
+    ///
+    /// The path is that by which the body of any way reaches the static: within the function, through `Self`, or
+    /// through the companion.
     fn cached_function_path(&self) -> TokenStream {
         let name = self.cached_function_name();
         match (&self.function.companion, self.function.is_method) {
@@ -62,6 +89,10 @@ impl Expansion<'_> {
     }
 
     /// What has the generic parameters around a method in its type.
+    ///
+    /// A method without companions has a closure of its own made for it. With companions the ways are several
+    /// functions, whose closures would be of several types, and so of several instances: there one function beside
+    /// them makes it.
     fn witness(&self) -> Option<TokenStream> {
         let private = self.private();
         match (&self.function.companion, self.function.is_method) {
@@ -76,6 +107,9 @@ impl Expansion<'_> {
 
     /// The method of the static that begins a call, and its first argument: what gives the cache, and how long that may
     /// wait.
+    ///
+    /// `cache_at_once` is for a function that returns a stream: it is no async function, so it cannot await `ready`,
+    /// but is called in one. Its refresh may wait: without the open file its result would not be stored.
     fn enter(&self, way: Way, span: Span) -> (Ident, Option<TokenStream>) {
         let is_made_in_a_poll = matches!(self.function.gives, Gives::Stream(_))
             && matches!(way, Way::Run)
@@ -94,6 +128,11 @@ impl Expansion<'_> {
 
     /// The key, as two closures: one says its schema, the other feeds it. An argument that is none is
     /// told of at its type.
+    ///
+    /// The parts are fed in the order of the arguments, `self` first. Each is handed over as `&argument` to a generic
+    /// function with a bound, and not as a method call: so a type that is no key is told of by the bound's own text,
+    /// and no method of the user's can be meant instead. The schema is asked of the same references, since an `impl
+    /// Trait` argument has a type without a name.
     fn key(&self) -> (TokenStream, TokenStream) {
         let private = self.private();
         let mut parts: Vec<(TokenStream, Span)> = Vec::new();
@@ -120,6 +159,9 @@ impl Expansion<'_> {
     }
 
     /// What is done with a call.
+    ///
+    /// `Run` of a value has two methods, for values and for futures; of items it has `iter` and `stream`. Where
+    /// reading in place cannot fail, as far as the spelling tells, the result is unwrapped by `infallible`.
     fn finish(&self, way: Way, call: &Ident, form: &Ident, span: Span) -> TokenStream {
         let (private, function) = (self.private(), self.function);
         let (asynchronous, wait) = match function.is_async() {
@@ -148,6 +190,13 @@ impl Expansion<'_> {
     }
 
     /// A closure that runs the function as it was written.
+    ///
+    /// There are three forms of it, one for each place where the body can be: elsewhere by a path, in a function
+    /// within the outer one, or in the closure itself.
+    ///
+    /// A function leaves the body all that it may rely on: its lifetimes, its `impl Trait` arguments, and that no
+    /// local of the outer function can be named. A closure does so as far as it can: `return` and `?` leave it and
+    /// nothing else.
     fn compute(&self) -> TokenStream {
         let function = self.function;
         let names: Vec<_> = function.arguments.iter().map(|argument| &argument.name).collect();
@@ -167,6 +216,7 @@ impl Expansion<'_> {
         if !function.is_method {
             // A function of its own, so that it sees nothing of what is around it.
             let ItemFn { attrs, sig, block, .. } = &function.item;
+            // The body is here, so its lints are, too.
             let lints = attrs.iter().filter(|attribute| is_lint(attribute));
             let mut signature = sig.clone();
             signature.ident = format_ident!("__uncached");
@@ -181,6 +231,8 @@ impl Expansion<'_> {
 
     /// The body of a method, as a closure in the outer one. Its arguments are taken apart in it, by the patterns that
     /// the user wrote, and its type is said, since a closure's is inferred and a function's is not.
+    ///
+    /// An iterator's closure says no type, as `impl Trait` can be none of a closure's.
     fn closure(&self) -> TokenStream {
         let function = self.function;
         let (block, statements) = (&function.item.block, &function.item.block.stmts);
@@ -191,6 +243,7 @@ impl Expansion<'_> {
         let bindings = quote!(#(#bindings)*);
         match (&function.gives, function.is_async()) {
             (Gives::Value(ty), true) => {
+                // An async block has no place for its type: a `return` that is never reached says it.
                 let (hint, value) = (own("hint"), own("value"));
                 // The block's type, for what is inferred from it (`?`, `into`).
                 quote!(move || async move {

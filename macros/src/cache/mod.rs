@@ -27,6 +27,25 @@
 //!
 //! Most of what an expansion does is in the crate's `__private` module, where a fault can be mended without the
 //! users' code being built anew.
+//!
+//! The companion was a choice among four. A module of the function's name would be as easy to reach; but a module has
+//! nothing of what is around it in scope without imports, and can implement no trait. Functions with suffixes
+//! (`f_flush`, `f_clear`) fill the user's namespace. A static of the function's name that dereferences to a handle is
+//! no function any more: it could be neither generic nor passed on. The empty enum costs a page of rustdoc, and
+//! rustdoc asks whoever links to the function to write it with its parentheses.
+//!
+//! Where the pieces are, by what the user wrote:
+//!
+//! ```text
+//!                               static                      inner function            other ways
+//! function                      in the companion            companion::uncached       companion::peek, ..
+//! function, companion = none    in the outer function       in the outer function     none
+//! method                        in the method               a closure in the method   none
+//! method, companion = name      Self::__name_cached_..      Self::name_uncached       Self::name_peek, ..
+//! ```
+//!
+//! Here nothing fails any more: what is wrong was refused when the [`Function`] was made, and an expansion only reads
+//! that.
 
 // In reading order: the parts of an expansion, which this module puts together.
 mod way;
@@ -54,6 +73,8 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
     }
 }
 
+/// The options are read first, since they say whether the function is a method. Anything but a function with a body
+/// is refused with one text: a struct, a closure, a method that a trait only declares.
 fn try_expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let options = Options::parse(options, &OF_CACHE)?;
     let item: ItemFn = syn::parse2(item).map_err(|error| {
@@ -65,11 +86,16 @@ fn try_expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
 }
 
 /// A name that no name of the user's can be.
+///
+/// `mixed_site` is the hygiene of `macro_rules!`: such a local name does not see the user's, nor they it. An item's
+/// name has no hygiene; so those begin with two underscores, or stand in the companion.
 fn own(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
 
 /// The place of something of the user's, for what is not the user's.
+///
+/// Errors about it are told at `span`, while names in it resolve as the expansion's own.
 fn hygienic(span: Span) -> Span {
     Span::mixed_site().located_at(span)
 }
@@ -79,6 +105,8 @@ fn is_lint(attribute: &Attribute) -> bool {
     ["allow", "expect", "warn", "deny", "forbid"].iter().any(|lint| attribute.path().is_ident(lint))
 }
 
+/// Its methods stand in three files: here what stands beside the function, in `cached_function` the static, in `call`
+/// the bodies.
 struct Expansion<'a> {
     function: &'a Function,
     options: &'a Options,
@@ -86,6 +114,8 @@ struct Expansion<'a> {
 
 impl Expansion<'_> {
     /// The outer function, and what stands beside it.
+    ///
+    /// `companion` says whether there are other ways and what they are called, `is_method` where they can stand.
     fn all(&self) -> TokenStream {
         let outer = self.outer();
         match (&self.function.companion, self.function.is_method) {
@@ -102,6 +132,10 @@ impl Expansion<'_> {
     }
 
     /// The function that is called.
+    ///
+    /// Of the attributes, all stay but levels of lints, where the body has gone elsewhere. There `allow` stays, since
+    /// the signature is here as well. `expect` becomes `allow`: if nothing is left here to be found, an expectation
+    /// would itself be a warning.
     fn outer(&self) -> TokenStream {
         let Function { item, companion, .. } = self.function;
         // Lints are about the body, wherever that is; what is allowed there is allowed here.
@@ -128,6 +162,9 @@ impl Expansion<'_> {
     }
 
     /// The type beside the function, with the other ways to call it.
+    ///
+    /// It is as visible as the function, and is there under the same `cfg`. The lints that are allowed on it are
+    /// about names and the like, which are not the user's choice.
     fn companion(&self, name: &Ident) -> TokenStream {
         let visibility = self.function.visibility();
         let cfgs: Vec<_> =
@@ -168,6 +205,9 @@ impl Expansion<'_> {
     }
 
     /// What stands in the companion; of a method, beside it, with a prefix before each name.
+    ///
+    /// `prefix` is that of a method's companions, `None` for a free function, whose companions stand in the enum. A
+    /// method has no `CODE`, so `deps` cannot name one.
     fn members(&self, prefix: Option<&Ident>) -> TokenStream {
         let (crate_path, visibility) = (self.crate_path(), self.function.visibility());
         let cached_function_name = self.cached_function_name();
@@ -217,6 +257,9 @@ impl Expansion<'_> {
     }
 
     /// What the cache offers, by the names it has there.
+    ///
+    /// They are the methods of the static, one by one, and do to the whole file what `MmapCache`'s do. `set_expiry`
+    /// is by itself, since it takes an argument.
     fn upkeep(&self, prefix: Option<&Ident>) -> TokenStream {
         let (crate_path, visibility, cached_function) =
             (self.crate_path(), self.function.visibility(), self.cached_function_name());
@@ -262,6 +305,9 @@ impl Expansion<'_> {
     }
 
     /// Another way to call the function, with its arguments.
+    ///
+    /// The body is that of [`call`](Expansion::call), where all ways differ in the method that ends them. Arguments
+    /// that the body does not mention are allowed: `forget` passes none on, and `ignore` leaves them out of the key.
     fn way(&self, prefix: Option<&Ident>, way: Way) -> TokenStream {
         let crate_path = self.crate_path();
         let mut signature = self.function.signature(false);
@@ -287,6 +333,12 @@ impl Expansion<'_> {
 
     /// Gives a signature the output of a function that reads its result in place. Where the spelling of the result's
     /// type does not say whether it is a `Result`, a type parameter stands for what is stored, bound to be that.
+    ///
+    /// The type parameter is a trick. `archived` has to give `Cached<V>`, whether the function gives a `V` or an
+    /// alias of `Result<V, E>`, and the macro cannot spell that type. So the signature says `Cached<S>` with `Stored:
+    /// Is<S>`, which just one `S` fulfils, and callers infer it. If the type is an alias of `Result`, that `S` is the
+    /// `Result` itself: `infallible` refuses that when it is compiled, and says to spell `Result`. The parameter is
+    /// the last one: a caller that writes the generic arguments of such a function has to write `_` for it.
     fn read_in_place(&self, signature: &mut Signature, is_peek: bool) {
         let (crate_path, stored) = (self.crate_path(), self.function.gives.stored());
         if is_peek {
@@ -318,6 +370,9 @@ impl Expansion<'_> {
     }
 
     /// The function as it was written.
+    ///
+    /// It has the body, hence the lints of it, and is public as the function is: users may call it to go around the
+    /// cache.
     fn uncached(&self, prefix: Option<&Ident>) -> TokenStream {
         let ItemFn { attrs, sig, block, .. } = &self.function.item;
         let lints = attrs.iter().filter(|attribute| is_lint(attribute));
