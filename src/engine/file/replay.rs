@@ -9,7 +9,7 @@ use crate::engine::format::header::word;
 use crate::engine::format::record::{HEAD_SIZE, Head, Identity, Kind};
 use crate::engine::format::slot::Table;
 use crate::engine::log::journal::{Draft, Journal};
-use crate::engine::log::op::{Op, Target, apply};
+use crate::engine::log::op::{Op, Target, apply, is_space};
 use crate::engine::log::records::Records;
 use crate::engine::log::walk::{Step, Walk, Window};
 use crate::error::{Error, Result};
@@ -92,7 +92,7 @@ impl<'a> Replay<'a> {
 /// The bytes that are copied for a record. Of a large value it is the record that commits it which costs, and not its
 /// space.
 fn cost(offset: u64, head: &Head, records: &Records<'_>) -> Result<u64> {
-    let own = if head.kind == Kind::PAD { HEAD_SIZE } else { head.next(0) };
+    let own = if is_space(head) { HEAD_SIZE } else { head.next(0) };
     if Op::decode(offset, head) != Op::Commit {
         return Ok(own);
     }

@@ -399,7 +399,8 @@ impl<'a> Journal<'a> {
         if offset == 0 {
             return Ok(None);
         }
-        let head = self.records()?.head(offset).filter(|head| head.kind == Kind::CHECKPOINT);
+        let Ok(records) = self.records() else { return Ok(None) };
+        let head = records.head(offset).filter(|head| head.kind == Kind::CHECKPOINT);
         let Some(head) = head else { return Ok(None) };
         let mut payload = vec![0; (head.len as usize).min(4096)];
         self.storage().read(offset + HEAD_SIZE, &mut payload).map_err(self.io("read"))?;

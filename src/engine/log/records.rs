@@ -26,11 +26,16 @@ pub(crate) struct Records<'a> {
 }
 
 impl Records<'_> {
+    /// Whether a record ends below the end. Its padding need not: a file may have been cut there.
+    fn holds(&self, offset: u64, head: &Head) -> bool {
+        offset + HEAD_SIZE + head.len <= self.end
+    }
+
     /// The head of the record at `offset`, of any kind that never changes. `None` for what is no record or could not be
     /// read, and in a map for space and tables too. It costs a copy of 64 bytes and a checksum over them.
     pub(crate) fn head(&self, offset: u64) -> Option<Head> {
         let head = Head::decode(&self.storage.head(offset)?, offset, self.seed)?;
-        (head.next(offset) <= self.end).then_some(head)
+        self.holds(offset, &head).then_some(head)
     }
 
     /// The head of a large value at `offset`: a pad until it is committed, and a value from then on. `None` if no such
@@ -42,9 +47,8 @@ impl Records<'_> {
         }
         let read = Error::io("read", self.storage.path());
         self.storage.read(offset, &mut bytes).map_err(read)?;
-        let is_reserved = |head: &Head| {
-            matches!(head.kind, Kind::PAD | Kind::VALUE) && head.next(offset) <= self.end
-        };
+        let is_reserved =
+            |head: &Head| matches!(head.kind, Kind::PAD | Kind::VALUE) && self.holds(offset, head);
         Ok(Head::decode(&bytes, offset, self.seed).filter(is_reserved))
     }
 

@@ -31,7 +31,7 @@ fn lay(dir: &tempfile::TempDir, image: &[u8]) -> Location {
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
     location(&copy)
 }
-fn boot_at(dir: &tempfile::TempDir, image: &[u8], read_only: bool) -> Arc<Store> {
+pub(super) fn boot_at(dir: &tempfile::TempDir, image: &[u8], read_only: bool) -> Arc<Store> {
     Store::open(Location { is_read_only: read_only, ..lay(dir, image) }).unwrap()
 }
 pub(super) fn boot(dir: &tempfile::TempDir, image: &[u8]) -> Arc<Store> {

@@ -339,3 +339,59 @@ fn a_damaged_record_makes_no_older_one_a_finding() {
         }
     }
 }
+
+/// The file was cut behind the payload of a value that had been removed, in the padding that is never written.
+#[test]
+fn what_was_removed_does_not_come_back_where_the_padding_is_cut_off() {
+    for read_only in [false, true] {
+        for cut in 0..16 {
+            let dir = tempfile::tempdir().unwrap();
+            let store = open(&dir);
+            put(&store, 1, b"removed");
+            let (at, head) = store.open_file().unwrap().journal().locate(&identity(1)).unwrap();
+            store.remove(&identity(1), ExpiryRule::AS_WRITTEN).unwrap();
+            put(&store, 2, b"behind it");
+            store.sync().unwrap();
+            assert_eq!(get(&store, 1), None);
+            let mut image = image(&store);
+            image.truncate((head.next(at) - cut) as usize);
+            let after = super::cuts::boot_at(&dir, &image, read_only);
+            assert_eq!(get(&after, 1), None, "{cut} bytes of the padding, read only: {read_only}");
+        }
+    }
+}
+
+/// Whatever kind a record shows, what a replay copies of it counts against what it may copy under the lock.
+#[test]
+fn a_replay_pays_for_all_that_it_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 99, b"before");
+    let open_file = store.open_file().unwrap();
+    let journal = open_file.journal();
+    let new = Replacement::begin(&store.location.path).unwrap().unwrap();
+    let (next, _, at) = copy_to(&open_file, &new, ExpiryRule::NEVER).unwrap();
+    let (payload, seed) = (vec![7; LARGE], journal.superblock.seed);
+    for key in 0..64 {
+        // A value whose kind has one bit flipped.
+        journal.append(&mut [Draft::new(Kind::PAD, identity(key), &payload, seed)]).unwrap();
+    }
+    let before = next.journal().tail().unwrap();
+    let mut replay = Replay::new(open_file.journal(), next.journal(), at);
+    let outcome = replay.run(journal.tail().unwrap(), 1 << 20).unwrap();
+    let copied = next.journal().tail().unwrap() - before;
+    assert!(outcome == Outcome::Paused && copied <= 1 << 20, "{copied} bytes were copied");
+}
+
+/// Who may not write reads by copy, up to where records were found.
+#[test]
+fn a_reader_opens_a_file_whose_tail_is_lost_and_that_has_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, 1, b"synced");
+    store.sync().unwrap();
+    let mut image = image(&store);
+    image[word::TAIL as usize..word::TAIL as usize + 8].fill(0xff);
+    let after = super::cuts::boot_at(&dir, &image, true);
+    assert_eq!(get(&after, 1).unwrap(), b"synced");
+}
